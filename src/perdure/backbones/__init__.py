@@ -1,0 +1,1 @@
+"""The frozen vision transformer, what may be added to it, and where its weights come from."""

@@ -1,0 +1,81 @@
+"""What a method may add to the frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from perdure.errors import BackboneError
+from perdure.types import BackboneSpec
+
+ResidualFn = Callable[
+    [Float[Tensor, "b n d"], Float[Tensor, "b n d"]],
+    tuple[Float[Tensor, "b n d"], Mapping[str, Tensor], Mapping[str, Tensor]],
+]
+"""Maps a block's tokens and the keys its attention has just computed to (delta, penalties, records)."""
+
+
+@dataclass(frozen=True)
+class TokenResidual:
+    """A change added to the tokens inside one block.
+
+    Attributes:
+        fn: computes the change for every row, prefix tokens included.
+        where: ``attention``: after the attention residual, before the MLP; ``mlp``: after the MLP
+            residual, which is the input of the next block.
+    """
+
+    fn: ResidualFn
+    where: Literal["attention", "mlp"] = "attention"
+
+
+@dataclass(frozen=True)
+class Additions:
+    """Everything added to one forward; the empty value is the plain backbone.
+
+    A leading dimension of 1 means the same addition for every image.
+
+    Attributes:
+        tokens: per block, extra keys and values of its attention, normalised by its norm1 (VPT-Deep).
+        prefix: per block, raw keys and raw values with all heads concatenated (DualPrompt, CODA-Prompt).
+        input: tokens that join the sequence once and travel through all blocks (L2P).
+        residual: per block, a change of its tokens (I-Prompt).
+        penalties: named scalars known before the forward (key matching, orthogonality).
+    """
+
+    tokens: Mapping[int, Float[Tensor, "_ p d"]] = field(default_factory=dict)
+    prefix: Mapping[int, tuple[Float[Tensor, "_ p d"], Float[Tensor, "_ p d"]]] = field(
+        default_factory=dict
+    )
+    input: Float[Tensor, "_ p d"] | None = None
+    residual: Mapping[int, TokenResidual] = field(default_factory=dict)
+    penalties: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+    @property
+    def blocks(self) -> frozenset[int]:
+        """The blocks that do not run as the backbone wrote them."""
+        return frozenset(self.tokens) | frozenset(self.prefix) | frozenset(self.residual)
+
+
+def check_blocks(spec: BackboneSpec, blocks: tuple[int, ...], key: str) -> None:
+    """Refuse block numbers that the backbone lacks.
+
+    Args:
+        spec: the backbone.
+        blocks: block numbers, 0 for the first.
+        key: the configuration key they came from, for the error text.
+
+    Raises:
+        BackboneError: a block is out of range or named twice.
+    """
+    outside = [block for block in blocks if not 0 <= block < spec.blocks]
+    if outside or len(set(blocks)) != len(blocks):
+        wrong = f"{outside} outside" if outside else "repeated numbers in"
+        raise BackboneError(
+            f"{key}={list(blocks)}: {wrong} the blocks of '{spec.name}', which are 0 to "
+            f"{spec.blocks - 1}, each at most once."
+        )

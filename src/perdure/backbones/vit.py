@@ -1,0 +1,372 @@
+"""A frozen vision transformer: a block loop over timm's own modules, with additions."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from perdure.backbones.additions import Additions
+from perdure.errors import BackboneError
+from perdure.types import BackboneSpec, BlockView, Features, Observer, Read
+
+ALL: frozenset[Read] = frozenset({"cls", "tokens"})
+CLS: frozenset[Read] = frozenset({"cls"})
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def obstacles(vit: VisionTransformer) -> tuple[str, ...]:
+    """Say why prompts cannot be added to this transformer; empty when they can.
+
+    Every reason names the block and what it does that plain pre-norm attention does not.
+    """
+    found: list[str] = []
+    for index, block in enumerate(vit.blocks):
+        where = f"block {index}"
+        if type(block) is not Block:
+            found.append(f"{where} is a {type(block).__name__}, not a plain pre-norm block")
+            continue
+        attention = block.attn
+        if type(attention) is not Attention:
+            found.append(f"{where} attends with {type(attention).__name__}")
+        elif not isinstance(attention.q_norm, nn.Identity):
+            found.append(f"{where} normalises queries and keys (qk-norm)")
+        elif not isinstance(attention.norm, nn.Identity):
+            found.append(f"{where} normalises the attention output")
+        elif getattr(attention, "gate", None) is not None:
+            found.append(f"{where} gates the attention output")
+        if not isinstance(block.norm1, nn.LayerNorm):
+            found.append(f"{where} uses {type(block.norm1).__name__} instead of LayerNorm")
+    return tuple(found)
+
+
+class FrozenViT:
+    """A vision transformer that is never trained, stored or switched to training mode.
+
+    It is not a module, so that no method can register it or save it by accident. Weights are cast
+    once to the compute type; a float32 copy stays for surveys.
+
+    Args:
+        vit: a timm ``VisionTransformer``; it is taken over, not copied.
+        name: architecture name, used in errors and saved with models.
+        mean: per-channel mean of the images it was trained on, for images in [0, 1].
+        std: per-channel standard deviation of those images.
+        precision: compute type.
+        device: where it runs.
+
+    Raises:
+        BackboneError: ``vit`` is not a timm vision transformer.
+    """
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        *,
+        name: str,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not isinstance(vit, VisionTransformer):
+            raise BackboneError(
+                f"'{name}' is a {type(vit).__name__}. perdure works on timm's VisionTransformer "
+                "(ViT, DeiT, CLIP, DINOv2, register-token variants): `perdure ls backbones`."
+            )
+        vit = vit.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
+        for block in vit.blocks:
+            if hasattr(block, "attn") and hasattr(block.attn, "fused_attn"):
+                block.attn.fused_attn = True
+        self.name = name
+        self.precision = precision
+        self.dtype = DTYPES[precision]
+        self.device = torch.device(device)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self._shift = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
+        self._scale = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
+        self._float32 = vit
+        self._vit = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
+        self.spec = _spec(vit, name)
+
+    @property
+    def img_size(self) -> int:
+        """Side of the square images it takes, in pixels."""
+        side: int = self._vit.patch_embed.img_size[0]
+        return side
+
+    @functools.cached_property
+    def float32(self) -> FrozenViT:
+        """The same backbone computing in float32, sharing the float32 weights."""
+        if self.precision == "fp32":
+            return self
+        return FrozenViT(
+            self._float32, name=self.name, mean=self.mean, std=self.std, device=self.device
+        )
+
+    def digest(self) -> str:
+        """Return the sha256 of every float32 weight bit, buffer names included."""
+        total = hashlib.sha256()
+        for key, value in sorted(self._float32.state_dict().items()):
+            total.update(key.encode())
+            total.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return total.hexdigest()
+
+    def normalise(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
+        """Turn stored pixels (0 to 255) into the backbone's input, on its device, in float32."""
+        pixels = images.to(self.device, non_blocking=True).float().div_(255)
+        return pixels.sub_(self._shift).div_(self._scale)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b 3 s s"],
+        additions: Additions | None = None,
+        read: frozenset[Read] | Literal["all"] = CLS,
+        observer: Observer | None = None,
+    ) -> Features:
+        """Run the backbone with additions and read rows after the final norm.
+
+        With ``read="all"`` and no additions the rows equal timm's bit for bit. Only what ``read``
+        names is computed in the last block.
+
+        Args:
+            images: normalised images.
+            additions: what the method adds; None for the plain backbone.
+            read: what to return, or ``"all"`` for class and image tokens.
+            observer: sees every block; for surveys.
+
+        Raises:
+            BackboneError: an addition or a reading that this backbone cannot give.
+        """
+        additions = additions or Additions()
+        wanted = (ALL if self.spec.has_class_token else frozenset({"tokens"})) if read == "all" else read
+        self._check(additions, wanted, observer)
+        x = self._embed(images.to(self.dtype), additions)
+        penalties, records = dict(additions.penalties), dict[str, Tensor]()
+        blocks = self._vit.blocks
+        whole = "tokens" in wanted or bool(self.spec.obstacles)
+        rows = None if whole else _rows(wanted, additions, self.spec)
+        attention: Tensor | None = None
+        for index, block in enumerate(blocks):
+            last = index == len(blocks) - 1
+            cut = rows if last and index not in additions.residual else None
+            weigh = last and "cls_attention" in wanted
+            if observer is None and cut is None and not weigh and index not in additions.blocks:
+                x = block(x)
+                continue
+            x, attention = self._run_block(
+                index, x, additions, cut, weigh, observer, penalties, records
+            )
+            if cut is not None:
+                return self._features(self._vit.norm(x), wanted, attention, penalties, records, True)
+        return self._features(self._vit.norm(x), wanted, attention, penalties, records, False)
+
+    __call__ = forward
+
+    def _check(
+        self, additions: Additions, wanted: frozenset[Read], observer: Observer | None
+    ) -> None:
+        spec = self.spec
+        touched = additions.blocks or additions.input is not None or observer is not None
+        if spec.obstacles and (touched or "cls_attention" in wanted):
+            raise BackboneError(f"'{self.name}' takes no additions: {'; '.join(spec.obstacles[:3])}.")
+        if not spec.has_class_token and wanted & {"cls", "cls_attention"}:
+            raise BackboneError(
+                f"'{self.name}' has no class token, so {sorted(wanted & {'cls', 'cls_attention'})} "
+                "cannot be read. Choose a method that reads image tokens, or another backbone."
+            )
+        if "input" in wanted and additions.input is None:
+            raise BackboneError("read names 'input', but no input tokens were added.")
+
+    def _embed(self, images: Tensor, additions: Additions) -> Tensor:
+        vit = self._vit
+        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        if additions.input is None:
+            return x
+        extra = additions.input.to(self.dtype)
+        return torch.cat([x, extra.expand(len(x), -1, -1)], dim=1)
+
+    def _run_block(
+        self,
+        index: int,
+        x: Float[Tensor, "b n d"],
+        additions: Additions,
+        rows: tuple[slice, ...] | None,
+        weigh: bool,
+        observer: Observer | None,
+        penalties: dict[str, Tensor],
+        records: dict[str, Tensor],
+    ) -> tuple[Float[Tensor, "b _ d"], Float[Tensor, "b _"] | None]:
+        """One block with additions; with ``rows`` only those rows leave it."""
+        block = self._vit.blocks[index]
+        queries, keys, values = self._attention_inputs(index, x, additions, rows, observer)
+        indicator = 0
+        if observer is not None and index in additions.tokens:
+            indicator = additions.tokens[index].shape[1]
+        output, shares = _attend(queries, keys, values, x.shape[1], indicator)
+        if observer is not None:
+            observer.block(index, BlockView(x, queries, shares))
+            output = output if rows is None else _take(output.transpose(1, 2), rows).transpose(1, 2)
+        weights = self._class_attention(queries, keys) if weigh else None
+        kept = x if rows is None else _take(x, rows)
+        merged = output.transpose(1, 2).reshape(kept.shape)
+        x = kept + block.drop_path1(block.ls1(block.attn.proj_drop(block.attn.proj(merged))))
+        residual = additions.residual.get(index)
+        if residual is not None and residual.where == "attention":
+            x = x + _residual(residual.fn, x, keys, penalties, records)
+        x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+        if residual is not None and residual.where == "mlp":
+            x = x + _residual(residual.fn, x, keys, penalties, records)
+        return x, weights
+
+    def _attention_inputs(
+        self,
+        index: int,
+        x: Float[Tensor, "b n d"],
+        additions: Additions,
+        rows: tuple[slice, ...] | None,
+        observer: Observer | None,
+    ) -> tuple[Float[Tensor, "b h q c"], Float[Tensor, "b h k c"], Float[Tensor, "b h k c"]]:
+        """Queries of the rows that go on, keys and values of all tokens and of what was added."""
+        block = self._vit.blocks[index]
+        attention, dim = block.attn, block.attn.attn_dim
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        heads = (attention.num_heads, attention.head_dim)
+        normed = block.norm1(x)
+        if rows is None or observer is not None:
+            queries, keys, values = attention.qkv(normed).unflatten(-1, (3, *heads)).unbind(2)
+        else:
+            low = None if bias is None else bias[:dim]
+            high = None if bias is None else bias[dim:]
+            queries = F.linear(_take(normed, rows), weight[:dim], low).unflatten(-1, heads)
+            keys, values = F.linear(normed, weight[dim:], high).unflatten(-1, (2, *heads)).unbind(2)
+        more_keys, more_values = [keys], [values]
+        if index in additions.tokens:
+            prompts = block.norm1(additions.tokens[index].to(self.dtype))
+            high = None if bias is None else bias[dim:]
+            pair = F.linear(prompts, weight[dim:], high).unflatten(-1, (2, *heads))
+            for parts, part in zip((more_keys, more_values), pair.unbind(2), strict=True):
+                parts.append(part.expand(len(x), -1, -1, -1))
+        if index in additions.prefix:
+            for parts, part in zip((more_keys, more_values), additions.prefix[index], strict=True):
+                parts.append(part.to(self.dtype).unflatten(-1, heads).expand(len(x), -1, -1, -1))
+        if len(more_keys) > 1:
+            keys, values = torch.cat(more_keys, dim=1), torch.cat(more_values, dim=1)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def _class_attention(
+        self, queries: Float[Tensor, "b h q c"], keys: Float[Tensor, "b h k c"]
+    ) -> Float[Tensor, "b n"]:
+        """The class token's attention on the image tokens, mean over heads."""
+        scores = queries[:, :, :1] @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
+        weights = scores.float().softmax(dim=-1).mean(dim=1)[:, 0]
+        first = self.spec.prefix_tokens
+        return weights[:, first : first + self.spec.patches]
+
+    def _features(
+        self,
+        x: Float[Tensor, "b n d"],
+        wanted: frozenset[Read],
+        attention: Tensor | None,
+        penalties: Mapping[str, Tensor],
+        records: Mapping[str, Tensor],
+        cut: bool,
+    ) -> Features:
+        x = x.float()
+        first, patches = self.spec.prefix_tokens, self.spec.patches
+        with_class = self.spec.has_class_token and (not cut or bool(wanted & {"cls", "cls_attention"}))
+        joined = x[:, int(with_class) :] if cut else x[:, first + patches :]
+        return Features(
+            cls=x[:, 0] if "cls" in wanted else None,
+            tokens=x[:, first : first + patches] if "tokens" in wanted else None,
+            input=joined if "input" in wanted else None,
+            cls_attention=attention,
+            penalties=penalties,
+            records=records,
+        )
+
+
+def _spec(vit: VisionTransformer, name: str) -> BackboneSpec:
+    reasons = obstacles(vit)
+    plain = not reasons
+    dim = vit.embed_dim
+    head = vit.head
+    return BackboneSpec(
+        name=name,
+        dim=dim,
+        heads=vit.blocks[0].attn.num_heads if plain else 0,
+        blocks=len(vit.blocks),
+        prefix_tokens=vit.num_prefix_tokens,
+        has_class_token=vit.cls_token is not None,
+        patches=vit.patch_embed.num_patches,
+        norm_eps=vit.blocks[0].norm1.eps if plain else 0.0,
+        key_weight=tuple(b.attn.qkv.weight[dim : 2 * dim] for b in vit.blocks) if plain else (),
+        norm_scale=tuple(b.norm1.weight for b in vit.blocks) if plain else (),
+        projection=(head.weight, head.bias) if isinstance(head, nn.Linear) else None,
+        obstacles=reasons,
+    )
+
+
+def _rows(wanted: frozenset[Read], additions: Additions, spec: BackboneSpec) -> tuple[slice, ...]:
+    """The rows of the last block that something is read from."""
+    rows: list[slice] = []
+    if wanted & {"cls", "cls_attention"}:
+        rows.append(slice(0, 1))
+    if "input" in wanted and additions.input is not None:
+        first = spec.prefix_tokens + spec.patches
+        rows.append(slice(first, first + additions.input.shape[1]))
+    return tuple(rows)
+
+
+def _take(x: Float[Tensor, "b n *rest"], rows: tuple[slice, ...]) -> Float[Tensor, "b m *rest"]:
+    parts = [x[:, part] for part in rows]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _attend(
+    queries: Float[Tensor, "b h q c"],
+    keys: Float[Tensor, "b h k c"],
+    values: Float[Tensor, "b h k c"],
+    tokens: int,
+    indicator: int,
+) -> tuple[Float[Tensor, "b h q c"], Float[Tensor, "b h q p"] | None]:
+    """Fused attention; with ``indicator`` > 0 also the exact weights on that many added columns.
+
+    The weights come out of the same fused kernel: each of those columns gets a value dimension of
+    its own that is 1 there and 0 elsewhere. Queries and keys are padded with zeros to that width.
+    """
+    if not indicator:
+        return F.scaled_dot_product_attention(queries, keys, values), None
+    width = keys.shape[-1]
+    marks = keys.new_zeros(keys.shape[2], indicator)
+    marks[tokens : tokens + indicator] = torch.eye(indicator, dtype=keys.dtype, device=keys.device)
+    values = torch.cat([values, marks.expand(*keys.shape[:2], -1, -1)], dim=-1)
+    both = F.scaled_dot_product_attention(
+        F.pad(queries, (0, indicator)), F.pad(keys, (0, indicator)), values, scale=width**-0.5
+    )
+    return both[..., :width], both[..., width:]
+
+
+def _residual(
+    fn: object,
+    x: Float[Tensor, "b n d"],
+    keys: Float[Tensor, "b h k c"],
+    penalties: dict[str, Tensor],
+    records: dict[str, Tensor],
+) -> Float[Tensor, "b n d"]:
+    assert callable(fn)
+    flat = keys[:, :, : x.shape[1]].transpose(1, 2).flatten(2)
+    delta, more_penalties, more_records = fn(x, flat)
+    for name, value in more_penalties.items():
+        penalties[name] = penalties[name] + value if name in penalties else value
+    records.update(more_records)
+    out: Tensor = delta
+    return out

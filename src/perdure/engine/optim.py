@@ -1,0 +1,102 @@
+"""The optimiser of one task: Adam, a learning rate that is a function of the step, projection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perdure.engine.config import RunConfig
+from perdure.methods import Method
+
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+
+
+def lr_factor(run: RunConfig, step: int, steps_per_epoch: int) -> float:
+    """Factor on the learning rate at a step of a task, counted from 0; in (0, 1]."""
+    if run.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / (run.epochs * steps_per_epoch)))
+    if run.schedule == "constant":
+        return 1.0
+    epoch = step // steps_per_epoch
+    return float(0.1 ** sum(epoch >= milestone * run.epochs for milestone in run.milestones))
+
+
+class TaskOptimiser:
+    """Adam over what one task trains, built anew per task.
+
+    Where the method projects its updates and a task has ended before, each applied update is
+    ``project(candidate update)``: parameters are restored, and the projected difference is added,
+    which equals projecting inside Adam without an optimiser of our own.
+
+    Args:
+        method: gives parameter groups and the projection.
+        layer: the current task's linear layer, trained along with the method; None for none.
+        run: learning rate and weight decay.
+        protect: whether earlier tasks are to be protected by projection.
+    """
+
+    def __init__(
+        self, method: Method, layer: nn.Module | None, run: RunConfig, protect: bool
+    ) -> None:
+        groups = method.param_groups(run.lr)
+        if layer is not None:
+            groups.append({"params": list(layer.parameters()), "lr": run.lr})
+        self.adam = torch.optim.Adam(groups, betas=BETAS, eps=EPS, weight_decay=run.weight_decay)
+        self._method = method
+        self._base_rates = [group["lr"] for group in self.adam.param_groups]
+        self.names = {p: f"method.{n}" for n, p in method.named_parameters()}
+        if layer is not None:
+            self.names.update({p: f"layer.{n}" for n, p in layer.named_parameters()})
+        protect = protect and method.traits.projects_updates
+        self._projected = dict(method.named_parameters()) if protect else {}
+
+    def step(self, total: Float[Tensor, ""], factor: float) -> None:
+        """Minimise: one backward, one Adam step, one projection.
+
+        Args:
+            total: the loss.
+            factor: on every group's learning rate.
+        """
+        for group, rate in zip(self.adam.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * factor
+        self.adam.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        before = {name: p.detach().clone() for name, p in self._projected.items()}
+        self.adam.step()
+        with torch.no_grad():
+            for name, parameter in self._projected.items():
+                delta = parameter - before[name]
+                parameter.copy_(before[name] + self._method.project(name, delta))
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters being trained and Adam's moments, by name, for a checkpoint."""
+        found: dict[str, Tensor] = {}
+        for parameter, name in self._trained():
+            found[f"value.{name}"] = parameter.detach()
+            for key, value in self.adam.state.get(parameter, {}).items():
+                found[f"adam.{key}.{name}"] = value
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` returned.
+
+        Raises:
+            KeyError: a parameter is missing.
+        """
+        with torch.no_grad():
+            for parameter, name in self._trained():
+                parameter.copy_(state[f"value.{name}"])
+                self.adam.state[parameter] = {
+                    key: state[f"adam.{key}.{name}"].clone().to(
+                        "cpu" if key == "step" else parameter.device
+                    )
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+
+    def _trained(self) -> list[tuple[nn.Parameter, str]]:
+        return [(p, self.names[p]) for group in self.adam.param_groups for p in group["params"]]

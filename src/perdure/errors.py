@@ -1,0 +1,71 @@
+"""The error family: every error says what was given, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PerdureError(Exception):
+    """Base of every error that perdure raises on purpose. Its text is meant for the user."""
+
+
+class ConfigError(PerdureError):
+    """A configuration key or value that is not allowed."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that no registry, preset or field knows."""
+
+
+class BackboneError(PerdureError):
+    """A backbone that cannot be built, loaded or used by the chosen method."""
+
+
+class ChecksumError(PerdureError):
+    """A file whose content is not what was expected."""
+
+
+class StreamError(PerdureError):
+    """A data set, an image or a split that cannot be used."""
+
+
+class UnreadableImageError(StreamError):
+    """One or more image files that cannot be decoded."""
+
+
+class CheckpointError(PerdureError):
+    """A checkpoint or saved model that is missing, damaged or of another configuration."""
+
+
+class OutputError(PerdureError):
+    """An output folder that cannot be written or already holds something else."""
+
+
+class DivergenceError(PerdureError):
+    """A loss that is not finite."""
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest allowed name, or an empty string.
+
+    Args:
+        given: what the user typed.
+        allowed: every name that would have been accepted.
+    """
+    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.55)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that is not known.
+
+    Args:
+        kind: what the name was meant to be, such as ``"method"``.
+        given: what the user typed.
+        allowed: every name that would have been accepted.
+    """
+    names = sorted(allowed)
+    return UnknownNameError(
+        f"Unknown {kind} '{given}'.{did_you_mean(given, names)} Known: {', '.join(names)}."
+    )

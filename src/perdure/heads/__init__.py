@@ -1,0 +1,7 @@
+"""Heads: components that turn features into scores of the classes seen so far."""
+
+from perdure.heads.base import HEADS, Head, HeadConfig
+from perdure.heads.gaussian import GaussianHead, NearestMeanHead
+from perdure.heads.linear import LinearHead
+
+__all__ = ["HEADS", "GaussianHead", "Head", "HeadConfig", "LinearHead", "NearestMeanHead"]

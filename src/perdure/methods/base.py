@@ -1,0 +1,94 @@
+"""The contract of a method: what it adds to the backbone, how it is trained, what it keeps."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from perdure.backbones.additions import Additions
+from perdure.registry import Registry
+from perdure.types import BackboneSpec, Features, Generators, Loss, Survey, Task, Traits
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Options of a method that has none."""
+
+
+class Method(nn.Module, abc.ABC):
+    """Learns additions to a frozen backbone, task after task.
+
+    It holds only what it learns; the engine owns the backbone, the images and the heads. The number
+    of tasks is never known in advance.
+
+    Args:
+        spec: what may be known of the backbone.
+        config: an instance of the class's ``Config``.
+        generator: gives the generator of each parameter's initialisation.
+    """
+
+    traits: ClassVar[Traits]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+        self.generator = generator
+
+    def start_task(self, task: Task) -> None:
+        """Prepare for a task. The only place where shapes change; replayed on load."""
+
+    def prepare(self, task: Task, survey: Survey) -> None:
+        """Initialise from data before a task's first step; not replayed."""
+
+    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
+        """Say what is added for these images; ``task`` is None at test time.
+
+        Args:
+            query: class-token features of the plain backbone, where ``traits.needs_query``.
+            task: the task being trained.
+        """
+        return Additions()
+
+    def readout(self, features: Features) -> Float[Tensor, "b d"]:
+        """Make the vector that the heads classify; the class token unless overridden."""
+        assert features.cls is not None
+        return features.cls
+
+    def loss(
+        self,
+        logits: Float[Tensor, "b c"],
+        features: Features,
+        labels: Int[Tensor, "b"],
+        task: Task,
+    ) -> Loss:
+        """Compute the named terms to minimise.
+
+        Args:
+            logits: scores of the current task's classes only.
+            features: what the forward read.
+            labels: positions within ``task.classes``.
+            task: the task being trained.
+        """
+        return Loss({"cross_entropy": F.cross_entropy(logits, labels), **features.penalties})
+
+    def end_task(self, task: Task, survey: Survey) -> None:
+        """Take in what must be kept of the finished task. Must not change what is added."""
+
+    def project(self, name: str, delta: Tensor) -> Tensor:
+        """Map an optimiser's update of the named parameter to the one applied; linear in delta."""
+        return delta
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Parameters to optimise in the current task, with their learning rates."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return [{"params": parameters, "lr": lr}] if parameters else []
+
+
+METHODS: Registry[type[Method]] = Registry("method")

@@ -1,0 +1,70 @@
+"""The deep prompts of the VPT family: one matrix of prompt vectors per block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from perdure.backbones.additions import Additions, check_blocks
+from perdure.errors import ConfigError
+from perdure.methods.base import MethodConfig
+from perdure.types import BackboneSpec, Generators
+
+
+@dataclass(frozen=True)
+class DeepPromptConfig(MethodConfig):
+    """Options shared by the methods that learn deep prompts.
+
+    Attributes:
+        prompt_length: prompt vectors per block (M).
+        prompt_blocks: blocks that get prompts; empty for all.
+        temperature: the training logits are divided by it; prediction has none.
+    """
+
+    prompt_length: int = 4
+    prompt_blocks: tuple[int, ...] = ()
+    temperature: float = 28.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            ConfigError: prompt_length below 1 or a temperature that is not positive.
+        """
+        if self.prompt_length < 1:
+            raise ConfigError(f"prompt_length={self.prompt_length}: it must be 1 or more.")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature={self.temperature}: it must be above 0.")
+
+
+class DeepPrompts(nn.Module):
+    """Prompt matrices that join each block's attention as keys and values.
+
+    Parameters are named ``0``, ``1``, … after their block and start as U(−1, 1).
+
+    Args:
+        spec: the backbone.
+        config: length and blocks.
+        generator: gives the generator of each block's initialisation.
+
+    Raises:
+        BackboneError: a block that the backbone lacks.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators
+    ) -> None:
+        super().__init__()
+        self.blocks = config.prompt_blocks or tuple(range(spec.blocks))
+        check_blocks(spec, self.blocks, "prompt_blocks")
+        self.matrices = nn.ParameterDict()
+        for block in self.blocks:
+            start = torch.empty(config.prompt_length, spec.dim)
+            start.uniform_(-1, 1, generator=generator(f"prompts.{block}"))
+            self.matrices[str(block)] = nn.Parameter(start)
+
+    def additions(self) -> Additions:
+        """The prompts as extra keys and values, the same for every image."""
+        return Additions(tokens={b: self.matrices[str(b)].unsqueeze(0) for b in self.blocks})

@@ -1,0 +1,1 @@
+"""Pure tensor functions: subspaces and closed-form Gaussians, in float64 inside."""

@@ -1,0 +1,177 @@
+"""The values that pass between the rooms: what a backbone is, what a task is, what a forward gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Read = Literal["cls", "tokens", "input", "cls_attention"]
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a method may know of the frozen backbone without holding it.
+
+    Attributes:
+        name: timm architecture name.
+        dim: width D of a token.
+        heads: attention heads H per block.
+        blocks: number of blocks.
+        prefix_tokens: class and register tokens ahead of the image tokens.
+        has_class_token: whether row 0 is a class token.
+        patches: image tokens per image.
+        norm_eps: the epsilon of every block's norm1.
+        key_weight: per block, W_k as stored by a linear layer, (D out, D in); float32.
+        norm_scale: per block, the scale α of norm1; float32.
+        projection: weight and bias of the backbone's own image projection, where it has one.
+        obstacles: why additions to attention are impossible here; empty when they are possible.
+    """
+
+    name: str
+    dim: int
+    heads: int
+    blocks: int
+    prefix_tokens: int
+    has_class_token: bool
+    patches: int
+    norm_eps: float
+    key_weight: tuple[Float[Tensor, "d d"], ...] = ()
+    norm_scale: tuple[Float[Tensor, "d"], ...] = ()
+    projection: tuple[Float[Tensor, "e d"], Float[Tensor, "e"] | None] | None = None
+    obstacles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step of a stream, as a method sees it: no images, no number of tasks to come.
+
+    Attributes:
+        index: 0 for the first task.
+        classes: labels of this task's classes, in order of arrival over the whole stream.
+        names: the names of these classes.
+        seen: number of classes seen so far, this task's included.
+        text_features: one unit vector per class, where the method is guided by language.
+    """
+
+    index: int
+    classes: tuple[int, ...]
+    names: tuple[str, ...]
+    seen: int
+    text_features: Float[Tensor, "c e"] | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a forward read. Rows are taken after the final norm; what was not read is None.
+
+    Attributes:
+        cls: class-token rows.
+        tokens: image-token rows.
+        input: rows of the tokens added to the input.
+        cls_attention: the class token's attention on the image tokens in the last block, mean over
+            heads; not renormalised.
+        penalties: named scalars that the additions contributed to the loss.
+        records: named values that the additions want logged.
+    """
+
+    cls: Float[Tensor, "b d"] | None = None
+    tokens: Float[Tensor, "b n d"] | None = None
+    input: Float[Tensor, "b p d"] | None = None
+    cls_attention: Float[Tensor, "b n"] | None = None
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)
+    records: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """What an observer sees of one block.
+
+    Attributes:
+        inputs: the block's input tokens, before norm1.
+        queries: per head, after the query bias and before the 1/√d scale.
+        prompt_attention: softmax weights on the prompt columns; None where the block has no prompts.
+    """
+
+    inputs: Float[Tensor, "b n d"]
+    queries: Float[Tensor, "b h n c"]
+    prompt_attention: Float[Tensor, "b h n p"] | None
+
+
+class Observer(Protocol):
+    """Watches a survey: one pass over a split, without gradients, in float32, evaluation transform."""
+
+    def start_batch(self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]) -> None:
+        """Announce the images of the next forward: their positions in data set order, of ``total``."""
+
+    def block(self, index: int, view: BlockView) -> None:
+        """Receive one block of that forward."""
+
+
+class Survey(Protocol):
+    """One pass over the current task's images; the only way a method or head meets them again."""
+
+    def __call__(self, observer: Observer, split: Split = "train") -> None:
+        """Show every image of the split to the observer, in data set order."""
+
+    def features(self, split: Split = "train") -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        """Return readouts and labels of the split under test-time additions, computed once."""
+
+    def has(self, split: Split) -> bool:
+        """Tell whether the split holds any image."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Named scalar terms; the engine minimises their sum and logs each."""
+
+    terms: Mapping[str, Float[Tensor, ""]]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The sum of all terms."""
+        return torch.stack([term.float() for term in self.terms.values()]).sum()
+
+
+Generators = Callable[[str], torch.Generator]
+"""Gives the generator for the initialisation of the parameter of that name."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the engine, the documents and the conformance suite must know of a method.
+
+    Attributes:
+        paper: where the method was published.
+        summary: one line.
+        reads: which rows of the last block it needs.
+        trains: whether anything is learned by gradient.
+        frozen_features: whether features never change (no additions at all).
+        needs_query: whether a plain forward must come first.
+        projects_updates: whether optimiser updates pass through ``project``.
+        stores_statistics: what is kept of old images, for the cost table; empty for nothing.
+        state_growth: how the method's own state (heads apart) grows.
+        cumulative: whether the engine supplies the union of all tasks so far.
+        heads: the heads it runs under when none are named.
+        fixed_heads: whether only those heads make sense for it.
+        weak: whether it may stay near chance on the synthetic stream.
+    """
+
+    paper: str
+    summary: str
+    reads: frozenset[Read] = frozenset({"cls"})
+    trains: bool = True
+    frozen_features: bool = False
+    needs_query: bool = False
+    projects_updates: bool = False
+    stores_statistics: str = ""
+    state_growth: Literal["none", "per task", "per class"] = "none"
+    cumulative: bool = False
+    heads: tuple[str, ...] = ("linear",)
+    fixed_heads: bool = False
+    weak: bool = False
