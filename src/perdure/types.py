@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -103,16 +103,20 @@ class BlockView:
     prompt_attention: Float[Tensor, "b h n p"] | None
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Watches a survey: one pass over a split, without gradients, in float32, evaluation transform."""
 
-    def start_batch(self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]) -> None:
+    def start_batch(
+        self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
+    ) -> None:
         """Announce the images of the next forward: their positions in data set order, of ``total``."""
 
     def block(self, index: int, view: BlockView) -> None:
         """Receive one block of that forward."""
 
 
+@runtime_checkable
 class Survey(Protocol):
     """One pass over the current task's images; the only way a method or head meets them again."""
 

@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,12 @@ from perdure.errors import BackboneError
 from perdure.types import BackboneSpec, BlockView, Features, Observer, Read
 
 ALL: frozenset[Read] = frozenset({"cls", "tokens"})
+TOKENS: frozenset[Read] = frozenset({"tokens"})
 CLS: frozenset[Read] = frozenset({"cls"})
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def obstacles(vit: VisionTransformer) -> tuple[str, ...]:
+def obstacles(vit: Any) -> tuple[str, ...]:
     """Say why prompts cannot be added to this transformer; empty when they can.
 
     Every reason names the block and what it does that plain pre-norm attention does not.
@@ -94,14 +95,31 @@ class FrozenViT:
         self._shift = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         self._scale = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
         self._float32 = vit
-        self._vit = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
+        # Modules of timm: their attributes have no static types.
+        self._vit: Any = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
         self.spec = _spec(vit, name)
+
+    @property
+    def _everything(self) -> frozenset[Read]:
+        return ALL if self.spec.has_class_token else TOKENS
 
     @property
     def img_size(self) -> int:
         """Side of the square images it takes, in pixels."""
         side: int = self._vit.patch_embed.img_size[0]
         return side
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch, in pixels."""
+        side: int = self._vit.patch_embed.patch_size[0]
+        return side
+
+    @property
+    def hidden(self) -> int:
+        """Width of the blocks' MLP."""
+        width: int = self._vit.blocks[0].mlp.fc1.out_features
+        return width
 
     @functools.cached_property
     def float32(self) -> FrozenViT:
@@ -147,7 +165,7 @@ class FrozenViT:
             BackboneError: an addition or a reading that this backbone cannot give.
         """
         additions = additions or Additions()
-        wanted = (ALL if self.spec.has_class_token else frozenset({"tokens"})) if read == "all" else read
+        wanted = self._everything if read == "all" else read
         self._check(additions, wanted, observer)
         x = self._embed(images.to(self.dtype), additions)
         penalties, records = dict(additions.penalties), dict[str, Tensor]()
@@ -166,7 +184,9 @@ class FrozenViT:
                 index, x, additions, cut, weigh, observer, penalties, records
             )
             if cut is not None:
-                return self._features(self._vit.norm(x), wanted, attention, penalties, records, True)
+                return self._features(
+                    self._vit.norm(x), wanted, attention, penalties, records, True
+                )
         return self._features(self._vit.norm(x), wanted, attention, penalties, records, False)
 
     __call__ = forward
@@ -177,7 +197,9 @@ class FrozenViT:
         spec = self.spec
         touched = additions.blocks or additions.input is not None or observer is not None
         if spec.obstacles and (touched or "cls_attention" in wanted):
-            raise BackboneError(f"'{self.name}' takes no additions: {'; '.join(spec.obstacles[:3])}.")
+            raise BackboneError(
+                f"'{self.name}' takes no additions: {'; '.join(spec.obstacles[:3])}."
+            )
         if not spec.has_class_token and wanted & {"cls", "cls_attention"}:
             raise BackboneError(
                 f"'{self.name}' has no class token, so {sorted(wanted & {'cls', 'cls_attention'})} "
@@ -188,7 +210,7 @@ class FrozenViT:
 
     def _embed(self, images: Tensor, additions: Additions) -> Tensor:
         vit = self._vit
-        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        x: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         if additions.input is None:
             return x
         extra = additions.input.to(self.dtype)
@@ -206,7 +228,7 @@ class FrozenViT:
         records: dict[str, Tensor],
     ) -> tuple[Float[Tensor, "b _ d"], Float[Tensor, "b _"] | None]:
         """One block with additions; with ``rows`` only those rows leave it."""
-        block = self._vit.blocks[index]
+        block: Any = self._vit.blocks[index]
         queries, keys, values = self._attention_inputs(index, x, additions, rows, observer)
         indicator = 0
         if observer is not None and index in additions.tokens:
@@ -269,7 +291,8 @@ class FrozenViT:
         scores = queries[:, :, :1] @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
         weights = scores.float().softmax(dim=-1).mean(dim=1)[:, 0]
         first = self.spec.prefix_tokens
-        return weights[:, first : first + self.spec.patches]
+        on_patches: Tensor = weights[:, first : first + self.spec.patches]
+        return on_patches
 
     def _features(
         self,
@@ -282,7 +305,9 @@ class FrozenViT:
     ) -> Features:
         x = x.float()
         first, patches = self.spec.prefix_tokens, self.spec.patches
-        with_class = self.spec.has_class_token and (not cut or bool(wanted & {"cls", "cls_attention"}))
+        with_class = self.spec.has_class_token and (
+            not cut or bool(wanted & {"cls", "cls_attention"})
+        )
         joined = x[:, int(with_class) :] if cut else x[:, first + patches :]
         return Features(
             cls=x[:, 0] if "cls" in wanted else None,
@@ -294,7 +319,7 @@ class FrozenViT:
         )
 
 
-def _spec(vit: VisionTransformer, name: str) -> BackboneSpec:
+def _spec(vit: Any, name: str) -> BackboneSpec:
     reasons = obstacles(vit)
     plain = not reasons
     dim = vit.embed_dim

@@ -1,0 +1,1 @@
+"""The engine: what a run is, its loop, its checkpoints."""

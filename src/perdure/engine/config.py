@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from perdure.errors import ConfigError, did_you_mean, unknown_name
 from perdure.heads import HEADS, HeadConfig
 from perdure.methods import METHODS, Method, MethodConfig
+from perdure.streams import SOURCES, TRANSFORMS
 
 Positive = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(0)]
@@ -42,7 +43,7 @@ class RunConfig:
         device: ``auto``, ``cpu`` or ``cuda``.
         stream: where the images come from.
         path: folder of a ``folder`` stream.
-        tasks: ``Bm-Incn`` or task sizes joined by ``+``.
+        tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
         images_per_class: cap on training images per class; None for all.
         test_images_per_class: cap on test images per class; None for all.
@@ -71,7 +72,7 @@ class RunConfig:
     device: str = "auto"
     stream: str = "digits"
     path: str | None = None
-    tasks: str = "B0-Inc2"
+    tasks: str | tuple[Positive, ...] = "B0-Inc2"
     class_order: str = "nsp2"
     images_per_class: Positive | None = None
     test_images_per_class: Positive | None = None
@@ -157,6 +158,8 @@ def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
         parts[known[key]][key] = value
     run, heads, options = (_build(part, given) for part, given in parts.items())
     config = Config(run, options, heads, preset)
+    SOURCES[config.run.stream]
+    TRANSFORMS[config.run.transform]
     _check_heads(config)
     return config
 
@@ -200,9 +203,13 @@ def preset_file(name: str) -> Traversable:
     """
     if name not in preset_names():
         hint = did_you_mean(name, preset_names())
-        raise unknown_name("preset", name, preset_names()) if hint or "/" in name else ConfigError(
-            f"Unknown preset '{name}'. A preset is benchmark/method, as digits/nsp2; a file ends in "
-            f".toml. Known: {', '.join(preset_names())}."
+        raise (
+            unknown_name("preset", name, preset_names())
+            if hint or "/" in name
+            else ConfigError(
+                f"Unknown preset '{name}'. A preset is benchmark/method, as digits/nsp2; a file ends in "
+                f".toml. Known: {', '.join(preset_names())}."
+            )
         )
     folder, _, file = name.partition("/")
     return resources.files("perdure.presets") / folder / f"{file}.toml"
@@ -221,6 +228,13 @@ def _fields(part: Any) -> dict[str, Any]:
 
 
 def _build(part: type[Any], given: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(part)
+    given = {
+        key: (value,)
+        if typing.get_origin(hints[key]) is tuple and not isinstance(value, list | tuple)
+        else value
+        for key, value in given.items()
+    }
     try:
         return TypeAdapter(part).validate_python(given)
     except ValidationError as error:
@@ -229,7 +243,7 @@ def _build(part: type[Any], given: dict[str, Any]) -> Any:
         if isinstance(cause, ConfigError):
             raise cause from None
         key = str(first["loc"][0]) if first["loc"] else "?"
-        hint = typing.get_type_hints(part).get(key)
+        hint = hints.get(key)
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
         guess = did_you_mean(str(given.get(key)), [str(c) for c in choices])
         raise ConfigError(f"{key}={given.get(key)!r}: {first['msg']}.{guess}") from None
@@ -246,6 +260,12 @@ def _check_heads(config: Config) -> None:
         )
     if len(set(config.head_names)) != len(config.head_names):
         raise ConfigError(f"heads={list(config.head_names)}: each head at most once.")
+    chooses = config.heads.shrinkage == "validation" and "gaussian" in config.head_names
+    if chooses and not config.run.validation_fraction:
+        raise ConfigError(
+            "shrinkage='validation' needs validation images: add validation_fraction=0.25, or "
+            "leave shrinkage out."
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from perdure.errors import OutputError
 
 Kind = Literal[
-    "run", "resume", "task", "progress", "epoch", "survey", "accuracy", "checkpoint", "done"
+    "run", "note", "resume", "task", "progress", "epoch", "accuracy", "checkpoint", "done"
 ]
 
 

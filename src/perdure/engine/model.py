@@ -172,6 +172,8 @@ class Model:
             try:
                 part.load_state_dict(own, strict=True)
             except RuntimeError as error:
-                raise CheckpointError(f"The saved {prefix.rstrip('.')} does not fit: {error}") from None
+                raise CheckpointError(
+                    f"The saved {prefix.rstrip('.')} does not fit: {error}"
+                ) from None
         if taken != len(state):
             raise CheckpointError(f"{len(state) - taken} saved tensors belong to nothing here.")

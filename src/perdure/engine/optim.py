@@ -65,7 +65,7 @@ class TaskOptimiser:
         for group, rate in zip(self.adam.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         self.adam.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         before = {name: p.detach().clone() for name, p in self._projected.items()}
         self.adam.step()
         with torch.no_grad():
@@ -92,9 +92,9 @@ class TaskOptimiser:
             for parameter, name in self._trained():
                 parameter.copy_(state[f"value.{name}"])
                 self.adam.state[parameter] = {
-                    key: state[f"adam.{key}.{name}"].clone().to(
-                        "cpu" if key == "step" else parameter.device
-                    )
+                    key: state[f"adam.{key}.{name}"]
+                    .clone()
+                    .to("cpu" if key == "step" else parameter.device)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
 

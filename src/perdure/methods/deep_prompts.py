@@ -53,9 +53,7 @@ class DeepPrompts(nn.Module):
         BackboneError: a block that the backbone lacks.
     """
 
-    def __init__(
-        self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators
-    ) -> None:
+    def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:
         super().__init__()
         self.blocks = config.prompt_blocks or tuple(range(spec.blocks))
         check_blocks(spec, self.blocks, "prompt_blocks")

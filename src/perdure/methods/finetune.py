@@ -49,9 +49,7 @@ class Finetune(Method):
     Config = FinetuneConfig
     config: FinetuneConfig
 
-    def __init__(
-        self, spec: BackboneSpec, config: FinetuneConfig, generator: Generators
-    ) -> None:
+    def __init__(self, spec: BackboneSpec, config: FinetuneConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.prompts = DeepPrompts(spec, config, generator)
         self._task = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -17,7 +17,14 @@ from perdure.types import BackboneSpec, Features, Generators, Loss, Task, Traits
 
 @dataclass(frozen=True)
 class JointConfig(DeepPromptConfig):
-    """Options of joint training; those of the deep prompts."""
+    """Options of joint training.
+
+    Attributes:
+        train_after: ``last``: train once, on everything, after the last task; ``each``: start anew
+            after every task on the union so far, which fills the whole accuracy matrix.
+    """
+
+    train_after: Literal["last", "each"] = "last"
 
 
 @METHODS.register("joint")

@@ -41,7 +41,7 @@ class NSP2Config(DeepPromptConfig):
     Attributes:
         eta1: strength of the affinity projection, 1 full, 0 none (η₁).
         eta2: strength of the aggregation projection (η₂).
-        projector: ``damped`` divides Π by its Frobenius norm (published); ``true`` keeps Π.
+        projector: ``damped`` divides Π by its Frobenius norm (published); ``orthogonal`` keeps Π.
         conditions: ``published`` drops the LayerNorm scales from both conditions; ``exact`` keeps them.
         rank_rule: where the null space begins: ``reference`` (the program) or ``paper`` (eq. 28).
         statistics: ``sum``: batches of ``statistics_batch`` images add their means, over all tasks;
@@ -53,7 +53,7 @@ class NSP2Config(DeepPromptConfig):
 
     eta1: float = 0.97
     eta2: float = 0.97
-    projector: Literal["damped", "true"] = "damped"
+    projector: Literal["damped", "orthogonal"] = "damped"
     conditions: Literal["published", "exact"] = "published"
     rank_rule: RankRule = "reference"
     statistics: Literal["sum", "mean"] = "sum"
@@ -102,7 +102,9 @@ class QueryStatistics:
         self._config = config
         self._weights: Float[Tensor, "b"] = torch.zeros(0)
 
-    def start_batch(self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]) -> None:
+    def start_batch(
+        self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
+    ) -> None:
         """Look up the weights of the next images."""
         self.images = total
         if self._config.statistics == "mean":
@@ -114,7 +116,7 @@ class QueryStatistics:
         """Add one block of one batch."""
         if index not in self._blocks or view.prompt_attention is None:
             return
-        images, heads, tokens, _ = view.queries.shape
+        _, heads, tokens, _ = view.queries.shape
         weights = (self._weights / (heads * tokens)).sqrt().to(view.queries)
         scaled = (view.queries * weights.view(-1, 1, 1, 1)).transpose(0, 1).flatten(1, 2)
         shares = (view.prompt_attention * weights.view(-1, 1, 1, 1)).flatten(0, 2)

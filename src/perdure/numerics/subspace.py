@@ -32,7 +32,8 @@ def affinity_gram(
     """
     heads, width = head_grams.shape[:2]
     weight = key_weight.double().view(heads, width, -1)
-    return torch.einsum("hcd,hce,hef->df", weight, head_grams.double(), weight)
+    total: Tensor = (weight.transpose(1, 2) @ head_grams.double() @ weight).sum(dim=0)
+    return total
 
 
 def image_weights(total: int, batch: int) -> Float[Tensor, "n"]:
@@ -94,10 +95,8 @@ def projector(basis: Float[Tensor, "n r"]) -> Float[Tensor, "n n"]:
     return basis @ basis.T
 
 
-def damping(
-    basis: Float[Tensor, "n r"], eta: float, normalise: bool
-) -> Float[Tensor, "n n"]:
-    """Return η B + (1 − η) I, with B = Π / ‖Π‖_F = Π / √R (published) or B = Π (true projector).
+def damping(basis: Float[Tensor, "n r"], eta: float, normalise: bool) -> Float[Tensor, "n n"]:
+    """Return η B + (1 − η) I, with B = Π / ‖Π‖_F = Π / √R (published) or B = Π (a true projector).
 
     Args:
         basis: the null space's orthonormal columns.

@@ -1,0 +1,379 @@
+"""Backbones by name: what there is, where its weights come from, and how to build it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from perdure.backbones.sources import (
+    HUB_FILES,
+    WHEELS,
+    Progress,
+    WheelEntry,
+    hub_file,
+    wheel_weights,
+)
+from perdure.errors import (
+    BackboneError,
+    ConfigError,
+    UnknownNameError,
+    did_you_mean,
+    unknown_name,
+)
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from perdure.backbones.vit import FrozenViT
+
+Precision = Literal["fp32", "bf16"]
+
+_MODULES = ("vision_transformer", "deit")
+_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of ``perdure ls backbones``.
+
+    Attributes:
+        name: what to type.
+        architecture: timm architecture.
+        source: ``"package index"`` or ``"model hub"``.
+        licence: of the weights.
+        img_size: native side of the image, in pixels.
+        about: one line.
+        at_hand: whether the weights are on this machine.
+    """
+
+    name: str
+    architecture: str
+    source: str
+    licence: str
+    img_size: int
+    about: str
+    at_hand: bool
+
+
+_HUB = (
+    ("vit_base_patch16_224.augreg_in21k", "Apache-2.0", 224, "ImageNet-21k; the papers' backbone"),
+    ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "Apache-2.0", 224, "ImageNet-21k, then -1k"),
+    ("vit_base_patch16_224.dino", "Apache-2.0", 224, "DINO, self-supervised on ImageNet-1k"),
+    ("vit_base_patch16_clip_quickgelu_224.openai", "MIT", 224, "CLIP with its image projection"),
+    ("vit_small_patch14_dinov2.lvd142m", "Apache-2.0", 518, "DINOv2-S, self-supervised"),
+    ("vit_tiny_patch16_224.augreg_in21k", "Apache-2.0", 224, "ImageNet-21k, 5.7 M parameters"),
+    ("test_vit.r160_in1k", "Apache-2.0", 160, "371 k parameters, for trials of the software"),
+)
+
+
+def entries() -> list[Entry]:
+    """Return the backbones worth listing: those of the package index, and the usual hub names.
+
+    Any other vision transformer of timm can be named too.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    listed = [
+        Entry(
+            name=wheel.name,
+            architecture=wheel.architecture,
+            source="package index",
+            licence=wheel.licence,
+            img_size=wheel.img_size,
+            about=wheel.about,
+            at_hand=wheel.converted.is_file(),
+        )
+        for wheel in WHEELS.values()
+    ]
+    for name, licence, img_size, about in _HUB:
+        cached = [try_to_load_from_cache(f"timm/{name}", file) for file in HUB_FILES]
+        listed.append(
+            Entry(
+                name=name,
+                architecture=name.partition(".")[0],
+                source="model hub",
+                licence=licence,
+                img_size=img_size,
+                about=about,
+                at_hand=any(isinstance(path, str) for path in cached),
+            )
+        )
+    return listed
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a name stands for, before anything is built or fetched.
+
+    Attributes:
+        name: the name in full: of a wheel, or timm's with its tag.
+        architecture: timm architecture.
+        img_size: native side of the image, in pixels.
+        mean: per-channel mean of the images it was trained on, in [0, 1].
+        std: per-channel standard deviation of those images.
+        projection: width of the image projection kept as head; 0 for none.
+        repository: where the model hub keeps the weights; None where it does not.
+        filename: the file there; None for the usual ones.
+        wheel: the index wheel that holds the weights; None for hub names.
+    """
+
+    name: str
+    architecture: str
+    img_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    projection: int = 0
+    repository: str | None = None
+    filename: str | None = None
+    wheel: WheelEntry | None = None
+
+
+def describe(name: str) -> Described:
+    """Resolve a backbone name.
+
+    Args:
+        name: an index-wheel name, or the name of a vision transformer of timm: with or without tag,
+            with or without ``timm/`` or ``hf-hub:`` in front. Without a tag, timm's default.
+
+    Raises:
+        UnknownNameError: no such backbone.
+    """
+    wheel = WHEELS.get(name)
+    if wheel is not None:
+        return Described(
+            name=wheel.name,
+            architecture=wheel.architecture,
+            img_size=wheel.img_size,
+            mean=wheel.mean,
+            std=wheel.std,
+            projection=wheel.projection,
+            wheel=wheel,
+        )
+    import timm
+
+    bare = _known_to_timm(name)
+    config = timm.get_pretrained_cfg(bare)
+    if config is None:
+        raise UnknownNameError(f"timm has no configuration for '{name}'; name it with a tag.")
+    architecture = bare.partition(".")[0]
+    fine_tuned = "_ft_in" in (config.tag or "")
+    return Described(
+        name=f"{architecture}.{config.tag}" if config.tag else architecture,
+        architecture=architecture,
+        img_size=config.input_size[-1],
+        mean=config.mean,
+        std=config.std,
+        projection=config.num_classes if "_clip_" in architecture and not fine_tuned else 0,
+        repository=config.hf_hub_id,
+        filename=config.hf_hub_filename,
+    )
+
+
+def _known_to_timm(name: str) -> str:
+    """Return timm's present name for ``name``, or raise with the closest one."""
+    import timm
+
+    bare = name
+    for prefix in _PREFIXES:
+        bare = bare.removeprefix(prefix)
+    bare = timm.models.get_deprecated_models().get(bare) or bare
+    architecture, _, tag = bare.partition(".")
+    known = {model for module in _MODULES for model in timm.list_models(module=module)}
+    if architecture not in known:
+        if timm.is_model(architecture):
+            raise UnknownNameError(
+                f"Backbone '{name}' is a model of timm, but not one of its VisionTransformers. "
+                "Type `perdure ls backbones` for names that work."
+            )
+        raise UnknownNameError(
+            f"Unknown backbone '{name}'.{did_you_mean(architecture, [*WHEELS, *known])} Known: "
+            f"{', '.join(WHEELS)}, and the {len(known)} vision transformers of timm; "
+            "`perdure ls backbones` lists the usual ones."
+        )
+    tags = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        raise UnknownNameError(
+            f"Unknown weights '{tag}' of backbone '{architecture}'.{did_you_mean(tag, tags)} "
+            f"Known: {', '.join(sorted(filter(None, tags)))}."
+        )
+    return bare
+
+
+def create_backbone(
+    name: str,
+    *,
+    weights: str | Path = "auto",
+    img_size: int | None = None,
+    precision: str = "auto",
+    device: str = "cpu",
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> FrozenViT:
+    """Build a frozen backbone. The caller's random state is left as it was.
+
+    Classifiers are left out; CLIP's image projection stays.
+
+    Args:
+        name: see ``describe``.
+        weights: ``"auto"`` for the published ones, ``"random"`` for ones drawn from ``seed``, or a
+            file: ``.safetensors``, ``.npz`` of the original ViT release, or what ``torch.save``
+            wrote, tensors only.
+        img_size: side of the images in pixels, a multiple of the patch; native when None. Position
+            embeddings are resampled as timm does.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
+        device: ``"auto"`` or a torch device.
+        seed: of random weights: the same seed gives the same bits.
+        on_progress: is told what takes long.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        ConfigError: a size, precision, device or ``weights`` that is not allowed.
+        BackboneError: weights that cannot be had or do not fit.
+        ChecksumError: weights that are not what was expected.
+        OutputError: a cache that cannot be written.
+    """
+    from perdure.backbones.convert import load_state, load_weights
+    from perdure.backbones.vit import FrozenViT
+
+    described = describe(name)
+    place = resolve_device(device)
+    kind = resolve_precision(precision, place)
+    file = _weight_file(weights)
+    vit = _build(described, _side(described, img_size), seed)
+    if file is not None:
+        load_weights(vit, file)
+    elif weights != "random" and described.wheel is not None:
+        load_state(vit, wheel_weights(described.wheel, on_progress), f"'{described.name}'")
+    elif weights != "random":
+        load_weights(vit, _hub_weights(described, on_progress))
+    return FrozenViT(
+        vit,
+        name=described.name,
+        mean=described.mean,
+        std=described.std,
+        precision=kind,
+        device=place,
+    )
+
+
+def _weight_file(weights: str | Path) -> Path | None:
+    if weights in ("auto", "random"):
+        return None
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise ConfigError(
+            f"weights='{weights}' is neither 'auto' nor 'random' nor a file."
+            f"{did_you_mean(str(weights), ('auto', 'random'))}"
+        )
+    return file
+
+
+def _hub_weights(described: Described, on_progress: Progress | None) -> Path:
+    if described.repository is None:
+        raise BackboneError(
+            f"The model hub has no weights for '{described.name}'. Get them from their publisher, "
+            "if there are any, and give the file by weights=PATH; or weights='random'."
+        )
+    if on_progress is not None:
+        on_progress(f"Weights of {described.name} from the model hub, unless cached")
+    return hub_file(described.name, described.repository, described.filename)
+
+
+def _side(described: Described, img_size: int | None) -> int:
+    import torch
+
+    side = described.img_size if img_size is None else img_size
+    with torch.device("meta"):  # shapes only: no weight is drawn
+        patch = _timm_model(described.architecture, num_classes=0).patch_embed.patch_size[0]
+    if side <= 0 or side % patch:
+        below = max(side // patch, 1) * patch
+        raise ConfigError(
+            f"img_size={side} is not a multiple of the patch of '{described.name}', {patch} px. "
+            f"Nearest sizes that fit: {below} and {below + patch}."
+        )
+    return side
+
+
+def _build(described: Described, side: int, seed: int) -> VisionTransformer:
+    import torch
+
+    from perdure.randomness import derived_seed
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(seed, "backbone", described.architecture))
+        return _timm_model(
+            described.architecture if described.wheel else described.name,
+            num_classes=described.projection,
+            img_size=side,
+            dynamic_img_size=False,
+        )
+
+
+def _timm_model(name: str, **options: Any) -> VisionTransformer:
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    vit = timm.create_model(name, **options)
+    if not isinstance(vit, VisionTransformer):
+        raise BackboneError(f"'{name}' is a {type(vit).__name__}, not a VisionTransformer of timm.")
+    return vit
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that ``device`` stands for.
+
+    Args:
+        device: a torch device, or ``"auto"``: CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or not on this machine.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as problem:
+        raise ConfigError(
+            f"Unknown device '{device}'. Allowed: auto, cpu, cuda, cuda:N."
+        ) from problem
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"Device '{device}' was asked for, and {torch.cuda.device_count()} CUDA devices are "
+            "visible. Type device=cpu or device=auto."
+        )
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> Precision:
+    """Return the compute type that ``precision`` stands for on ``device``.
+
+    ``"auto"`` is bf16 where the hardware has it (CUDA; a CPU with AVX512-BF16 or AMX-BF16), else
+    fp32. An explicit ``"bf16"`` is obeyed everywhere; a CPU without it is then slower than in fp32.
+
+    Args:
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
+        device: what ``resolve_device`` returned.
+
+    Raises:
+        ConfigError: another word.
+    """
+    import torch
+
+    if precision == "fp32":
+        return "fp32"
+    if precision == "bf16":
+        return "bf16"
+    if precision != "auto":
+        raise unknown_name("precision", precision, ("auto", "fp32", "bf16"))
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Not in every torch that is allowed; without it, fp32.
+        able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = kind == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16" if native else "fp32"

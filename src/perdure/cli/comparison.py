@@ -1,0 +1,54 @@
+"""A comparison on disk: one table and one picture of several results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from perdure.atomic import atomic_write
+from perdure.errors import OutputError
+from perdure.experiment import Entry
+from perdure.reports.files import write_markdown
+from perdure.reports.picture import draw
+from perdure.reports.table import as_records, compare
+
+
+def write_comparison(folder: Path, entries: Sequence[Entry], name: str = "comparison") -> list[Path]:
+    """Write ``NAME.png``, ``NAME.md`` and ``NAME.json``, the last a list of rows.
+
+    Args:
+        folder: where to; created when it is not there.
+        entries: results of any number of runs, at least one.
+        name: of the files.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder '{folder}' cannot be used ({error.strerror}). Choose another --out."
+        ) from error
+    files = [folder / f"{name}.{suffix}" for suffix in ("png", "md", "json")]
+    shown = by_benchmark(entries)
+    draw(shown, files[0])
+    write_markdown(files[1], shown)
+    records = as_records(compare(entries))
+    atomic_write(files[2], (json.dumps(records, indent=2) + "\n").encode())
+    return files
+
+
+def by_benchmark(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries with the benchmark alone as preset: the method has a column of its own.
+
+    Args:
+        entries: results; a preset that is a file stays as it is.
+    """
+    return [
+        {**entry, "preset": preset.removesuffix(f"/{entry['method']}")}
+        if (preset := entry.get("preset"))
+        else entry
+        for entry in entries
+    ]

@@ -1,0 +1,283 @@
+"""What a person sees of a run: bars on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import abc
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from perdure.cli.output import messages
+from perdure.engine.config import Config
+from perdure.engine.events import Event
+
+BETWEEN_LINES = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+_NAMES_SHOWN = 8
+
+
+def open_display(config: Config, *, quiet: bool = False, label: str = "") -> Display:
+    """Return what suits standard error.
+
+    Args:
+        config: of the run, or of one of its seeds.
+        quiet: show nothing but notes.
+        label: names the run where several follow each other.
+    """
+    if quiet:
+        return QuietDisplay(config, label)
+    console = messages()
+    if sys.stderr.isatty() and not console.is_dumb_terminal:
+        return LiveDisplay(config, label)
+    return LineDisplay(config, label)
+
+
+class Display(abc.ABC):
+    """An event sink for people; a context manager, so that a terminal is left as it was.
+
+    Args:
+        config: of the run.
+        label: names the run where several follow each other.
+    """
+
+    def __init__(self, config: Config, label: str = "") -> None:
+        self.console: Console = messages()
+        self.config = config
+        self._label = f"{label}: " if label else ""
+        self._sizes: list[int] = []
+        self._scores: list[str] = []
+        self._rate = Rate()
+
+    def __enter__(self) -> Display:
+        """Begin to show."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop showing."""
+
+    def __call__(self, event: Event) -> None:
+        """Take in what happened."""
+        {
+            "run": self._on_run,
+            "note": self._on_note,
+            "resume": self._on_resume,
+            "task": self._on_task,
+            "progress": self._on_progress,
+            "accuracy": self._on_accuracy,
+        }.get(event.kind, lambda event: None)(event)
+
+    @abc.abstractmethod
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+
+    @abc.abstractmethod
+    def progress(self, where: str, phase: str, event: Event) -> None:
+        """Show how far a phase is; without ``done`` and ``total`` it is not known."""
+
+    def _on_run(self, event: Event) -> None:
+        self._sizes = list(event.fields["sizes"])
+        method = "" if self._label else f"{event.fields['method']}: "
+        size = f"{counted(len(self._sizes), 'task')}, {sum(self._sizes)} classes"
+        self.say(f"{method}{size}, {self.config.run.backbone}")
+
+    def _on_note(self, event: Event) -> None:
+        self.say(f"note: {event.fields['text']}")
+
+    def _on_resume(self, event: Event) -> None:
+        done, steps = event.fields["stages_done"], event.fields["steps_done"]
+        at = f", step {steps}" if steps else ""
+        self.say(f"going on after {counted(done, 'task')}{at}")
+
+    def _on_task(self, event: Event) -> None:
+        names = event.fields["classes"]
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        shown = ", ".join(names[:_NAMES_SHOWN]) + more
+        self.say(f"{self._where(event.task)}: {shown} ({event.fields['images']} images)")
+
+    def _on_progress(self, event: Event) -> None:
+        self.progress(self._where(event.task), str(event.fields["phase"]), event)
+
+    def _on_accuracy(self, event: Event) -> None:
+        self._scores.append(f"{event.fields['head']} {100 * event.fields['accuracy']:.1f} %")
+        if len(self._scores) == len(self.config.head_names):
+            seen = sum(self._sizes[: (event.task or 0) + 1])
+            self.say(f"accuracy on all {seen} classes so far: {', '.join(self._scores)}")
+            self._scores = []
+
+    def _where(self, task: int | None) -> str:
+        if task is None:
+            return ""
+        if self.config.method_class.traits.cumulative:
+            return "tasks together"
+        return f"task {task + 1} of {len(self._sizes)}" if self._sizes else f"task {task + 1}"
+
+    def _pace(self, phase: str, event: Event) -> str:
+        """Loss and images per second, as far as they are known."""
+        fields = event.fields
+        run = self.config.run
+        size = run.batch_size if phase == "training" else run.eval_batch_size
+        rate = self._rate((event.task, phase), int(fields["done"]), size)
+        terms = [v for k, v in fields.items() if k not in ("phase", "done", "total")]
+        loss = f"loss {sum(terms):.3f}" if terms else ""
+        return "  ".join(part for part in (loss, f"{rate:.0f} images/s" if rate else "") if part)
+
+
+class Rate:
+    """Images per second since a phase began.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._phase: Any = None
+        self._began = 0.0
+        self._first = 0
+
+    def __call__(self, phase: Any, done: int, size: int) -> float | None:
+        """Return the rate after ``done`` batches of ``size``; None right after the beginning."""
+        now = self._clock()
+        if phase != self._phase or done <= self._first:
+            self._phase, self._began, self._first = phase, now, done
+        seconds = now - self._began
+        return (done - self._first) * size / seconds if seconds > 0 and done > self._first else None
+
+
+class QuietDisplay(Display):
+    """Says nothing but notes."""
+
+    def say(self, text: str) -> None:
+        """Write nothing."""
+
+    def progress(self, where: str, phase: str, event: Event) -> None:
+        """Show nothing."""
+
+    def _on_note(self, event: Event) -> None:
+        self.console.print(f"{self._label}note: {event.fields['text']}")
+
+
+class LineDisplay(Display):
+    """Writes plain lines, for logs.
+
+    Args:
+        config: of the run.
+        label: names the run where several follow each other.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self, config: Config, label: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(config, label)
+        self._clock = clock
+        self._last = clock()
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self.console.print(f"{self._label}{text}")
+        self._last = self._clock()
+
+    def progress(self, where: str, phase: str, event: Event) -> None:
+        """Write a line now and then."""
+        if "done" not in event.fields:
+            self.say(phase)
+            return
+        pace = self._pace(phase, event)
+        if self._clock() - self._last >= BETWEEN_LINES:
+            done = f"{event.fields['done']}/{event.fields['total']}"
+            self.say(f"{where}  {phase} {done}  {pace}".rstrip())
+
+
+class LiveDisplay(Display):
+    """Shows bars on a terminal: tasks done, and the phase that is going on.
+
+    Args:
+        config: of the run.
+        label: names the run where several follow each other.
+    """
+
+    def __init__(self, config: Config, label: str = "") -> None:
+        super().__init__(config, label)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._tasks: TaskID | None = None
+        self._phase: TaskID | None = None
+        self._shown = ("", "")
+
+    def __enter__(self) -> LiveDisplay:
+        """Begin to show."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bars away."""
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Write a line above the bars."""
+        self.console.print(f"{self._label}{text}")
+
+    def progress(self, where: str, phase: str, event: Event) -> None:
+        """Move the bar of the phase; a new phase gets a new one."""
+        done, total = event.fields.get("done"), event.fields.get("total")
+        if self._phase is None or self._shown != (where, phase):
+            if self._phase is not None:
+                self._bars.remove_task(self._phase)
+            name = f"{self._label}{where}  {phase}" if where else f"{self._label}{phase}"
+            self._phase = self._bars.add_task(name, total=total, pace="")
+            self._shown = (where, phase)
+        if done is not None:
+            pace = self._pace(phase, event)
+            self._bars.update(self._phase, completed=done, total=total, pace=pace)
+
+    def _on_run(self, event: Event) -> None:
+        super()._on_run(event)
+        self._tasks = self._bars.add_task(
+            f"{self._label}tasks", total=len(self._sizes), pace=""
+        )
+
+    def _on_resume(self, event: Event) -> None:
+        super()._on_resume(event)
+        if self._tasks is not None:
+            self._bars.update(self._tasks, completed=event.fields["stages_done"])
+
+    def _on_accuracy(self, event: Event) -> None:
+        super()._on_accuracy(event)
+        if self._tasks is not None and event.task is not None:
+            self._bars.update(self._tasks, completed=event.task + 1)
+
+
+def counted(number: int, word: str) -> str:
+    """Return ``1 task``, ``2 tasks``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

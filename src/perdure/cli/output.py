@@ -1,0 +1,66 @@
+"""Where words go: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_UNBOUNDED = 100_000
+"""Columns of an output that is no terminal: `grep` wants whole lines."""
+
+
+class MessageConsole(Console):
+    """Writes messages; a reader that has gone away must not end a run."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent."""
+        self.quiet = True
+
+
+def messages() -> Console:
+    """Return the console for progress and notes, on standard error as it is now."""
+    return MessageConsole(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_rich(renderable: RenderableType, unfolded: bool = False) -> None:
+    """Print what rich lays out, without the spaces that it ends lines with.
+
+    Args:
+        renderable: such as a table.
+        unfolded: where the output is no terminal, do not fold lines to a width.
+    """
+    console = Console(file=sys.stdout, highlight=False)
+    width = _UNBOUNDED if unfolded and not console.is_terminal else None
+    with console.capture() as captured:
+        console.print(renderable, width=width)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def print_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under heads: folded to the width of a terminal, a line per row elsewhere."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(head, no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    print_rich(table, unfolded=True)
+
+
+def print_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Print a name and a value per line, values aligned."""
+    width = max((len(name) for name, _ in fields), default=0)
+    for name, value in fields:
+        indented = value.replace("\n", "\n" + " " * (width + 2))
+        print(f"{name:<{width}}  {indented}")

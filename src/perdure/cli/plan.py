@@ -1,0 +1,168 @@
+"""``perdure run --dry-run``: everything a run would check, and what it would do."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from perdure.backbones.vit import FrozenViT
+from perdure.cli.at_hand import fashion_mnist_folder, weights_state
+from perdure.cli.display import counted
+from perdure.cli.output import print_columns, print_fields
+from perdure.engine.build import make_backbone
+from perdure.engine.config import Config
+from perdure.engine.model import Model
+from perdure.engine.run import plan
+from perdure.experiment import check, check_folder
+from perdure.streams import Stream, batch_count
+from perdure.streams.fashion import FILES
+
+FASHION_IMAGES = {"train": 60_000, "test": 10_000}
+_NAMES_SHOWN = 12
+
+
+def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> dict[str, Any]:
+    """Check everything that can be checked without computing, and say what would be done.
+
+    Nothing is created or fetched: weights that are not at hand are stood in for by random ones of
+    the same shape, and Fashion-MNIST by empty images.
+
+    Args:
+        config: what is to be run.
+        out: the folder of the results.
+        seeds: one run per seed, each in a folder of its own; empty for one run.
+        resume: whether a run in the folder would go on.
+
+    Raises:
+        PerdureError: what would stop the run.
+    """
+    folders = [(out / f"seed-{seed}", config.replace(seed=seed)) for seed in seeds]
+    for folder, one in folders or [(out, config)]:
+        check_folder(folder, one, resume)
+    first = folders[0][1] if folders else config
+    run = first.run
+    # Published weights would be fetched; a file of the user's own is read and so checked.
+    standing_in = first.replace(weights="random") if run.weights == "auto" else first
+    backbone = make_backbone(standing_in)
+    stream, at_hand = _stream(first, backbone.img_size)
+    tasks = _tasks(first, stream)
+    return {
+        "preset": first.preset,
+        "method": run.method,
+        "summary": first.method_class.traits.summary,
+        "heads": list(first.head_names),
+        **_trained(first, backbone, stream),
+        "epochs": run.epochs,
+        "batch_size": run.batch_size,
+        "backbone": backbone.name,
+        "weights": weights_state(first),
+        "img_size": backbone.img_size,
+        "device": str(backbone.device),
+        "precision": backbone.precision,
+        "stream": run.stream,
+        "data_at_hand": at_hand,
+        "transform": run.transform,
+        "tasks": tasks,
+        "steps": sum(task["steps"] for task in tasks),
+        "notes": list(stream.notes),
+        "seeds": list(seeds) or [run.seed],
+        "folders": [str(folder) for folder, _ in folders] or [str(out)],
+        "state": _state(out) if not seeds else None,
+    }
+
+
+def print_plan(made: dict[str, Any]) -> None:
+    """Print what `make_plan` returned."""
+    shape = f"{counted(made['epochs'], 'epoch')} in batches of {made['batch_size']}"
+    fields = [
+        ("method", f"{made['method']}: {made['summary']}"),
+        ("trained", f"{made['trained']}, {shape}" if made["steps"] else "nothing by gradient"),
+        ("heads", ", ".join(made["heads"])),
+        ("backbone", f"{made['backbone']} at {made['img_size']} px, {made['weights']}"),
+        ("compute", f"{made['precision']} on {made['device']}"),
+        ("stream", f"{made['stream']}, transform {made['transform']}"),
+        ("seeds", ", ".join(str(seed) for seed in made["seeds"])),
+        ("folder", "\n".join(made["folders"]) + (f" ({made['state']})" if made["state"] else "")),
+        *(("note", note) for note in made["notes"]),
+    ]
+    if not made["data_at_hand"]:
+        fields.append(("note", f"the images of {made['stream']} are not at hand: the run fetches them"))
+    print_fields(fields)
+    print()
+    rows = [
+        [
+            str(task["task"]),
+            _short(task["classes"]),
+            str(task["train"]),
+            str(task["validation"]),
+            str(task["test"]),
+            str(task["steps"]),
+        ]
+        for task in made["tasks"]
+    ]
+    print_columns(["task", "classes", "train", "validation", "test", "steps"], rows)
+    print()
+    print(f"{made['steps']} steps in all. Nothing was computed, created or fetched.")
+
+
+def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
+    steps = [0] * len(stream.tasks)
+    for stage in plan(stream, config):
+        if config.method_class.traits.trains and len(stage.data.task.classes) > 1:
+            count = batch_count(len(stage.data.train), config.run.batch_size)
+            steps[stage.last] = config.run.epochs * count
+    return [
+        {
+            "task": index + 1,
+            "classes": list(data.task.names),
+            "train": len(data.train),
+            "validation": 0 if data.val is None else len(data.val),
+            "test": len(data.test),
+            "steps": steps[index],
+        }
+        for index, data in enumerate(stream.tasks)
+    ]
+
+
+def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, Any]:
+    """Build the method and its heads as a run does, which checks them, and count what they train."""
+    model = Model(backbone, config)
+    model.start_task(plan(stream, config)[0].data.task)
+    matrices = list(model.method.parameters())
+    count = sum(matrix.numel() for matrix in matrices)
+    parts = []
+    if matrices:
+        shapes = sorted({" × ".join(str(side) for side in matrix.shape) for matrix in matrices})
+        what = f"matrices of {', '.join(shapes)}" if len(matrices) > 1 else f"matrix of {shapes[0]}"
+        parts.append(f"{len(matrices)} {what} ({counted(count, 'parameter')})")
+    if model.method.traits.trains:
+        each = "once" if model.method.traits.cumulative else "per task"
+        parts.append(f"one linear layer {each}")
+    return {"trained": " and ".join(parts), "trainable_parameters": count}
+
+
+def _stream(config: Config, img_size: int) -> tuple[Stream, bool]:
+    """Return the stream, and whether its images are on this machine."""
+    absent = config.run.stream == "fashion_mnist" and config.run.path is None
+    if not absent or fashion_mnist_folder() is not None:
+        return check(config, img_size), True
+    with tempfile.TemporaryDirectory() as folder:
+        for split, count in FASHION_IMAGES.items():
+            images, labels = (Path(folder) / name for name in FILES[split])
+            images.write_bytes(struct.pack(">4I", 0x803, count, 1, 1) + bytes(count))
+            labels.write_bytes(struct.pack(">2I", 0x801, count) + bytes(range(10)) * (count // 10))
+        return check(config.replace(path=folder), img_size), False
+
+
+def _state(out: Path) -> str:
+    if (out / "results.json").exists():
+        return "finished"
+    return "goes on" if (out / "config.toml").exists() else "new"
+
+
+def _short(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more

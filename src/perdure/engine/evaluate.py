@@ -1,0 +1,70 @@
+"""Test accuracy after a task: one pass over the test images of every task so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from perdure.engine.events import Event, Sink, ignore
+from perdure.engine.model import Model
+from perdure.engine.survey import test_batches
+from perdure.metrics import BatchCounts, count_batch
+from perdure.streams import TaskData, batch_count
+
+
+class Evaluator:
+    """Counts what each evaluated head gets right on the tasks' test images.
+
+    Predictions are made without the task and without gradients. Where features never change, those
+    of a test image are computed once in the whole run.
+
+    Args:
+        sink: told about progress.
+    """
+
+    def __init__(self, sink: Sink = ignore) -> None:
+        self._sink = sink
+        self._frozen: dict[int, Float[Tensor, "n d"]] = {}
+
+    def __call__(self, model: Model, tasks: Sequence[TaskData]) -> dict[str, BatchCounts]:
+        """Evaluate on all given tasks.
+
+        Args:
+            model: predicts.
+            tasks: the stream's tasks so far, in order; together they hold all of its classes.
+        """
+        sizes = torch.tensor([len(data.task.classes) for data in tasks])
+        task_of_class = torch.arange(len(tasks)).repeat_interleave(sizes)
+        counts: dict[str, BatchCounts] = {}
+        size = model.config.run.eval_batch_size
+        total = sum(batch_count(len(data.test), size) for data in tasks)
+        done = 0
+        for data in tasks:
+            for readout, labels in self._readouts(model, data):
+                for head, logits in model.head_logits(readout).items():
+                    new = count_batch(logits, labels, task_of_class)
+                    counts[head] = counts[head] + new if head in counts else new
+                done += 1
+                self._sink(
+                    Event(
+                        "progress",
+                        tasks[-1].task.index,
+                        {"phase": "evaluation", "done": done, "total": total},
+                    )
+                )
+        return counts
+
+    @torch.no_grad()
+    def _readouts(self, model: Model, data: TaskData) -> list[tuple[Tensor, Tensor]]:
+        run, index = model.config.run, data.task.index
+        labels = data.test.labels.split(run.eval_batch_size)
+        if index in self._frozen:
+            kept = self._frozen[index].split(run.eval_batch_size)
+            return list(zip(kept, labels, strict=True))
+        made = [model.forward(batch.images)[0] for batch in test_batches(model, data.test)]
+        if model.method.traits.frozen_features and made:
+            self._frozen[index] = torch.cat(made)
+        return list(zip(made, labels, strict=True))

@@ -1,0 +1,119 @@
+"""The folder of one run: who owns it, what was asked for, on which machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from perdure.atomic import atomic_write
+from perdure.engine.config import NEUTRAL, Config
+from perdure.errors import CheckpointError, OutputError
+
+PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy", "safetensors")
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Versions and machine, as ``env.json`` holds them."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": str(device),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+class RunFolder:
+    """Creates or reopens the folder of a run.
+
+    Args:
+        path: the folder.
+        config: what is to be run in it.
+        resume: whether a run found there is to go on.
+
+    Raises:
+        OutputError: it cannot be created or written, or already holds a run and ``resume`` is off.
+        CheckpointError: it holds a run of another configuration.
+    """
+
+    def __init__(self, path: Path, config: Config, resume: bool) -> None:
+        self.path = path
+        self._claim(config, resume)
+
+    @property
+    def results(self) -> Path:
+        """Where the results of a finished run are."""
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run can be taken up again."""
+        return self.path / "checkpoints"
+
+    @property
+    def events(self) -> Path:
+        """The log of events."""
+        return self.path / "events.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The saved model."""
+        return self.path / "model"
+
+    def write_environment(self, device: torch.device) -> None:
+        """Note versions and machine."""
+        text = json.dumps(environment(device), indent=1)
+        atomic_write(self.path / "env.json", text.encode())
+
+    def _claim(self, config: Config, resume: bool) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            content = any(self.path.iterdir())
+        except OSError as error:
+            raise OutputError(
+                f"The folder '{self.path}' cannot be used ({error.strerror}). Choose another --out."
+            ) from error
+        if content and not resume:
+            raise OutputError(
+                f"The folder '{self.path}' is not empty. Add --resume to go on with the run in it, "
+                "or choose another --out."
+            )
+        found = self.path / "config.toml"
+        if found.exists():
+            _check_same(found, config)
+        elif content:
+            raise CheckpointError(
+                f"The folder '{self.path}' holds no run: it has no config.toml. Choose another --out."
+            )
+        else:
+            atomic_write(found, tomli_w.dumps(_as_toml(config)).encode())
+
+
+def _as_toml(config: Config) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.flat().items()}
+
+
+def _check_same(path: Path, config: Config) -> None:
+    try:
+        old = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{path}' cannot be read ({error}). Choose another --out.") from None
+    new = _as_toml(config)
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in NEUTRAL]
+    if keys:
+        changes = ", ".join(f"{key}: {old.get(key)} there, {new.get(key)} now" for key in keys[:5])
+        raise CheckpointError(
+            f"The run in '{path.parent}' has another configuration ({changes}). "
+            f"Go on with `perdure run {path} --out {path.parent} --resume`, or choose another --out."
+        )

@@ -1,0 +1,86 @@
+"""Passes over a task's images without gradients: statistics for the method, features for the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from perdure.engine.events import Event, Sink, ignore
+from perdure.engine.model import Model
+from perdure.streams import Batch, Subset, TaskData, batch_count, batches
+from perdure.types import Observer, Split
+
+
+def test_batches(model: Model, subset: Subset) -> Iterator[Batch]:
+    """Iterate over a subset in data set order under the test side of the run's transform."""
+    run = model.config.run
+    return batches(
+        subset,
+        run.eval_batch_size,
+        transform=run.transform,
+        side="test",
+        img_size=model.backbone.img_size,
+        seed=run.seed,
+        task=0,
+        epoch=None,
+        workers=run.workers,
+    )
+
+
+class ImageSurvey:
+    """Shows a task's images to an observer: float32, evaluation transform, test-time additions.
+
+    Readouts of a pass are kept, so that heads fitted after it need no pass of their own. A survey
+    is therefore good for as long as what the method adds stays as it is.
+
+    Args:
+        model: its backbone and its method's additions at test time.
+        data: the current task's images.
+        sink: told about progress.
+    """
+
+    def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:
+        self._model = model
+        self._splits: dict[Split, Subset | None] = {"train": data.train, "val": data.val}
+        self._task = data.task.index
+        self._sink = sink
+        self._features: dict[Split, Float[Tensor, "n d"]] = {}
+
+    def __call__(self, observer: Observer | None, split: Split = "train") -> None:
+        """Show every image of the split to the observer, in data set order."""
+        subset = self._subset(split)
+        found, start = [], 0
+        total = batch_count(len(subset), self._model.config.run.eval_batch_size)
+        for done, batch in enumerate(test_batches(self._model, subset), start=1):
+            positions = torch.arange(start, start + len(batch.labels))
+            start += len(batch.labels)
+            if observer is not None:
+                observer.start_batch(positions, len(subset), batch.labels)
+            with torch.no_grad():
+                readout, _ = self._model.forward(batch.images, observer=observer, float32=True)
+            found.append(readout)
+            self._sink(
+                Event("progress", self._task, {"phase": "survey", "done": done, "total": total})
+            )
+        self._features[split] = torch.cat(found)
+
+    def features(self, split: Split = "train") -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        """Return readouts and labels of the split, from the pass already made where there is one."""
+        if split not in self._features:
+            self(None, split)
+        features = self._features[split]
+        return features, self._subset(split).labels.to(features.device)
+
+    def has(self, split: Split) -> bool:
+        """Tell whether the split holds any image."""
+        subset = self._splits[split]
+        return subset is not None and len(subset) > 0
+
+    def _subset(self, split: Split) -> Subset:
+        subset = self._splits[split]
+        if subset is None:
+            raise ValueError(f"the stream has no {split} split")
+        return subset

@@ -1,0 +1,171 @@
+"""One run, or the same run over several seeds, from a configuration to a folder of results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perdure.engine.build import make_backbone, make_stream
+from perdure.engine.config import Config, load_config
+from perdure.engine.events import Event, EventLog, Sink, ignore
+from perdure.engine.folder import RunFolder
+from perdure.engine.run import Outcome, Run, plan
+from perdure.errors import OutputError
+from perdure.learner import ContinualClassifier
+from perdure.metrics import Counts, summarise
+from perdure.reports.files import read_results, write_all
+from perdure.reports.picture import draw
+from perdure.streams import Stream
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: where its files are.
+        entries: one per head, as in ``results.json``.
+        already: whether it was finished before and nothing had to be done.
+    """
+
+    folder: Path
+    entries: list[Entry]
+    already: bool = False
+
+    @property
+    def classifier(self) -> ContinualClassifier:
+        """The learned classifier, read from the folder."""
+        return ContinualClassifier.load(self.folder / "model")
+
+
+def run(
+    what: str | Config,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    on_event: Sink = ignore,
+    **overrides: Any,
+) -> Finished:
+    """Run a preset, a TOML file or a configuration and leave its results in a folder.
+
+    Args:
+        what: a preset (``digits/nsp2``), a file that ends in ``.toml``, or a configuration.
+        out: the folder; ``runs/<preset>`` by default.
+        resume: go on with the run found there; start if there is none; do nothing if it is finished.
+        on_event: told what happens.
+        **overrides: keys of the configuration, as ``epochs=2``.
+
+    Raises:
+        PerdureError: what cannot work is refused before anything is computed.
+    """
+    config = load_config(what) if isinstance(what, str) else what
+    config = config.replace(**overrides) if overrides else config
+    path = Path(out) if out is not None else default_folder(config)
+    check_folder(path, config, resume)
+    results = path / "results.json"
+    if results.exists():
+        return Finished(path, read_results(results), already=True)
+    # What cannot work is refused before the folder is claimed: the corrected command finds it free.
+    backbone = make_backbone(config, on_event)
+    stream = make_stream(config, backbone.img_size)
+    sink = EventLog(path / "events.jsonl", on_event)
+    going = Run(config, stream, backbone, path / "checkpoints", sink)
+    folder = RunFolder(path, config, resume)
+    folder.write_environment(backbone.device)
+    sink(Event("run", fields={"method": config.run.method, "sizes": list(stream.sizes)}))
+    for note in stream.notes:
+        sink(Event("note", fields={"text": note}))
+    outcome = going()
+    entries = make_entries(config, stream, outcome)
+    _leave(folder, outcome, entries)
+    sink(Event("done", fields={"seconds": round(outcome.seconds, 1)}))
+    return Finished(folder.path, entries)
+
+
+def run_seeds(
+    config: Config,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    resume: bool = False,
+    on_event: Sink = ignore,
+) -> list[Finished]:
+    """Run the same configuration once per seed, each in ``out/seed-N``."""
+    done = []
+    for seed in seeds:
+        one = config.replace(seed=seed)
+        done.append(run(one, out / f"seed-{seed}", resume=resume, on_event=on_event))
+    return done
+
+
+def default_folder(config: Config) -> Path:
+    """``runs/<preset>``, or ``runs/<method>`` without a preset."""
+    name = config.preset or config.run.method
+    return Path("runs") / Path(name).stem if name.endswith(".toml") else Path("runs") / name
+
+
+def check_folder(path: Path, config: Config, resume: bool) -> None:
+    """Refuse a folder that a run could not use; nothing is created.
+
+    Raises:
+        OutputError: it is a file, cannot be written, or holds something and ``resume`` is off.
+        CheckpointError: it holds a run of another configuration.
+    """
+    nearest = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written" if nearest.is_dir() else "is a file, not a folder"
+        raise OutputError(f"'{path}' cannot be used: '{nearest}' {reason}. Choose another --out.")
+    if nearest == path and any(path.iterdir()):
+        RunFolder(path, config, resume)
+
+
+def check(config: Config, img_size: int) -> Stream:
+    """Load the stream and lay out the stages without computing anything; for a dry run.
+
+    Raises:
+        PerdureError: what would stop the run.
+    """
+    stream = make_stream(config, img_size)
+    plan(stream, config)
+    return stream
+
+
+def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry]:
+    """One entry of ``results.json`` per evaluated head."""
+    run, method = config.run, outcome.model.method
+    state = outcome.model.state()
+    common = {
+        "preset": config.preset,
+        "stream": run.stream,
+        "backbone": outcome.model.backbone.name,
+        "seed": run.seed,
+        "config_hash": config.hash(),
+        "class_order": list(stream.class_order),
+        "class_names": list(stream.class_names),
+        "task_sizes": list(stream.sizes),
+        "test_counts": [len(data.test) for data in stream.tasks],
+        "seconds": round(outcome.seconds, 2),
+    }
+    entries = []
+    for head, rows in outcome.rows.items():
+        names = [k for k in state if k.startswith(("method.", f"heads.{head}."))]
+        cost = {
+            "trainable_parameters": sum(p.numel() for p in method.parameters()),
+            "state_bytes": sum(state[k].numel() * state[k].element_size() for k in names),
+        }
+        metrics = summarise(Counts.from_rows(rows))
+        entries.append({"method": run.method, "head": head, **common, **metrics, "cost": cost})
+    return entries
+
+
+def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry]) -> None:
+    """Write everything a run leaves; ``results.json`` last, because it says that the run is done."""
+    classifier = ContinualClassifier(outcome.model)
+    classifier.save(folder.model)
+    draw(entries, folder.path / "results.png")
+    write_all(folder.path, entries, entries[0]["class_names"])

@@ -1,0 +1,36 @@
+"""Streams: data sets cut into tasks, and batches of their images."""
+
+from perdure.streams import fashion, folder, synthetic
+from perdure.streams.images import ArrayImages, FileImages, ImageSet
+from perdure.streams.loader import Batch, batch_count, batches
+from perdure.streams.protocol import class_order, task_sizes
+from perdure.streams.sources import SOURCES, Source, SourceOptions, load_source
+from perdure.streams.stream import Stream, StreamOptions, Subset, TaskData, build_stream
+from perdure.streams.transforms import TRANSFORMS, Transform, augment, build_transform
+
+__all__ = [
+    "SOURCES",
+    "TRANSFORMS",
+    "ArrayImages",
+    "Batch",
+    "FileImages",
+    "ImageSet",
+    "Source",
+    "SourceOptions",
+    "Stream",
+    "StreamOptions",
+    "Subset",
+    "TaskData",
+    "Transform",
+    "augment",
+    "batch_count",
+    "batches",
+    "build_stream",
+    "build_transform",
+    "class_order",
+    "fashion",
+    "folder",
+    "load_source",
+    "synthetic",
+    "task_sizes",
+]

@@ -1,0 +1,205 @@
+"""The small world in which a method is checked: a random ViT, drawn images, a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from perdure.backbones.catalog import create_backbone
+from perdure.backbones.vit import FrozenViT
+from perdure.engine.config import Config, make_config
+from perdure.engine.events import Sink, ignore
+from perdure.engine.model import Model
+from perdure.engine.run import Outcome, Run, Stage
+from perdure.engine.survey import ImageSurvey
+from perdure.methods import METHODS
+from perdure.streams import (
+    ImageSet,
+    Source,
+    SourceOptions,
+    Stream,
+    StreamOptions,
+    build_stream,
+    build_transform,
+    load_source,
+)
+
+BACKBONE = "test_vit"
+"""Random weights of 371 k parameters, without LayerScale, which would mute prompts."""
+SIDE = 32
+TEST_IMAGES = 8
+
+Check = Callable[[str], None]
+Watch = Callable[[ImageSet, str], ImageSet]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration with the backbone and the stream that it runs on.
+
+    Attributes:
+        config: names the method.
+        backbone: frozen, random.
+        stream: drawn images.
+    """
+
+    config: Config
+    backbone: FrozenViT
+    stream: Stream
+
+    def run(self, folder: Path | None = None, sink: Sink = ignore) -> Outcome:
+        """Go through the whole stream; with a folder, go on from the checkpoint found there."""
+        return Run(self.config, self.stream, self.backbone, folder, sink)()
+
+
+def make_trial(
+    method_name: str,
+    sizes: tuple[int, ...] = (2, 2),
+    images: int = 8,
+    watch: Watch | None = None,
+    **options: Any,
+) -> Trial:
+    """Set up a method on a random backbone and a drawn stream.
+
+    Cumulative methods train after every task where they have that choice, so that every task is
+    seen.
+
+    Args:
+        method_name: a registered method.
+        sizes: number of classes of each task.
+        images: training images per class.
+        watch: wraps the images of a split, ``"train"`` or ``"test"``, to see what is read.
+        **options: keys of the run, its heads or its method.
+
+    Raises:
+        ConfigError: an option that the method does not have.
+    """
+    values: dict[str, Any] = {
+        "method": method_name,
+        "backbone": BACKBONE,
+        "weights": "random",
+        "img_size": SIDE,
+        "precision": "fp32",
+        "device": "cpu",
+        "stream": "synthetic",
+        "tasks": sizes,
+        "class_order": "sorted",
+        "epochs": 1,
+        "batch_size": 8,
+        "lr": 0.03,
+        "eval_batch_size": 16,
+    }
+    if "train_after" in own_options(method_name):
+        values["train_after"] = "each"
+    config = make_config({**values, **options})
+    return Trial(config, _backbone(), _stream(config, sizes, images, watch))
+
+
+def own_options(method_name: str) -> frozenset[str]:
+    """Names of the options that the method itself has."""
+    return frozenset(f.name for f in dataclasses.fields(METHODS[method_name].Config))
+
+
+def evaluation_pixels(trial: Trial) -> UInt8[Tensor, "n 3 s s"]:
+    """All test images of the stream, transformed as for evaluation, in order of their tasks."""
+    test = build_transform(trial.config.run.transform, trial.backbone.img_size).test
+    return torch.stack([test(picture) for picture in evaluation_pictures(trial)])
+
+
+def evaluation_pictures(trial: Trial) -> list[Image.Image]:
+    """All test images of the stream as a user would give them, in order of their tasks."""
+    return [
+        data.test.images.image(int(index))
+        for data in trial.stream.tasks
+        for index in data.test.indices
+    ]
+
+
+def begin(model: Model | None, stage: Stage, trial: Trial) -> tuple[Model, ImageSurvey]:
+    """Start a stage by hand, as the engine does: grow, then prepare.
+
+    Returns:
+        The model, a new one where the stage asks for it, and the survey of the stage's images.
+    """
+    if model is None or stage.fresh:
+        model = Model(trial.backbone, trial.config)
+    model.start_task(stage.data.task)
+    survey = ImageSurvey(model, stage.data)
+    model.method.prepare(stage.data.task, survey)
+    return model, survey
+
+
+def contained(check: Check) -> Check:
+    """Let a check run on one thread and leave torch's global generator as it was.
+
+    Tensors are so small here that several threads would mostly wait for each other.
+    """
+
+    @functools.wraps(check)
+    def run(method_name: str) -> None:
+        with torch.random.fork_rng(devices=[]), _one_thread():
+            check(method_name)
+
+    return run
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+_built: dict[str, FrozenViT] = {}
+
+
+def _backbone() -> FrozenViT:
+    """The random backbone; built anew only if a trial has changed the one at hand."""
+    for digest, backbone in _built.items():
+        if backbone.digest() == digest:
+            return backbone
+    _built.clear()
+    backbone = create_backbone(BACKBONE, weights="random", img_size=SIDE, precision="fp32")
+    _built[backbone.digest()] = backbone
+    return backbone
+
+
+@functools.cache
+def _drawn(classes: int, images: int) -> Source:
+    options = SourceOptions(
+        images_per_class=images, test_images_per_class=TEST_IMAGES, synthetic_classes=classes
+    )
+    return load_source("synthetic", options)
+
+
+def _stream(
+    config: Config, sizes: tuple[int, ...], images: int, watch: Watch | None
+) -> Stream:
+    run = config.run
+    source = _drawn(sum(sizes), images)
+    if watch is not None:
+        source = Source(
+            source.name, source.class_names, watch(source.train, "train"), watch(source.test, "test")
+        )
+    options = StreamOptions(
+        source="synthetic",
+        tasks=sizes,
+        class_order=run.class_order,
+        validation_fraction=run.validation_fraction,
+        transform=run.transform,
+        img_size=SIDE,
+    )
+    return build_stream(options, source)

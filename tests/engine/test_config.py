@@ -1,0 +1,87 @@
+"""Configuration: flat keys, overrides, and errors that say what to type."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from perdure.engine.config import RunConfig, load_config, make_config
+from perdure.errors import ConfigError, UnknownNameError
+from perdure.heads import HeadConfig
+from perdure.methods import METHODS
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_no_key_has_two_meanings(name: str) -> None:
+    parts = (RunConfig, HeadConfig, METHODS[name].Config)
+    keys = [field.name for part in parts for field in dataclasses.fields(part)]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "nps2"}, "Did you mean 'nsp2'"),
+        ({"method": "nsp2", "epoch": 3}, "Did you mean 'epochs'"),
+        ({"method": "finetune", "eta1": 0.5}, "Unknown key"),
+        ({"method": "nsp2", "epochs": 0}, "epochs=0"),
+        ({"method": "nsp2", "epochs": "many"}, "epochs='many'"),
+        ({"method": "nsp2", "schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"method": "nsp2", "eta1": 1.5}, "0 to 1"),
+        ({"method": "nsp2", "prompt_length": 2}, "at least 3"),
+        ({"method": "nsp2", "temperature": 0}, "above 0"),
+        ({"method": "nsp2", "heads": ["gausian"]}, "Did you mean 'gaussian'"),
+        ({"method": "nsp2", "heads": ["linear", "linear"]}, "at most once"),
+        ({"method": "lda", "heads": ["linear"]}, "Leave heads out"),
+        ({"method": "nsp2", "validation_fraction": 1.0}, "validation_fraction=1.0"),
+        ({}, "method=NAME"),
+    ],
+)
+def test_wrong_values_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(values)
+
+
+def test_overrides_are_typed(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text('method = "nsp2"\nepochs = 5\n')
+    config = load_config(
+        str(preset),
+        ["epochs=2", "lr=0.5", "heads=linear,gaussian", "prompt_blocks=0,1", "img_size=none"],
+    )
+    assert config.run.epochs == 2
+    assert config.run.lr == 0.5
+    assert config.head_names == ("linear", "gaussian")
+    assert config.method.prompt_blocks == (0, 1)  # type: ignore[attr-defined]
+    assert config.run.img_size is None
+
+
+def test_override_without_equals_is_refused(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text('method = "nsp2"\n')
+    with pytest.raises(ConfigError, match="key=value"):
+        load_config(str(preset), ["epochs"])
+
+
+def test_missing_or_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No file"):
+        load_config(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("method = ")
+    with pytest.raises(ConfigError, match="TOML"):
+        load_config(str(tmp_path / "bad.toml"))
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'digits/nsp2'"):
+        load_config("digits/nps2")
+    with pytest.raises(ConfigError, match="benchmark/method"):
+        load_config("zzz")
+
+
+def test_hash_ignores_what_does_not_change_results() -> None:
+    base = make_config({"method": "nsp2"})
+    assert base.hash() == base.replace(workers=2, eval_batch_size=7, checkpoint_every=1).hash()
+    assert base.hash() != base.replace(seed=1).hash()
+    assert base.hash() != base.replace(eta1=0.5).hash()

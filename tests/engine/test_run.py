@@ -1,0 +1,273 @@
+"""The loop: what it refuses, how it fails, what it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.engine.small import small_config
+
+from perdure.engine.build import make_backbone, make_stream
+from perdure.engine.checkpoint import Checkpoints
+from perdure.engine.config import Config
+from perdure.engine.events import Event
+from perdure.engine.run import Outcome, Run, plan
+from perdure.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergenceError,
+    OutputError,
+)
+from perdure.experiment import run
+from perdure.learner import ContinualClassifier
+from perdure.metrics import Counts, summarise
+from perdure.types import Loss
+
+
+def carry_out(config: Config, folder: Path | None = None) -> Outcome:
+    backbone = make_backbone(config)
+    return Run(config, make_stream(config, backbone.img_size), backbone, folder)()
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(steps: int) -> object:
+    seen = 0
+
+    def watch(event: Event) -> None:
+        nonlocal seen
+        if event.kind == "progress" and event.fields["phase"] == "training":
+            seen += 1
+            if seen == steps:
+                raise Stop
+
+    return watch
+
+
+def test_run_leaves_everything(tmp_path: Path) -> None:
+    finished = run(small_config("nsp2", heads=["linear", "gaussian"], tasks="4+3+3"), tmp_path / "r")
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names >= {
+        "config.toml",
+        "env.json",
+        "events.jsonl",
+        "accuracy.csv",
+        "results.json",
+        "results.md",
+        "results.png",
+        "model",
+        "checkpoints",
+    }
+    assert [entry["head"] for entry in finished.entries] == ["linear", "gaussian"]
+    assert all(entry["task_sizes"] == [4, 3, 3] for entry in finished.entries)
+    matrix = finished.entries[0]["accuracy_matrix"]
+    assert [sum(value is not None for value in row) for row in matrix] == [1, 2, 3]
+    log = (tmp_path / "r" / "events.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["kind"] for line in log]
+    assert kinds[0] == "run"
+    assert kinds[-1] == "done"
+    assert "progress" not in kinds
+
+
+def test_saved_model_predicts_what_the_run_counted(tmp_path: Path) -> None:
+    config = small_config("finetune", heads=["gaussian"], tasks="5+5")
+    finished = run(config, tmp_path / "r")
+    stream = make_stream(config, 32)
+    classifier = ContinualClassifier.load(tmp_path / "r" / "model")
+    assert classifier.classes == stream.class_names
+    right = total = 0
+    for data in stream.tasks:
+        images = [data.test.images.image(int(i)) for i in data.test.indices]
+        labels = [p.label for p in classifier.predict(images)]
+        right += sum(a == b for a, b in zip(labels, data.test.labels.tolist(), strict=True))
+        total += len(images)
+    assert right / total == pytest.approx(finished.entries[0]["last_accuracy"])
+
+
+def test_predictions_do_not_depend_on_company(tmp_path: Path) -> None:
+    config = small_config("finetune", tasks="5+5", epochs=1)
+    outcome = carry_out(config)
+    classifier = ContinualClassifier(outcome.model)
+    images = [make_stream(config, 32).tasks[0].test.images.image(i) for i in range(6)]
+    together = classifier.logits(images)
+    alone = torch.cat([classifier.logits([image]) for image in images])
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
+
+
+def test_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    config = small_config("ncm")
+    first = run(config, tmp_path / "r")
+    again = run(config, tmp_path / "r", resume=True)
+    assert again.already
+    assert again.entries == json.loads(json.dumps(first.entries))
+    with pytest.raises(OutputError, match="--resume"):
+        run(config, tmp_path / "r")
+
+
+def test_other_configuration_is_refused(tmp_path: Path) -> None:
+    run(small_config("ncm"), tmp_path / "r")
+    with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
+        run(small_config("ncm", seed=1), tmp_path / "r", resume=True)
+    assert run(small_config("ncm", eval_batch_size=3), tmp_path / "r", resume=True).already
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no config.toml"):
+        run(small_config("ncm"), tmp_path, resume=True)
+    with pytest.raises(OutputError, match="not empty"):
+        run(small_config("ncm"), tmp_path)
+
+
+def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="choose another|Choose another"):
+        run(small_config("ncm"), tmp_path / "file")
+
+
+def test_one_class_task_needs_a_closed_form_head() -> None:
+    config = small_config("nsp2", tasks="9+1", images_per_class=4)
+    with pytest.raises(ConfigError, match="gaussian"):
+        plan(make_stream(config, 32), config)
+    outcome = carry_out(config.replace(heads=["gaussian"], epochs=1))
+    assert outcome.model.class_names == make_stream(config, 32).class_names
+
+
+def test_one_class_task_keeps_prompts_and_updates_statistics() -> None:
+    config = small_config("nsp2", tasks="2+1+7", heads=["gaussian"])
+    backbone = make_backbone(config)
+    stream = make_stream(config, 32)
+    before, after = (
+        Run(config, dataclasses.replace(stream, tasks=stream.tasks[:count]), backbone)().model
+        for count in (1, 2)
+    )
+    old, new = before.method.state_dict(), after.method.state_dict()
+    for name in old:
+        same = torch.equal(old[name], new[name])
+        assert same == (not name.startswith(("gram", "projector", "images"))), name
+
+
+def test_joint_fills_the_last_row_or_all() -> None:
+    last = carry_out(small_config("joint", tasks="5+5"))
+    each = carry_out(small_config("joint", tasks="5+5", train_after="each"))
+    assert last.rows["linear"][0] is None
+    assert each.rows["linear"][0] is not None
+    final = [summarise(Counts.from_rows(o.rows["linear"]))["last_accuracy"] for o in (last, each)]
+    assert final[0] == final[1]
+
+
+def test_nan_names_task_epoch_and_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config("finetune")
+    backbone = make_backbone(config)
+    stream = make_stream(config, backbone.img_size)
+    calls = 0
+
+    def broken(self: object, *args: object) -> Loss:
+        nonlocal calls
+        calls += 1
+        bad = torch.tensor(float("nan") if calls == 14 else 1.0, requires_grad=True)
+        return Loss({"cross_entropy": bad})
+
+    monkeypatch.setattr(config.method_class, "loss", broken)
+    with pytest.raises(DivergenceError, match=r"task 2, epoch 2, step 2.*lr="):
+        Run(config, stream, backbone, tmp_path)()
+    monkeypatch.undo()
+    point = Checkpoints(tmp_path, config.hash()).latest()
+    assert point is not None
+    assert (point.stages_done, point.steps_done) == (1, 3)
+
+
+@pytest.mark.parametrize("method", ["finetune", "joint", "linear", "ncm", "lda"])
+def test_interrupted_run_resumes_bit_identically(tmp_path: Path, method: str) -> None:
+    config = small_config(method, tasks="4+3+3")
+    backbone = make_backbone(config)
+    stream = make_stream(config, backbone.img_size)
+    straight = Run(config, stream, backbone)()
+    for steps in (5, 9):
+        try:
+            Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
+        except Stop:
+            continue
+    resumed = Run(config, stream, backbone, tmp_path)()
+    ours, theirs = resumed.model.state(), straight.model.state()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for head, rows in straight.rows.items():
+        expected = summarise(Counts.from_rows(rows))
+        assert summarise(Counts.from_rows(resumed.rows[head])) == expected
+
+
+def test_workers_and_batches_do_not_change_results() -> None:
+    plain = carry_out(small_config("finetune", tasks="5+5", transform="flip_crop", epochs=1))
+    other = carry_out(
+        small_config("finetune", tasks="5+5", transform="flip_crop", epochs=1, workers=2)
+    )
+    ours, theirs = plain.model.state(), other.model.state()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+class TestDamage:
+    """Checkpoints that were damaged from outside."""
+
+    @pytest.fixture
+    def interrupted(self, tmp_path: Path) -> tuple[Config, Path]:
+        config = small_config("finetune", tasks="5+5", heads=["linear", "gaussian"])
+        backbone = make_backbone(config)
+        stream = make_stream(config, 32)
+        with pytest.raises(Stop):
+            Run(config, stream, backbone, tmp_path, stop_after(28))()  # type: ignore[arg-type]
+        return config, tmp_path
+
+    def newest(self, config: Config, folder: Path) -> Path:
+        point = Checkpoints(folder, config.hash()).latest()
+        assert point is not None
+        assert point.step is not None
+        return folder / point.step.name
+
+    def test_truncated_file_is_named(self, interrupted: tuple[Config, Path]) -> None:
+        config, folder = interrupted
+        path = self.newest(config, folder)
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(CheckpointError, match=f"{path.name}.*Delete that file"):
+            Checkpoints(folder, config.hash()).latest()
+
+    def test_deleting_it_goes_back_and_ends_the_same(
+        self, interrupted: tuple[Config, Path]
+    ) -> None:
+        config, folder = interrupted
+        self.newest(config, folder).unlink()
+        ours = carry_out(config, folder).model.state()
+        theirs = carry_out(config).model.state()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+    def test_damaged_manifest_is_named(self, interrupted: tuple[Config, Path]) -> None:
+        config, folder = interrupted
+        (folder / "manifest.json").write_text("{")
+        with pytest.raises(CheckpointError, match=r"manifest\.json"):
+            Checkpoints(folder, config.hash()).latest()
+
+    def test_other_configuration_is_named(self, interrupted: tuple[Config, Path]) -> None:
+        with pytest.raises(CheckpointError, match="another configuration"):
+            Checkpoints(interrupted[1], "0" * 16).latest()
+
+    def test_full_disk_keeps_the_last_checkpoint(
+        self, interrupted: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config, folder = interrupted
+        before = Checkpoints(folder, config.hash()).latest()
+
+        def full(path: Path, data: bytes) -> None:
+            raise OutputError("No space is left.")
+
+        monkeypatch.setattr("perdure.engine.checkpoint.atomic_write", full)
+        with pytest.raises(OutputError, match="No space"):
+            carry_out(config, folder)
+        monkeypatch.undo()
+        assert Checkpoints(folder, config.hash()).latest() == before
