@@ -218,7 +218,9 @@ def _options(*configs: type[Any]) -> list[Item]:
 
 
 def _toml_ready(values: Item) -> Item:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
 
 
 def _sentence(thing: Any) -> str:

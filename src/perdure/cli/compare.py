@@ -46,7 +46,9 @@ def result_folders(path: Path) -> list[Path]:
         return [path.parent]
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
-        raise OutputError(f"'{path}' {what}. Name the folder of a finished run, as runs/digits/nsp2.")
+        raise OutputError(
+            f"'{path}' {what}. Name the folder of a finished run, as runs/digits/nsp2."
+        )
     if (path / "results.json").exists():
         return [path]
     found = sorted(file.parent for file in path.rglob("results.json"))
@@ -79,11 +81,8 @@ def demo(args: argparse.Namespace) -> int:
     _print(entries, files, args.json)
     if not args.json:
         print(f"runs     {', '.join(str(folder) for folder in configs)}")
-        learning = {entry["method"]: entry["seconds"] for entry in entries}
-        print(
-            f"time     {time.perf_counter() - began:.0f} s in all, "
-            f"{sum(learning.values()):.0f} s of them learning"
-        )
+        learning = sum({entry["method"]: entry["seconds"] for entry in entries}.values())
+        print(f"time     {learning:.0f} s learning; {time.perf_counter() - began:.0f} s this time")
         print(f"predict  perdure predict {out / 'nsp2'} IMAGE…")
     return 0
 

@@ -14,7 +14,9 @@ from perdure.reports.picture import draw
 from perdure.reports.table import as_records, compare
 
 
-def write_comparison(folder: Path, entries: Sequence[Entry], name: str = "comparison") -> list[Path]:
+def write_comparison(
+    folder: Path, entries: Sequence[Entry], name: str = "comparison"
+) -> list[Path]:
     """Write ``NAME.png``, ``NAME.md`` and ``NAME.json``, the last a list of rows.
 
     Args:

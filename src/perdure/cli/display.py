@@ -72,17 +72,24 @@ class Display(abc.ABC):
         trace: TracebackType | None,
     ) -> None:
         """Stop showing."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        return
 
     def __call__(self, event: Event) -> None:
         """Take in what happened."""
-        {
+        handlers: dict[str, Callable[[Event], None]] = {
             "run": self._on_run,
             "note": self._on_note,
             "resume": self._on_resume,
             "task": self._on_task,
             "progress": self._on_progress,
             "accuracy": self._on_accuracy,
-        }.get(event.kind, lambda event: None)(event)
+        }
+        if event.kind in handlers:
+            handlers[event.kind](event)
 
     @abc.abstractmethod
     def say(self, text: str) -> None:
@@ -235,12 +242,7 @@ class LiveDisplay(Display):
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         """Take the bars away."""
         self._bars.stop()
 
@@ -263,9 +265,7 @@ class LiveDisplay(Display):
 
     def _on_run(self, event: Event) -> None:
         super()._on_run(event)
-        self._tasks = self._bars.add_task(
-            f"{self._label}tasks", total=len(self._sizes), pace=""
-        )
+        self._tasks = self._bars.add_task(f"{self._label}tasks", total=len(self._sizes), pace="")
 
     def _on_resume(self, event: Event) -> None:
         super()._on_resume(event)

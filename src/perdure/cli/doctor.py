@@ -187,5 +187,3 @@ def _data() -> list[Finding]:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
-
-

@@ -69,8 +69,8 @@ def type_in_words(hint: Any) -> str:
     """Name a type as one would say it.
 
     Example:
-        >>> type_in_words(tuple[int, ...]), type_in_words(Literal["both", "std"]), type_in_words(int | None)
-        ('list of integers', 'both | std', 'integer | none')
+        >>> type_in_words(tuple[int, ...]), type_in_words(int | None)
+        ('list of integers', 'integer | none')
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:

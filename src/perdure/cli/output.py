@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -40,11 +41,11 @@ def print_rich(renderable: RenderableType, unfolded: bool = False) -> None:
         renderable: such as a table.
         unfolded: where the output is no terminal, do not fold lines to a width.
     """
-    console = Console(file=sys.stdout, highlight=False)
-    width = _UNBOUNDED if unfolded and not console.is_terminal else None
-    with console.capture() as captured:
-        console.print(renderable, width=width)
-    for line in captured.get().splitlines():
+    rendered = io.StringIO()
+    terminal = True if sys.stdout.isatty() else None  # None lets FORCE_COLOR and its like decide
+    console = Console(file=rendered, force_terminal=terminal, highlight=False)
+    console.print(renderable, width=_UNBOUNDED if unfolded and not console.is_terminal else None)
+    for line in rendered.getvalue().splitlines():
         print(line.rstrip())
 
 

@@ -89,7 +89,9 @@ def print_plan(made: dict[str, Any]) -> None:
         *(("note", note) for note in made["notes"]),
     ]
     if not made["data_at_hand"]:
-        fields.append(("note", f"the images of {made['stream']} are not at hand: the run fetches them"))
+        fields.append(
+            ("note", f"the images of {made['stream']} are not at hand: the run fetches them")
+        )
     print_fields(fields)
     print()
     rows = [

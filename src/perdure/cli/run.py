@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from perdure.cli.commands import UsageError
 from perdure.cli.comparison import by_benchmark, write_comparison
 from perdure.cli.display import open_display
-from perdure.cli.main import UsageError
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.plan import make_plan, print_plan
 from perdure.engine.config import Config, load_config
@@ -102,6 +102,7 @@ def print_results(entries: Sequence[Entry]) -> None:
         print("Accuracy on each task (across) after each task learned (down), %:")
         matrices = [_matrix(entry) for entry in entries]
         print_rich(Padding(Columns(matrices, padding=(0, 4, 1, 0)), (1, 0, 0, 1)))
+        print()
 
 
 def _matrix(entry: Entry) -> Table:

@@ -1,0 +1,1 @@
+"""Presets: ``<benchmark>/<method>.toml`` over the keys that ``<benchmark>/_base.toml`` shares."""

@@ -1,8 +1,4 @@
-"""Checks that every method must pass, for those who write one.
-
->>> from perdure.testing import check_method
->>> check_method("finetune")
-"""
+"""Checks that every method must pass; ``check_method(name)`` runs them all on yours."""
 
 from perdure.testing.checks import ALL_CHECKS, check_method
 from perdure.testing.trial import Check, Trial, make_trial

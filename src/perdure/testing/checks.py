@@ -57,6 +57,4 @@ def check_method(method_name: str) -> None:
         except AssertionError as error:
             failed.append(f"{check.__name__}: {error}")
     listed = "".join(f"\n- {text}" for text in failed)
-    assert not failed, (
-        f"'{method_name}' fails {len(failed)} of {len(ALL_CHECKS)} checks:{listed}"
-    )
+    assert not failed, f"'{method_name}' fails {len(failed)} of {len(ALL_CHECKS)} checks:{listed}"

@@ -20,7 +20,13 @@ from perdure.engine.survey import ImageSurvey
 from perdure.randomness import generator
 from perdure.streams import batches
 from perdure.testing.reading import check_images_touched
-from perdure.testing.trial import Trial, begin, contained, make_trial
+from perdure.testing.trial import (
+    Trial,
+    asks_for_gradients,
+    begin,
+    contained,
+    make_trial,
+)
 from perdure.types import BackboneSpec
 
 __all__ = [
@@ -47,9 +53,9 @@ def check_backbone_unchanged(method_name: str) -> None:
         f"'{method_name}' changed the frozen backbone: its digest after a run is another one. "
         "The tensors of the BackboneSpec are the backbone's own: copy what is to be changed."
     )
-    spec = trial.backbone.spec
-    asking = [t for t in (*spec.key_weight, *spec.norm_scale) if t.requires_grad]
-    assert not asking, f"'{method_name}' made weights of the frozen backbone ask for gradients."
+    assert not asks_for_gradients(trial.backbone), (
+        f"'{method_name}' made weights of the frozen backbone ask for gradients."
+    )
 
 
 @contained
@@ -75,9 +81,7 @@ def check_gradients(method_name: str) -> None:
     )
 
 
-def _train_and_watch(
-    method_name: str, trial: Trial, model: Model, stage: Stage
-) -> set[str]:
+def _train_and_watch(method_name: str, trial: Trial, model: Model, stage: Stage) -> set[str]:
     """Take a few steps on all of the stage's images; returns what was trained."""
     task, run = stage.data.task, trial.config.run
     optimiser = TaskOptimiser(model.method, model.task_layer(task), run, protect=task.index > 0)
@@ -298,9 +302,7 @@ def _collect(item: object, found: dict[int, int], visited: set[int]) -> None:
     elif isinstance(item, list | tuple | set | frozenset):
         for value in item:
             _collect(value, found, visited)
-    elif hasattr(item, "__dict__") and not isinstance(item, type) and not callable(item):
-        _collect(vars(item), found, visited)
-    elif isinstance(item, nn.Module):
+    elif isinstance(item, nn.Module) or (hasattr(item, "__dict__") and not callable(item)):
         _collect(vars(item), found, visited)
 
 
@@ -310,7 +312,7 @@ def check_beats_chance(method_name: str) -> None:
 
     Methods whose traits say ``weak`` are let off.
     """
-    trial = make_trial(method_name, sizes=(10, 10), epochs=2, schedule="constant")
+    trial = make_trial(method_name, sizes=(10, 10), batch_size=16, epochs=2, schedule="constant")
     if trial.config.method_class.traits.weak:
         return
     last = {head: rows[-1] for head, rows in trial.run().rows.items()}

@@ -57,7 +57,10 @@ def check_alone_in_batch(method_name: str) -> None:
     for image in range(0, len(pixels), len(pixels) // ALONE):
         alone = model.logits(pixels[image : image + 1])
         for head in together:
-            among = {"in a batch": together[head][image], "turned round": turned[head].flip(0)[image]}
+            among = {
+                "in a batch": together[head][image],
+                "turned round": turned[head].flip(0)[image],
+            }
             for where, scores in among.items():
                 _assert_same_scores(method_name, head, where, scores, alone[head][0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,12 @@ from perdure.randomness import generator
 from perdure.streams import Batch, batches
 from perdure.testing.trial import Trial, begin, contained, make_trial, own_options
 
-STRICT = {"projector": "orthogonal", "eta1": 1.0, "eta2": 1.0, "conditions": "exact"}
+STRICT: dict[str, Any] = {
+    "projector": "orthogonal",
+    "eta1": 1.0,
+    "eta2": 1.0,
+    "conditions": "exact",
+}
 """Options under which a projection is one; those that the method has are set."""
 KEY_GAIN = 10.0
 """Keys of random weights are small: attention would be uniform whatever the prompts."""
@@ -137,7 +143,9 @@ def _step(model: Model, trial: Trial, stage: Stage, batch: Batch, protect: bool)
 
 def _random_step(method: Method, free: Step, number: int) -> Step:
     """The free step, projected onto a random subspace of the rank that ``project`` has."""
-    return {name: delta @ _random_projector(method, name, delta, number) for name, delta in free.items()}
+    return {
+        name: delta @ _random_projector(method, name, delta, number) for name, delta in free.items()
+    }
 
 
 def _random_projector(
@@ -155,7 +163,8 @@ def _random_projector(
     dim = delta.shape[-1]
     rank = min(max(round(trace / delta.numel() * dim), 1), dim)
     basis = torch.linalg.qr(torch.randn(dim, dim, generator=random).double())[0][:, :rank]
-    return (basis @ basis.T).to(delta)
+    plain: Tensor = basis @ basis.T
+    return plain.to(delta)
 
 
 def _stretched(step: Step, like: Step) -> Step:

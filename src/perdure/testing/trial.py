@@ -22,6 +22,7 @@ from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, Stage
 from perdure.engine.survey import ImageSurvey
+from perdure.errors import PerdureError
 from perdure.methods import METHODS
 from perdure.streams import (
     ImageSet,
@@ -139,16 +140,27 @@ def begin(model: Model | None, stage: Stage, trial: Trial) -> tuple[Model, Image
     return model, survey
 
 
+def asks_for_gradients(backbone: FrozenViT) -> bool:
+    """Tell whether a method has made weights that it can reach ask for gradients."""
+    spec = backbone.spec
+    return any(tensor.requires_grad for tensor in (*spec.key_weight, *spec.norm_scale))
+
+
 def contained(check: Check) -> Check:
     """Let a check run on one thread and leave torch's global generator as it was.
 
-    Tensors are so small here that several threads would mostly wait for each other.
+    Tensors are so small here that several threads would mostly wait for each other. An error that
+    perdure raises on purpose is a failure of the method, unless there is no such method.
     """
 
     @functools.wraps(check)
     def run(method_name: str) -> None:
+        METHODS[method_name]
         with torch.random.fork_rng(devices=[]), _one_thread():
-            check(method_name)
+            try:
+                check(method_name)
+            except PerdureError as error:
+                raise AssertionError(f"'{method_name}' was stopped: {error}") from error
 
     return run
 
@@ -169,7 +181,7 @@ _built: dict[str, FrozenViT] = {}
 def _backbone() -> FrozenViT:
     """The random backbone; built anew only if a trial has changed the one at hand."""
     for digest, backbone in _built.items():
-        if backbone.digest() == digest:
+        if backbone.digest() == digest and not asks_for_gradients(backbone):
             return backbone
     _built.clear()
     backbone = create_backbone(BACKBONE, weights="random", img_size=SIDE, precision="fp32")
@@ -185,14 +197,15 @@ def _drawn(classes: int, images: int) -> Source:
     return load_source("synthetic", options)
 
 
-def _stream(
-    config: Config, sizes: tuple[int, ...], images: int, watch: Watch | None
-) -> Stream:
+def _stream(config: Config, sizes: tuple[int, ...], images: int, watch: Watch | None) -> Stream:
     run = config.run
     source = _drawn(sum(sizes), images)
     if watch is not None:
         source = Source(
-            source.name, source.class_names, watch(source.train, "train"), watch(source.test, "test")
+            source.name,
+            source.class_names,
+            watch(source.train, "train"),
+            watch(source.test, "test"),
         )
     options = StreamOptions(
         source="synthetic",

@@ -1,0 +1,188 @@
+"""``perdure ls`` and ``perdure show``."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.cli.catalogue import LISTS, head_comment
+from perdure.cli.commands import KINDS
+from perdure.cli.options import options_of, type_in_words
+from perdure.engine.config import RunConfig, load_config, preset_names
+from perdure.heads import HEADS, HeadConfig
+from perdure.methods import METHODS
+from perdure.streams import SOURCES, TRANSFORMS
+from tests.cli.command import Perdure
+
+NAMES = {
+    "heads": set(HEADS),
+    "methods": set(METHODS),
+    "presets": set(preset_names()),
+    "streams": set(SOURCES),
+    "transforms": set(TRANSFORMS),
+}
+
+
+def test_every_kind_is_listed() -> None:
+    assert set(LISTS) == set(KINDS) == {*NAMES, "backbones"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ls(perdure: Perdure, kind: str, tmp_path: Path) -> None:
+    said = perdure("ls", kind, "--json")
+    assert (said.code, said.err) == (0, "")
+    items = json.loads(said.out)
+    assert all(item["name"] and item["summary"] for item in items)
+    names = [item["name"] for item in items]
+    assert len(set(names)) == len(names)
+    if kind in NAMES:
+        assert set(names) == NAMES[kind]
+    for_people = perdure("ls", kind)
+    lines = for_people.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *names]
+    assert not any(line.endswith(" ") for line in lines)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_ls_backbones_knows_what_is_at_hand(perdure: Perdure, tmp_path: Path) -> None:
+    def at_hand() -> dict[str, bool]:
+        return {
+            item["name"]: item["at_hand"]
+            for item in json.loads(perdure("ls", "backbones", "--json").out)
+        }
+
+    assert at_hand()["clip_vit_base_patch16"] is False
+    (tmp_path / "cache" / "weights").mkdir(parents=True)
+    (tmp_path / "cache" / "weights" / "clip_vit_base_patch16.safetensors").touch()
+    assert at_hand()["clip_vit_base_patch16"] is True
+    assert "vit_base_patch16_224.augreg_in21k" in at_hand()
+
+
+def test_ls_methods_says_who_sees_old_images(perdure: Perdure) -> None:
+    items = {item["name"]: item for item in json.loads(perdure("ls", "methods", "--json").out)}
+    assert [name for name, item in items.items() if item["sees_old_images"]] == ["joint"]
+    assert "NeurIPS 2024" in items["nsp2"]["paper"]
+
+
+def test_ls_of_an_unknown_kind(perdure: Perdure) -> None:
+    said = perdure("ls", "method")
+    assert (said.code, said.out) == (2, "")
+    assert "Unknown kind 'method'. Did you mean 'methods'?" in said.err
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_show_method(perdure: Perdure, method: str) -> None:
+    said = perdure("show", method)
+    assert said.code == 0
+    assert METHODS[method].traits.summary in said.out
+    assert METHODS[method].traits.paper in said.out
+    for option in options_of(METHODS[method].Config):
+        line = next(line for line in said.out.splitlines() if line.startswith(f"{option.name} "))
+        assert option.type in line
+        assert option.about in line
+
+
+@pytest.mark.parametrize(
+    "config", [RunConfig, HeadConfig, *(method.Config for method in METHODS.values())]
+)
+def test_every_option_is_explained(config: type[Any]) -> None:
+    for option in options_of(config):
+        assert len(option.about) > 10, f"{config.__name__}: {option.name} is not explained"
+        assert "typing" not in option.type, option.type
+
+
+def test_options_of_methods_do_not_hide_keys_of_runs() -> None:
+    shared = {option.name for part in (RunConfig, HeadConfig) for option in options_of(part)}
+    for name, method in METHODS.items():
+        assert not shared & {option.name for option in options_of(method.Config)}, name
+
+
+def test_type_in_words() -> None:
+    assert type_in_words(tuple[float, ...]) == "list of numbers"
+    assert type_in_words(str | tuple[int, ...]) == "text | list of integers"
+    words = {option.name: option.type for option in options_of(RunConfig)}
+    assert words["schedule"] == "milestones | cosine | constant"
+    assert words["img_size"] == "integer | none"
+    assert words["skip_unreadable"] == "true | false"
+
+
+def test_show_run_lists_the_keys_of_every_run(perdure: Perdure) -> None:
+    said = perdure("show", "run", "--json")
+    (item,) = json.loads(said.out)
+    options = {option["name"]: option for option in item["options"]}
+    assert options["epochs"] == {
+        "name": "epochs",
+        "type": "integer",
+        "default": 10,
+        "about": "passes over a task's training images.",
+    }
+    assert {"shrinkage", "head_init", "method"} <= set(options)
+    assert "Keys of every run" in perdure("show", "run").out
+
+
+@pytest.mark.parametrize("name", ["digits/nsp2", "demo/lda"])
+def test_show_preset_prints_a_file_that_runs(perdure: Perdure, tmp_path: Path, name: str) -> None:
+    said = perdure("show", name)
+    assert said.code == 0
+    assert f"# perdure run {name}" in said.out
+    file = tmp_path / "shown.toml"
+    file.write_text(said.out)
+    assert load_config(str(file)).hash() == load_config(name).hash()
+    chosen = said.out.partition("# defaults")[0]
+    assert set(tomllib.loads(chosen)) == set(
+        json.loads(perdure("show", name, "--json").out)[0]["set_by_preset"]
+    )
+
+
+def test_show_everything_of_one_name(perdure: Perdure) -> None:
+    kinds = [item["kind"] for item in json.loads(perdure("show", "nsp2", "--json").out)]
+    assert kinds == ["method", "transform"]
+    assert [item["kind"] for item in json.loads(perdure("show", "linear", "--json").out)] == [
+        "head",
+        "method",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("folder", "PATH/train/CLASS/*"),
+        ("fashion_mnist", "60,000 training"),
+        ("clip_vit_base_patch16", "MIT"),
+        ("vit_base_patch16_224.augreg_in21k", "the papers' backbone"),
+        ("vit_small_patch16_224", "vit_small_patch16_224.augreg_in21k_ft_in1k"),
+        ("gaussian", "pooled covariance"),
+        ("nsp2_cifar", "CIFAR-10 policy"),
+    ],
+)
+def test_show_others(perdure: Perdure, name: str, expected: str) -> None:
+    said = perdure("show", name)
+    assert (said.code, said.err) == (0, "")
+    assert expected in said.out
+    assert "Raises" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("nps2", "nsp2"),
+        ("digit/nsp2", "digits/nsp2"),
+        ("gausian", "gaussian"),
+        ("clip_vit_base_patch_16", "clip_vit_base_patch16"),
+        ("fashion", "fashion_mnist"),
+        ("flipcrop", "flip_crop"),
+    ],
+)
+def test_show_of_an_unknown_name(perdure: Perdure, given: str, meant: str) -> None:
+    said = perdure("show", given)
+    assert (said.code, said.out) == (2, "")
+    assert f"Unknown name '{given}'. Did you mean '{meant}'?" in said.err
+
+
+def test_head_comment() -> None:
+    assert head_comment("# one\n#\n#  two\nkey = 1\n# not this\n") == "one\n\ntwo"
+    assert head_comment("key = 1\n") == ""
