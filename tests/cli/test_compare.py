@@ -97,7 +97,7 @@ def test_demo(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.code == 0
     assert "finetune: finished before; its results are used again\n" in said.err
     assert "nsp2: going on after" in said.err or "nsp2: task 1 of 5" in said.err
-    assert said.out.count("last") == 1, "one table"
+    assert said.out.count("within-") == 1, "one table"
     assert [line.split()[0] for line in said.out.splitlines()[-5:]] == [
         "picture",
         "table",

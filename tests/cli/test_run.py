@@ -249,7 +249,7 @@ def test_two_ways_to_name_the_seed(perdure: Perdure) -> None:
         (["digit/nsp2"], "Unknown preset 'digit/nsp2'. Did you mean 'digits/nsp2'?"),
         (["method=nsp2"], "Unknown preset 'method=nsp2'. A preset is benchmark/method"),
         (["digits/nsp2", "epoch=1"], "'epoch'. Did you mean 'epochs'?"),
-        (["digits/nsp2", "temp=1"], "'temp'. Did you mean 'temperature'?"),
+        (["digits/nsp2", "temperatur=1"], "'temperatur'. Did you mean 'temperature'?"),
         (["digits/ncm", "eta1=1"], "Unknown key of a run with method 'ncm' 'eta1'."),
         (["digits/ncm", "method=lad"], "Unknown method 'lad'. Did you mean 'lda'?"),
         (["digits/nsp2", "heads=gausian"], "Unknown head 'gausian'. Did you mean 'gaussian'?"),

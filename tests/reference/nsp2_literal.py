@@ -87,6 +87,12 @@ def row_moments(prompts: Tensor) -> tuple[list[float], list[float]]:
     return means, spreads
 
 
+def deviations(prompts: Tensor, eps: float) -> Tensor:
+    """√(σ² + ε) of every row, as LayerNorm divides by it."""
+    spreads = row_moments(prompts.double())[1]
+    return torch.tensor([math.sqrt(spread**2 + eps) for spread in spreads], dtype=torch.float64)
+
+
 def norm_term(prompts: dict[int, Tensor], old: dict[int, Tensor], terms: str) -> float:
     """Σ over blocks of mean |μ − μ_prev| + mean |σ − σ_prev|, the first only where both count."""
     total = 0.0

@@ -20,10 +20,10 @@ from perdure.types import Loss, Observer, Split, Task
 from tests.reference.nsp2_literal import (
     LiteralNSP2,
     damped_projector,
+    deviations,
     gaussian_smooth,
     norm_term,
     nullity,
-    row_moments,
 )
 from tests.reference.small_vits import error, frozen, small_vit
 from tests.reference.vit_literal import LiteralViT, layer_norm
@@ -203,13 +203,6 @@ def test_smoothing_equals_scipy() -> None:
 
 
 # --------------------------------------------------------------------------------- why exact is exact
-
-
-def deviations(prompts: Tensor, eps: float) -> Tensor:
-    """√(σ² + ε) of every row, as LayerNorm divides by it."""
-    return torch.tensor(
-        [(spread**2 + eps) ** 0.5 for spread in row_moments(prompts)[1]], dtype=torch.float64
-    )
 
 
 def constrained_step(conditions: str, length: float) -> tuple[Tensor, Tensor, LiteralViT]:

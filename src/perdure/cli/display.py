@@ -225,11 +225,11 @@ class LiveDisplay(Display):
     def __init__(self, config: Config, label: str = "") -> None:
         super().__init__(config, label)
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.fields[pace]}", markup=False),
             console=self.console,
             transient=True,
         )

@@ -44,7 +44,9 @@ def print_rich(renderable: RenderableType, unfolded: bool = False) -> None:
     rendered = io.StringIO()
     terminal = True if sys.stdout.isatty() else None  # None lets FORCE_COLOR and its like decide
     console = Console(file=rendered, force_terminal=terminal, highlight=False)
-    console.print(renderable, width=_UNBOUNDED if unfolded and not console.is_terminal else None)
+    if unfolded and not console.is_terminal:
+        console.width = _UNBOUNDED
+    console.print(renderable)
     for line in rendered.getvalue().splitlines():
         print(line.rstrip())
 

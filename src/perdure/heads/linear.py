@@ -24,7 +24,8 @@ class LinearHead(Head):
 
     def start_task(self, task: Task) -> None:
         """Add the task's layer: U(±1/√D), or a copy of the first task's layer (`HeadConfig`)."""
-        layer = nn.Linear(self.dim, len(task.classes))
+        # nn.Linear's own initialisation would draw from torch's global generator
+        layer = nn.utils.skip_init(nn.Linear, self.dim, len(task.classes))
         bound = self.dim**-0.5
         for name, parameter in layer.named_parameters():
             random = self.generator(f"head.linear.{task.index}.{name}")

@@ -34,7 +34,7 @@ class FinetuneConfig(DeepPromptConfig):
             ConfigError: a negative factor, or what `DeepPromptConfig` refuses.
         """
         super().__post_init__()
-        if self.lr_after_first < 0:
+        if not self.lr_after_first >= 0:
             raise ConfigError(f"lr_after_first={self.lr_after_first}: it must be 0 or more.")
 
 

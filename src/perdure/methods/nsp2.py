@@ -71,7 +71,7 @@ class NSP2Config(DeepPromptConfig):
         for key in ("eta1", "eta2"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"{key}={getattr(self, key)}: it must lie in 0 to 1.")
-        if self.ln_weight < 0:
+        if not self.ln_weight >= 0:
             raise ConfigError(f"ln_weight={self.ln_weight}: it must be 0 or more.")
         if self.statistics_batch < 1:
             raise ConfigError(f"statistics_batch={self.statistics_batch}: it must be 1 or more.")

@@ -1,0 +1,119 @@
+"""The per-task linear head: how a task's layer starts, what it scores, what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from perdure.heads import HeadConfig, LinearHead
+from perdure.randomness import generator
+from perdure.types import Task
+
+DIM = 8
+
+
+def task(index: int, count: int, seen: int) -> Task:
+    classes = tuple(range(seen - count, seen))
+    return Task(index, classes, tuple(str(c) for c in classes), seen)
+
+
+def head(init: str = "reference", seed: int = 0) -> LinearHead:
+    config = HeadConfig(head_init=init)  # type: ignore[arg-type]
+    return LinearHead(DIM, config, lambda name: generator(seed, name))
+
+
+def train(layer: nn.Module) -> None:
+    """Stands for a task's training."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(1.0)
+
+
+def layer(made: LinearHead, index: int) -> nn.Linear:
+    found = made.layers[index]
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def test_reference_init_copies_the_first_layer_into_the_second() -> None:
+    made = head("reference")
+    made.start_task(task(0, 3, 3))
+    train(made.layers[0])
+    made.start_task(task(1, 3, 6))
+    assert torch.equal(layer(made, 1).weight, layer(made, 0).weight)
+    assert torch.equal(layer(made, 1).bias, layer(made, 0).bias)
+    train(made.layers[1])
+    assert not torch.equal(layer(made, 1).weight, layer(made, 0).weight)
+
+
+def test_reference_init_copies_nothing_from_the_third_task_on() -> None:
+    made, fresh = head("reference"), head("fresh")
+    for index in range(3):
+        made.start_task(task(index, 3, 3 * index + 3))
+        fresh.start_task(task(index, 3, 3 * index + 3))
+        train(made.layers[index])
+    assert torch.equal(layer(made, 2).weight, layer(fresh, 2).weight + 1)
+
+
+def test_reference_init_is_fresh_where_class_counts_differ() -> None:
+    made, fresh = head("reference"), head("fresh")
+    for other in (made, fresh):
+        other.start_task(task(0, 3, 3))
+        other.start_task(task(1, 2, 5))
+    assert torch.equal(layer(made, 1).weight, layer(fresh, 1).weight)
+
+
+def test_fresh_layers_are_uniform_and_named_by_task_and_seed() -> None:
+    first, again, other = head("fresh"), head("fresh"), head("fresh", seed=1)
+    for made in (first, again, other):
+        for index in range(3):
+            made.start_task(task(index, 50, 50 * index + 50))
+    bound = DIM**-0.5
+    weights = [layer(first, index).weight for index in range(3)]
+    for index, weight in enumerate(weights):
+        assert torch.equal(weight, layer(again, index).weight)
+        assert not torch.equal(weight, layer(other, index).weight)
+        assert 0.95 * bound < float(weight.detach().abs().max()) <= bound
+        assert abs(float(weight.detach().mean())) < 0.1 * bound
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_initialisation_leaves_the_global_generator_alone() -> None:
+    """nn.Linear draws its own default before it is overwritten."""
+    made = head()
+    state = torch.get_rng_state()
+    made.start_task(task(0, 2, 2))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("init", ["reference", "fresh"])
+def test_logits_are_the_tasks_scores_side_by_side(init: str) -> None:
+    made = head(init)
+    tasks = [task(0, 2, 2), task(1, 3, 5), task(2, 1, 6)]
+    for one in tasks:
+        made.start_task(one)
+    features = torch.randn(4, DIM, generator=generator(0, "x"))
+    parts = [made.task_logits(features, one) for one in tasks]
+    assert [part.shape[1] for part in parts] == [2, 3, 1]
+    assert torch.equal(made.logits(features), torch.cat(parts, dim=1))
+
+
+def test_training_one_task_leaves_the_others_alone() -> None:
+    made = head()
+    for index in range(2):
+        made.start_task(task(index, 2, 2 * index + 2))
+    features = torch.randn(4, DIM, generator=generator(0, "x"))
+    made.task_logits(features, task(1, 2, 4)).sum().backward()
+    assert layer(made, 0).weight.grad is None
+    assert layer(made, 1).weight.grad is not None
+
+
+def test_replay_gives_equal_shapes_and_initial_values() -> None:
+    made, replayed = head(), head()
+    for index, (count, seen) in enumerate(((2, 2), (2, 4), (3, 7))):
+        made.start_task(task(index, count, seen))
+        replayed.start_task(task(index, count, seen))
+    ours, theirs = made.state_dict(), replayed.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

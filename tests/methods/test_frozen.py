@@ -1,0 +1,52 @@
+"""Baselines on frozen features: nothing is added, and nothing but the head differs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from perdure.backbones.additions import Additions
+from perdure.engine.run import Run, Stage
+from perdure.testing import make_trial
+from perdure.testing.trial import evaluation_pixels
+
+FROZEN = ["linear", "ncm", "lda"]
+
+
+@pytest.mark.parametrize("method", FROZEN)
+def test_readout_is_the_plain_class_token(method: str) -> None:
+    trial = make_trial(method)
+    model = trial.run().model
+    pixels = evaluation_pixels(trial)
+    readout, _ = model.forward(pixels)
+    plain = trial.backbone(trial.backbone.normalise(pixels)).cls
+    assert plain is not None
+    assert torch.equal(readout, plain)
+    assert model.method.additions(None, None) == Additions()
+    assert not model.method.state_dict()
+
+
+def test_features_known_in_advance_train_the_same_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without augmentation the features of a task are computed once; that saves time only."""
+    known = make_trial("linear", epochs=2).run().model.state()
+    monkeypatch.setattr(Run, "_known_features", lambda self, stage: None)
+    anew = make_trial("linear", epochs=2).run().model.state()
+    assert known.keys() == anew.keys()
+    for key, value in known.items():
+        torch.testing.assert_close(value, anew[key], rtol=1e-4, atol=1e-5)
+
+
+def test_augmented_features_are_not_known_in_advance(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    known = Run._known_features
+
+    def note(self: Run, stage: Stage) -> Tensor | None:
+        found.append(known(self, stage))
+        return found[-1]
+
+    monkeypatch.setattr(Run, "_known_features", note)
+    make_trial("linear", transform="flip_crop").run()
+    assert found == [None, None]
+    make_trial("linear").run()
+    assert [kept.shape for kept in found[2:] if kept is not None] == [(16, 64), (16, 64)]

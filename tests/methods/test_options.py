@@ -1,0 +1,66 @@
+"""Options of methods: refused values say what is allowed and what to type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perdure.engine.config import make_config
+from perdure.errors import ConfigError
+from perdure.methods import METHODS
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"method": "finetune", "prompt_length": 0}, r"prompt_length=0: it must be 1 or more\."),
+    ({"method": "finetune", "temperature": 0.0}, r"temperature=0\.0: it must be above 0\."),
+    ({"method": "finetune", "temperature": float("nan")}, r"temperature=nan: it must be above 0\."),
+    (
+        {"method": "finetune", "lr_after_first": -0.1},
+        r"lr_after_first=-0\.1: it must be 0 or more\.",
+    ),
+    ({"method": "finetune", "lr_after_first": float("nan")}, r"lr_after_first=nan: it must be 0"),
+    ({"method": "joint", "prompt_length": 0}, r"prompt_length=0: it must be 1 or more\."),
+    ({"method": "nsp2", "temperature": -1.0}, r"temperature=-1\.0: it must be above 0\."),
+    ({"method": "nsp2", "eta1": 1.1}, r"eta1=1\.1: it must lie in 0 to 1\."),
+    ({"method": "nsp2", "eta2": -0.1}, r"eta2=-0\.1: it must lie in 0 to 1\."),
+    ({"method": "nsp2", "ln_weight": -1.0}, r"ln_weight=-1\.0: it must be 0 or more\."),
+    ({"method": "nsp2", "ln_weight": float("nan")}, r"ln_weight=nan: it must be 0 or more\."),
+    ({"method": "nsp2", "statistics_batch": 0}, r"statistics_batch=0: it must be 1 or more\."),
+    (
+        {"method": "nsp2", "prompt_length": 2},
+        r"prompt_length=2: .* set prompt_length=3 or eta2=0\.",
+    ),
+    ({"method": "nsp2", "rank_rule": "papper"}, r"rank_rule='papper': .* Did you mean 'paper'\?"),
+    ({"method": "nsp2", "eta3": 1.0}, r"'eta3'.* Did you mean 'eta"),
+    ({"method": "lda", "heads": ["linear"]}, r"'lda' works with heads=\['gaussian'\] only"),
+]
+
+
+@pytest.mark.parametrize(("values", "text"), REFUSED, ids=[str(values) for values, _ in REFUSED])
+def test_refused(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        make_config(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "nsp2", "prompt_length": 2, "eta2": 0.0},
+        {"method": "nsp2", "prompt_length": 3, "eta1": 0.0, "eta2": 1.0, "ln_weight": 0.0},
+        {"method": "finetune", "lr_after_first": 0.0, "prompt_length": 1},
+    ],
+)
+def test_limits_are_allowed(values: dict[str, Any]) -> None:
+    make_config(values)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_traits_agree_with_each_other(name: str) -> None:
+    traits = METHODS[name].traits
+    assert traits.paper
+    assert traits.summary
+    assert traits.heads
+    assert traits.trains or not traits.projects_updates
+    assert traits.trains or "linear" not in traits.heads
+    assert not (traits.frozen_features and traits.needs_query)
+    assert make_config({"method": name}).head_names == traits.heads
