@@ -51,7 +51,7 @@ def main() -> None:
     backbone = None
     for values in itertools.product(*choices):
         setting = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
-        config = load_config(args.preset, ["validation_fraction=0.25", *args.set, *setting])
+        config = load_config(args.preset, [*args.set, *setting])
         if config.hash() in done:
             continue
         backbone = backbone or make_backbone(config)

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import torch
-from tests.engine.small import small_config
 
 from perdure.engine.events import Event
 from perdure.experiment import run
+from tests.engine.small import small_config
 
 
 def run_until(folder: Path, method: str, last: int) -> None:

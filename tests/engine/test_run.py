@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.small import small_config
 
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.checkpoint import Checkpoints
@@ -25,6 +24,7 @@ from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 from perdure.metrics import Counts, summarise
 from perdure.types import Loss
+from tests.engine.small import small_config
 
 
 def carry_out(config: Config, folder: Path | None = None) -> Outcome:
@@ -50,7 +50,9 @@ def stop_after(steps: int) -> object:
 
 
 def test_run_leaves_everything(tmp_path: Path) -> None:
-    finished = run(small_config("nsp2", heads=["linear", "gaussian"], tasks="4+3+3"), tmp_path / "r")
+    finished = run(
+        small_config("nsp2", heads=["linear", "gaussian"], tasks="4+3+3"), tmp_path / "r"
+    )
     names = {path.name for path in finished.folder.iterdir()}
     assert names >= {
         "config.toml",
@@ -118,7 +120,7 @@ def test_other_configuration_is_refused(tmp_path: Path) -> None:
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no config.toml"):
+    with pytest.raises(CheckpointError, match=r"no config\.toml"):
         run(small_config("ncm"), tmp_path, resume=True)
     with pytest.raises(OutputError, match="not empty"):
         run(small_config("ncm"), tmp_path)
@@ -126,7 +128,7 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="choose another|Choose another"):
+    with pytest.raises(OutputError, match=r"[Cc]hoose another"):
         run(small_config("ncm"), tmp_path / "file")
 
 
@@ -161,9 +163,7 @@ def test_joint_fills_the_last_row_or_all() -> None:
     assert final[0] == final[1]
 
 
-def test_nan_names_task_epoch_and_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_names_task_epoch_and_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config("finetune")
     backbone = make_backbone(config)
     stream = make_stream(config, backbone.img_size)

@@ -25,7 +25,7 @@ class ReferenceRun:
         path = Path(os.environ.get("PERDURE_NSP2_REFERENCE", DEFAULT))
         with safe_open(path, framework="pt") as file:
             self.sizes: dict[str, Any] = json.loads(file.metadata()["config"])
-            self.values: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+            self.values: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not iterable)
 
     def __getitem__(self, key: str) -> Tensor:
         return self.values[key]

@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from tests.reference.nsp2_file import ReferenceRun
 from torch import Tensor
 
 from perdure.backbones.vit import FrozenViT
@@ -14,6 +13,7 @@ from perdure.engine.config import Config, make_config
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
 from perdure.types import Observer, Split, Task
+from tests.reference.nsp2_file import ReferenceRun
 
 TIGHT, LOOSE = 1e-4, 1e-3
 

@@ -41,7 +41,7 @@ class Additions:
 
     Attributes:
         tokens: per block, extra keys and values of its attention, normalised by its norm1 (VPT-Deep).
-        prefix: per block, raw keys and raw values with all heads concatenated (DualPrompt, CODA-Prompt).
+        prefix: per block, raw keys and values, all heads concatenated (DualPrompt, CODA-Prompt).
         input: tokens that join the sequence once and travel through all blocks (L2P).
         residual: per block, a change of its tokens (I-Prompt).
         penalties: named scalars known before the forward (key matching, orthogonality).

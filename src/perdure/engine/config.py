@@ -207,8 +207,8 @@ def preset_file(name: str) -> Traversable:
             unknown_name("preset", name, preset_names())
             if hint or "/" in name
             else ConfigError(
-                f"Unknown preset '{name}'. A preset is benchmark/method, as digits/nsp2; a file ends in "
-                f".toml. Known: {', '.join(preset_names())}."
+                f"Unknown preset '{name}'. A preset is benchmark/method, as digits/nsp2; a file ends "
+                f"in .toml. Known: {', '.join(preset_names())}."
             )
         )
     folder, _, file = name.partition("/")

@@ -87,7 +87,8 @@ def null_space(gram: Float[Tensor, "n n"], rule: RankRule) -> Float[Tensor, "n r
     gram = gram.double()
     values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
     spectrum = values.flip(0).clamp(min=0)
-    return vectors[:, : nullity(spectrum, rule)]
+    basis: Tensor = vectors[:, : nullity(spectrum, rule)]
+    return basis
 
 
 def projector(basis: Float[Tensor, "n r"]) -> Float[Tensor, "n n"]:
