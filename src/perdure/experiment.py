@@ -141,6 +141,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
     state = outcome.model.state()
     common = {
         "preset": config.preset,
+        "sees_old_images": method.traits.cumulative,
         "stream": run.stream,
         "backbone": outcome.model.backbone.name,
         "seed": run.seed,

@@ -78,6 +78,13 @@ def test_nothing_is_bold_where_nothing_is_better(values: list[float | None]) -> 
     assert "**" not in found
 
 
+def test_an_upper_bound_is_never_the_best() -> None:
+    bound = scores("joint", 0.95, sees_old_images=True)
+    entries = [bound, scores("nsp2", 0.9), scores("finetune", 0.7)]
+    assert [row[2] for row in cells(entries)] == ["95.00", "**90.00**", "70.00"]
+    assert "sees old images: joint" in as_markdown(compare(entries))
+
+
 def test_seeds_are_shown_as_mean_and_deviation() -> None:
     values = (0.90, 0.92, 0.97)
     entries = [scores("nsp2", value, seed=seed) for seed, value in enumerate(values)]

@@ -16,7 +16,7 @@ from perdure.errors import ConfigError, PerdureError
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-def _read(root: Parser, words: Sequence[str]) -> argparse.Namespace:
+def read(root: Parser, words: Sequence[str]) -> argparse.Namespace:
     """Read the command line; words after options count too."""
     args, extras = root.parse_known_args(words)
     rest = getattr(args, "rest", "")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     args: argparse.Namespace | None = None
     try:
-        args = _read(parser(), words)
+        args = read(parser(), words)
         code = _dispatch(args)
         sys.stdout.flush()
         return code

@@ -36,6 +36,11 @@ class Group:
     entries: tuple[Entry, ...]
 
     @property
+    def sees_old_images(self) -> bool:
+        """Whether the method was given old images: an upper bound, no competitor."""
+        return bool(self.entries[0].get("sees_old_images"))
+
+    @property
     def seeds(self) -> tuple[int | None, ...]:
         """The seed of each entry."""
         return tuple(entry.get("seed") for entry in self.entries)

@@ -112,6 +112,10 @@ def _is_text_or_null(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
+def _is_flag_or_null(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
 def _is_within(value: Any, low: float, high: float) -> bool:
     if value is None:
         return True
@@ -122,6 +126,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (TEXT, _is_name, "a name"),
     (("preset",), _is_text_or_null, "a name or null"),
     (("seed",), _is_whole, "a whole number"),
+    (("sees_old_images",), _is_flag_or_null, "true or false"),
     (FRACTIONS, partial(_is_within, low=0.0, high=1.0), "0 to 1, or null"),
     (DIFFERENCES, partial(_is_within, low=-1.0, high=1.0), "-1 to 1, or null"),
     (("seconds",), partial(_is_within, low=0.0, high=math.inf), "a number from 0, or null"),

@@ -163,17 +163,24 @@ def _naming(row: Row, names: Sequence[str]) -> list[str]:
 
 
 def _note(rows: Sequence[Row]) -> str | None:
+    notes = []
     if any(len(row.group.entries) > 1 for row in rows):
-        return "Mean ± standard deviation over seeds."
-    return None
+        notes.append("Mean ± standard deviation over seeds.")
+    bounds = dict.fromkeys(row.group.method for row in rows if row.group.sees_old_images)
+    if bounds:
+        notes.append(f"Upper bound, sees old images: {', '.join(bounds)}.")
+    return " ".join(notes) or None
 
 
 def _is_best(row: Row, rows: Sequence[Row], column: _Column) -> bool:
-    """Tell whether no other row shows a better value, where rows differ at all."""
+    """Tell whether no other row shows a better value, where rows differ at all; bounds stand apart."""
+    if row.group.sees_old_images:
+        return False
     known = [
         column.sign * shown
         for other in rows
-        if (shown := _rounded(other.values[column.metric].mean, column)) is not None
+        if not other.group.sees_old_images
+        and (shown := _rounded(other.values[column.metric].mean, column)) is not None
     ]
     own = _rounded(row.values[column.metric].mean, column)
     return own is not None and min(known) < column.sign * own == max(known)

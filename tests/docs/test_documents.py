@@ -1,0 +1,79 @@
+"""What the documents show can be typed, runs (```python), and points at something."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from perdure.cli.commands import parser
+from perdure.cli.main import read
+from perdure.engine.config import load_config
+from perdure.methods import METHODS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (document.name, text)
+        for document in DOCUMENTS
+        for found, text in _FENCED.findall(document.read_text())
+        if found == language
+    ]
+
+
+def _commands() -> list[str]:
+    return [
+        line.partition("#")[0].removeprefix("$ ").strip()
+        for _, text in _blocks("")
+        for line in text.splitlines()
+        if line.removeprefix("$ ").startswith("perdure ")
+    ]
+
+
+@pytest.mark.parametrize(("document", "code"), _blocks("python"))
+def test_python_examples_run(
+    document: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, document, "exec"), {})
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_commands_can_be_typed(command: str) -> None:
+    words = shlex.split(command)[1:]
+    args = read(parser(), words)
+    if args.command == "run":
+        load_config(args.what, args.overrides)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    missing = [
+        target
+        for target in targets
+        if "://" not in target and not (document.parent / target).exists()
+    ]
+    assert missing == []
+
+
+def test_every_method_has_a_page() -> None:
+    titles = [page.read_text().splitlines()[0] for page in (ROOT / "docs" / "methods").glob("*.md")]
+    assert [name for name in METHODS if not any(f"`{name}`" in title for title in titles)] == []
+
+
+def test_every_document_is_linked() -> None:
+    pages = {page.relative_to(ROOT).as_posix() for page in DOCUMENTS[1:]}
+    texts = [(page.parent, page.read_text()) for page in DOCUMENTS]
+    linked = {
+        (folder / target).resolve().relative_to(ROOT).as_posix()
+        for folder, text in texts
+        for target in re.findall(r"\]\(([^)#:]+)\)", text)
+    }
+    assert pages - linked == set()
