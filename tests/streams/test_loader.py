@@ -93,7 +93,6 @@ def test_batch_count() -> None:
     for count in range(9):
         chunks = [range(count)[start : start + 3] for start in range(0, count, 3)]
         assert batch_count(count, 3) == len(chunks)
-        assert batch_count(count, 3, drop_last=True) == sum(len(chunk) == 3 for chunk in chunks)
     with pytest.raises(ConfigError, match="batch_size=0 is too small"):
         batch_count(5, 0)
 
@@ -154,17 +153,16 @@ def test_images_differ_between_epochs(train: Subset) -> None:
 
 
 @pytest.mark.parametrize("transform", ["nsp2", "plain"])
-@pytest.mark.parametrize("drop_last", [False, True])
 def test_start_step_leaves_out_batches_without_touching_them(
-    transform: str, drop_last: bool, touched: list[int]
+    transform: str, touched: list[int]
 ) -> None:
     train = synthetic().tasks[0].train
-    whole = load(train, transform=transform, drop_last=drop_last)
-    assert len(whole) == (2 if drop_last else 3)
+    whole = load(train, transform=transform)
+    assert len(whole) == 3
     for start in range(len(whole) + 2):
         fresh = synthetic().tasks[0].train
         touched.clear()
-        rest = load(fresh, transform=transform, drop_last=drop_last, start_step=start)
+        rest = load(fresh, transform=transform, start_step=start)
         assert equal(rest, whole[start:])
         expected = [int(fresh.indices[p]) for batch in whole[start:] for p in batch.positions]
         assert touched == expected
@@ -176,7 +174,6 @@ def test_start_step_leaves_out_batches_without_touching_them(
     [
         {},
         {"start_step": 1},
-        {"drop_last": True},
         {"transform": "plain"},
         {"side": "test", "epoch": None},
     ],
@@ -205,7 +202,7 @@ def test_a_deterministic_transform_is_computed_once(touched: list[int]) -> None:
     for found in (by_position(again), by_position(evaluated)):
         assert all(torch.equal(found[position], kept[position]) for position in kept)
     # The same set in another task or stream: only what is new is computed.
-    load(stream.merged().tasks[0].train, transform="plain")
+    load(stream.upto(1).train, transform="plain")
     assert len(touched) == 15
     load(train, transform="plain", img_size=9)
     load(train, side="test", epoch=None)

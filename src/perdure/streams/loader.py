@@ -33,21 +33,21 @@ class Batch:
     positions: Int64[Tensor, "b"]
 
 
-def batch_count(count: int, batch_size: int, drop_last: bool = False) -> int:
+def batch_count(count: int, batch_size: int) -> int:
     """Return how many batches ``count`` images make.
 
     Raises:
         ConfigError: the batch size is not positive.
 
     Example:
-        >>> batch_count(10, 4), batch_count(10, 4, drop_last=True)
-        (3, 2)
+        >>> batch_count(10, 4)
+        3
     """
     if batch_size < 1:
         raise ConfigError(
             f"batch_size={batch_size} is too small. Allowed: 1 and above, such as batch_size=128."
         )
-    return count // batch_size if drop_last else -(-count // batch_size)
+    return -(-count // batch_size)
 
 
 def batches(  # noqa: PLR0913  every argument is a counter or a size
@@ -62,7 +62,6 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
     epoch: int | None,
     workers: int = 0,
     start_step: int = 0,
-    drop_last: bool = False,
 ) -> Iterator[Batch]:
     """Iterate over a subset once.
 
@@ -82,7 +81,6 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
             data set order, for evaluation.
         workers: processes that decode and transform; 0 does it in this one.
         start_step: batches to leave out at the start; their images are not touched.
-        drop_last: leave out a last batch that is smaller.
 
     Raises:
         ConfigError: a batch size, number of workers or step out of range, or an augmentation
@@ -90,7 +88,7 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
         UnknownNameError: no such transform.
         UnreadableImageError: an image file that cannot be decoded, when its batch is due.
     """
-    steps = batch_count(len(subset), batch_size, drop_last)
+    steps = batch_count(len(subset), batch_size)
     for name, value in (("workers", workers), ("start_step", start_step)):
         if value < 0:
             raise ConfigError(f"{name}={value} is negative. Allowed: 0 and above.")

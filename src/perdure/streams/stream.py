@@ -159,12 +159,6 @@ class Stream:
             test=_union([part.test for part in parts]),
         )
 
-    def merged(self) -> Stream:
-        """Return the stream with everything in one task, for joint training."""
-        whole = self.upto(len(self.tasks) - 1)
-        data = replace(whole, task=replace(whole.task, index=0))
-        return replace(self, sizes=(len(self.class_names),), tasks=(data,))
-
 
 def build_stream(options: StreamOptions, source: Source | None = None) -> Stream:
     """Load the source and cut it into tasks.
