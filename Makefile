@@ -64,7 +64,7 @@ demo: setup ## Learn the digits two classes at a time, and show what is remember
 	@$(BIN)/perdure demo
 
 test: setup ## Run the default tests, then the smoke test on real CLIP weights
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m pytest -q -m weights tests/cli/test_smoke_weights.py
 
 lint: setup ## Check style, format, types and the direction of imports

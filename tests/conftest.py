@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# Before torch is imported, here and in every process that a test starts: models are so small that
+# several threads would only wait for each other, and two workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 from jaxtyping import install_import_hook
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from perdure.backbones.additions import Additions, TokenResidual, check_blocks
+from perdure.backbones.additions import Additions, TokenResidual, block_numbers
 from perdure.errors import BackboneError
 from perdure.randomness import generator
 from perdure.types import Read
@@ -202,11 +202,14 @@ def test_an_empty_addition_is_the_plain_backbone() -> None:
     ("blocks", "text"),
     [
         ((6,), r"prompt_blocks=\[6\]: \[6\] outside the blocks of 'test_vit', which are 0 to 5"),
-        ((0, -1), r"\[-1\] outside"),
-        ((2, 2), r"repeated numbers in the blocks of 'test_vit'"),
+        ((0, -7), r"\[-7\] outside"),
+        ((5, -1), r"repeated numbers in the blocks of 'test_vit'"),
     ],
 )
-def test_check_blocks_refuses(blocks: tuple[int, ...], text: str) -> None:
+def test_block_numbers_are_refused(blocks: tuple[int, ...], text: str) -> None:
     with pytest.raises(BackboneError, match=text):
-        check_blocks(frozen("test_vit").spec, blocks, "prompt_blocks")
-    check_blocks(frozen("test_vit").spec, (0, 5), "prompt_blocks")
+        block_numbers(frozen("test_vit").spec, blocks, "prompt_blocks")
+
+
+def test_block_numbers_count_from_either_end() -> None:
+    assert block_numbers(frozen("test_vit").spec, (0, -1), "prompt_blocks") == (0, 5)

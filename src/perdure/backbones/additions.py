@@ -61,21 +61,23 @@ class Additions:
         return frozenset(self.tokens) | frozenset(self.prefix) | frozenset(self.residual)
 
 
-def check_blocks(spec: BackboneSpec, blocks: tuple[int, ...], key: str) -> None:
-    """Refuse block numbers that the backbone lacks.
+def block_numbers(spec: BackboneSpec, blocks: tuple[int, ...], key: str) -> tuple[int, ...]:
+    """Return block numbers counted from the first, and refuse those that the backbone lacks.
 
     Args:
         spec: the backbone.
-        blocks: block numbers, 0 for the first.
+        blocks: block numbers: 0 for the first, or -1 for the last.
         key: the configuration key they came from, for the error text.
 
     Raises:
         BackboneError: a block is out of range or named twice.
     """
-    outside = [block for block in blocks if not 0 <= block < spec.blocks]
-    if outside or len(set(blocks)) != len(blocks):
+    outside = [block for block in blocks if not -spec.blocks <= block < spec.blocks]
+    numbers = tuple(block % spec.blocks for block in blocks)
+    if outside or len(set(numbers)) != len(numbers):
         wrong = f"{outside} outside" if outside else "repeated numbers in"
         raise BackboneError(
             f"{key}={list(blocks)}: {wrong} the blocks of '{spec.name}', which are 0 to "
-            f"{spec.blocks - 1}, each at most once."
+            f"{spec.blocks - 1} (or -{spec.blocks} to -1, from the last), each at most once."
         )
+    return numbers

@@ -107,7 +107,7 @@ def print_plan(made: dict[str, Any]) -> None:
     ]
     print_columns(["task", "classes", "train", "validation", "test", "steps"], rows)
     print()
-    print(f"{made['steps']} steps in all. Nothing was computed, created or fetched.")
+    print(f"{counted(made['steps'], 'step')} in all. Nothing was computed, created or fetched.")
 
 
 def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:

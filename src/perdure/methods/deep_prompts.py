@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from perdure.backbones.additions import Additions, check_blocks
+from perdure.backbones.additions import Additions, block_numbers
 from perdure.errors import ConfigError
 from perdure.methods.base import MethodConfig
 from perdure.types import BackboneSpec, Generators
@@ -19,7 +19,7 @@ class DeepPromptConfig(MethodConfig):
 
     Attributes:
         prompt_length: prompt vectors per block (M).
-        prompt_blocks: blocks that get prompts; empty for all.
+        prompt_blocks: blocks that get prompts, -1 for the last; empty for all.
         temperature: the training logits are divided by it; prediction has none.
     """
 
@@ -55,8 +55,8 @@ class DeepPrompts(nn.Module):
 
     def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:
         super().__init__()
-        self.blocks = config.prompt_blocks or tuple(range(spec.blocks))
-        check_blocks(spec, self.blocks, "prompt_blocks")
+        wanted = config.prompt_blocks or tuple(range(spec.blocks))
+        self.blocks = block_numbers(spec, wanted, "prompt_blocks")
         self.matrices = nn.ParameterDict()
         for block in self.blocks:
             start = torch.empty(config.prompt_length, spec.dim)
