@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +14,8 @@ import pytest
 
 from perdure.cli import run as run_command
 from perdure.cli.display import Display
-from perdure.engine.config import load_config, preset_file, preset_names
 from perdure.engine.events import Event
 from tests.cli.command import TINY, Perdure
-
-BENCHMARKS = {
-    "demo": {"finetune", "lda", "ncm", "nsp2"},
-    "digits": {"finetune", "joint", "lda", "linear", "ncm", "nsp2"},
-    "fashion_mnist": {"finetune", "joint", "lda", "linear", "ncm", "nsp2"},
-}
-PRESETS = sorted(f"{benchmark}/{name}" for benchmark, names in BENCHMARKS.items() for name in names)
-
-
-def test_every_preset_is_tested() -> None:
-    assert preset_names() == PRESETS
-    assert len(PRESETS) == 16
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_preset_is_short_and_explains_itself(name: str) -> None:
-    text = preset_file(name).read_text("utf-8")
-    lines = text.splitlines()
-    assert len(lines) <= 40
-    assert all(len(line) <= 100 for line in lines)
-    assert lines[0].startswith("# ")
-    assert f"# perdure run {name}" in lines
-    config = load_config(name)
-    benchmark, _, method = name.partition("/")
-    assert config.run.method == method
-    shared = tomllib.loads((preset_file(name).parent / "_base.toml").read_text("utf-8"))  # type: ignore[attr-defined]
-    assert not shared.keys() & tomllib.loads(text).keys(), f"shared by {benchmark}/_base.toml"
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_preset_runs(perdure: Perdure, tmp_path: Path, name: str) -> None:
-    said = perdure("run", name, *TINY, "--out", tmp_path / "out", "-q", "--json")
-    assert (said.code, said.err) == (0, "")
-    entries = json.loads(said.out)["results"]
-    config = load_config(name)
-    assert [entry["head"] for entry in entries] == list(config.head_names)
-    assert {entry["preset"] for entry in entries} == {name}
-    assert len(entries[0]["accuracy_matrix"]) == 5
 
 
 def test_a_run_says_what_it_did_and_what_to_do_next(perdure: Perdure, tmp_path: Path) -> None:
