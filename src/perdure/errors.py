@@ -57,15 +57,18 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
+def unknown_name(
+    kind: str, given: str, allowed: Iterable[str], where: str = ""
+) -> UnknownNameError:
     """Build the error for a name that is not known.
 
     Args:
         kind: what the name was meant to be, such as ``"method"``.
         given: what the user typed.
         allowed: every name that would have been accepted.
+        where: what it was given for, such as ``" of nsp2"``.
     """
     names = sorted(allowed)
     return UnknownNameError(
-        f"Unknown {kind} '{given}'.{did_you_mean(given, names)} Known: {', '.join(names)}."
+        f"Unknown {kind} '{given}'{where}.{did_you_mean(given, names)} Known: {', '.join(names)}."
     )

@@ -67,6 +67,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Midway:
+    """Images whose tokens are known as they reach a block: the blocks before it are done.
+
+    Attributes:
+        tokens: input of that block, in the backbone's compute type.
+        block: its number.
+    """
+
+    tokens: Float[Tensor, "b n d"]
+    block: int
+
+    def take(self, positions: Int[Tensor, "k"]) -> Midway:
+        """Return the images at these positions."""
+        return Midway(self.tokens[positions.to(self.tokens.device)], self.block)
+
+
+@dataclass(frozen=True)
 class Features:
     """What a forward read. Rows are taken after the final norm; what was not read is None.
 

@@ -208,9 +208,15 @@ def test_two_ways_to_name_the_seed(perdure: Perdure) -> None:
         (["digits/nps2"], "Unknown preset 'digits/nps2'. Did you mean 'digits/nsp2'?"),
         (["digit/nsp2"], "Unknown preset 'digit/nsp2'. Did you mean 'digits/nsp2'?"),
         (["method=nsp2"], "Unknown preset 'method=nsp2'. A preset is benchmark/method"),
-        (["digits/nsp2", "epoch=1"], "'epoch'. Did you mean 'epochs'?"),
-        (["digits/nsp2", "temperatur=1"], "'temperatur'. Did you mean 'temperature'?"),
-        (["digits/ncm", "eta1=1"], "Unknown key of a run with method 'ncm' 'eta1'."),
+        (
+            ["digits/nsp2", "epoch=1"],
+            "Unknown key 'epoch' of a run with method 'nsp2'. Did you mean 'epochs'?",
+        ),
+        (
+            ["digits/nsp2", "temperatur=1"],
+            "'temperatur' of a run with method 'nsp2'. Did you mean 'temperature'?",
+        ),
+        (["digits/ncm", "eta1=1"], "Unknown key 'eta1' of a run with method 'ncm'."),
         (["digits/ncm", "method=lad"], "Unknown method 'lad'. Did you mean 'lda'?"),
         (["digits/nsp2", "heads=gausian"], "Unknown head 'gausian'. Did you mean 'gaussian'?"),
         (["digits/nsp2", "stream=digit"], "Unknown source 'digit'. Did you mean 'digits'?"),

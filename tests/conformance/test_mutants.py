@@ -25,6 +25,7 @@ from perdure.testing.checks import (
     check_alone_in_batch,
     check_backbone_unchanged,
     check_beats_chance,
+    check_first_block,
     check_gradients,
     check_images_touched,
     check_no_task_at_test,
@@ -81,6 +82,23 @@ class CentresOverBatch(Finetune):
     def readout(self, features: Features) -> Tensor:
         cls = super().readout(features)
         return cls - 1e-2 * cls.mean(0)
+
+
+class StartsTooLate(Finetune):
+    @property
+    def first_block(self) -> int:
+        return super().first_block + 1
+
+
+class ReadsTheInput(Finetune):
+    """What it adds depends on the first block's input, which images that are midway lack."""
+
+    @property
+    def first_block(self) -> int:
+        return 1
+
+    def additions(self, query: Tensor | None, task: Task | None) -> Additions:
+        return Additions(input=torch.ones(1, 1, self.spec.dim))
 
 
 class AsksForTask(Finetune):
@@ -162,6 +180,8 @@ MUTANTS: list[tuple[type[Method], Check, str]] = [
     (CountsPredictions, check_prediction_pure, "changes method.calls by predicting"),
     (PredictsWithNoise, check_prediction_pure, "differently the second time"),
     (CentresOverBatch, check_alone_in_batch, "differently alone and in a batch"),
+    (StartsTooLate, check_first_block, "Something is added at block"),
+    (ReadsTheInput, check_first_block, "Something is added at block 0"),
     (AsksForTask, check_no_task_at_test, "cannot predict without being told the task"),
     (ReadsOldImages, check_images_touched, r"task 1 may not see.* train\[0\]"),
     (ForgetsBuffer, check_save_load, "scores differently after being saved and loaded"),
@@ -213,7 +233,7 @@ def test_growth_must_be_of_the_declared_kind(declared: str) -> None:
 def test_engine_that_tells_the_task_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     @torch.no_grad()
     def told(self: Evaluator, model: Model, data: TaskData) -> list[tuple[Tensor, Tensor]]:
-        batches = survey.test_batches(model, data.test)
+        batches = survey.ordered_batches(model, data.test)
         return [(model.forward(batch.images, data.task)[0], batch.labels) for batch in batches]
 
     monkeypatch.setattr(Evaluator, "_readouts", told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.checkpoint import Checkpoints
 from perdure.engine.config import Config
 from perdure.engine.events import Event
+from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
+from perdure.engine.survey import known_tokens
 from perdure.errors import (
     CheckpointError,
     ConfigError,
@@ -202,6 +205,66 @@ def test_interrupted_run_resumes_bit_identically(tmp_path: Path, method: str) ->
     for head, rows in straight.rows.items():
         expected = summarise(Counts.from_rows(rows))
         assert summarise(Counts.from_rows(resumed.rows[head])) == expected
+
+
+@pytest.mark.parametrize("method", ["nsp2", "linear"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_centred_heads_and_known_tokens_resume_bit_identically(
+    tmp_path: Path, method: str, steps: int
+) -> None:
+    blocks = {"prompt_blocks": [-1]} if method == "nsp2" else {}
+    config = small_config(method, head_inputs="centred", checkpoint_every=1, **blocks)
+    backbone = make_backbone(config)
+    stream = make_stream(config, backbone.img_size)
+    straight = Run(config, stream, backbone)().model.state()
+    with pytest.raises(Stop):
+        Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
+    resumed = Run(config, stream, backbone, tmp_path)().model.state()
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+class TestKnownTokens:
+    """Blocks that no prompt reaches are run once per image."""
+
+    CONFIG = small_config("finetune", prompt_blocks=[-1], transform="plain", epochs=3)
+
+    def test_they_save_time_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        known = carry_out(self.CONFIG).model.state()
+        monkeypatch.setattr("perdure.engine.run.known_tokens", lambda *args: None)
+        anew = carry_out(self.CONFIG).model.state()
+        for key, value in known.items():
+            torch.testing.assert_close(value, anew[key], rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("options", "block"),
+        [
+            ({"prompt_blocks": [-1]}, 5),
+            ({"prompt_blocks": [3, 1]}, 1),
+            ({"prompt_blocks": [0, 3]}, None),
+            ({"prompt_blocks": []}, None),
+            ({"prompt_blocks": [-1], "transform": "flip_crop"}, None),
+        ],
+    )
+    def test_they_are_those_of_the_first_prompted_block(
+        self, options: dict[str, Any], block: int | None
+    ) -> None:
+        config = small_config("finetune", **{"transform": "plain", **options})
+        backbone = make_backbone(config)
+        stage = plan(make_stream(config, backbone.img_size), config)[0]
+        tokens = known_tokens(Model(backbone, config), stage.data)
+        assert (tokens and tokens.block) == block
+
+    def test_memory_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        backbone = make_backbone(self.CONFIG)
+        data = plan(make_stream(self.CONFIG, backbone.img_size), self.CONFIG)[0].data
+        model = Model(backbone, self.CONFIG)
+        tokens = known_tokens(model, data)
+        assert tokens is not None
+        monkeypatch.setattr("perdure.engine.survey.MOST_BYTES", tokens.tokens.nbytes)
+        assert known_tokens(model, data) is not None
+        monkeypatch.setattr("perdure.engine.survey.MOST_BYTES", tokens.tokens.nbytes - 1)
+        assert known_tokens(model, data) is None
 
 
 def test_workers_and_batches_do_not_change_results() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perdure.heads import HeadConfig, LinearHead
 from perdure.randomness import generator
-from perdure.types import Task
+from perdure.types import Survey, Task
 
 DIM = 8
 
@@ -117,3 +117,78 @@ def test_replay_gives_equal_shapes_and_initial_values() -> None:
     ours, theirs = made.state_dict(), replayed.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+class Given:
+    """A survey whose features are given."""
+
+    def __init__(self, features: Tensor) -> None:
+        self._features = features
+
+    def __call__(self, observer: object, split: str = "train") -> None:
+        raise AssertionError("no observer is needed")
+
+    def features(self, split: str = "train") -> tuple[Tensor, Tensor]:
+        return self._features, torch.zeros(len(self._features), dtype=torch.int64)
+
+    def has(self, split: str) -> bool:
+        return split == "train"
+
+
+def centred() -> LinearHead:
+    return LinearHead(DIM, HeadConfig(head_inputs="centred"), lambda name: generator(0, name))
+
+
+def through_tasks(made: LinearHead, before: list[Tensor], after: list[Tensor]) -> None:
+    for index, (first, last) in enumerate(zip(before, after, strict=True)):
+        one = task(index, 2, 2 * index + 2)
+        start, end = Given(first), Given(last)
+        assert isinstance(start, Survey)
+        made.start_task(one)
+        assert made.prepare(one, start)
+        made.end_task(one, end)
+
+
+def drawn(name: str, count: int) -> Tensor:
+    return 3 + 2 * torch.randn(count, DIM, generator=generator(0, name))
+
+
+def test_centred_layers_take_off_the_mean_of_all_features_so_far() -> None:
+    """Twin: earlier tasks as they were when they ended, the current one before it is trained."""
+    before = [drawn("a", 5), drawn("b", 7), drawn("c", 3)]
+    after = [drawn("d", 5), drawn("e", 7), drawn("f", 3)]
+    made = centred()
+    through_tasks(made, before, after)
+    queries = drawn("x", 4)
+    logits = made.logits(queries)
+    for index in range(3):
+        seen = torch.cat([*after[:index], before[index]])
+        spread = seen.var(0, correction=0).mean().sqrt()
+        twin = layer(made, index)((queries - seen.mean(0)) / spread)
+        torch.testing.assert_close(logits[:, 2 * index : 2 * index + 2], twin)
+        torch.testing.assert_close(made.task_logits(queries, task(index, 2, 2 * index + 2)), twin)
+
+
+def test_features_without_spread_are_only_shifted() -> None:
+    made = centred()
+    same = torch.full((4, DIM), 2.0)
+    through_tasks(made, [same], [same])
+    torch.testing.assert_close(made.logits(same + 1), layer(made, 0)(torch.ones(4, DIM)))
+
+
+def test_state_of_centred_layers_comes_back() -> None:
+    made, other = centred(), centred()
+    through_tasks(made, [drawn("a", 5), drawn("b", 5)], [drawn("c", 5), drawn("d", 5)])
+    for index in range(2):
+        other.start_task(task(index, 2, 2 * index + 2))
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(made.logits(drawn("x", 4)), other.logits(drawn("x", 4)))
+
+
+def test_plain_layers_ask_for_no_survey_and_keep_nothing_else() -> None:
+    made = head()
+    made.start_task(task(0, 2, 2))
+    nothing = Given(torch.full((0, DIM), torch.nan))
+    assert not made.prepare(task(0, 2, 2), nothing)
+    made.end_task(task(0, 2, 2), nothing)
+    assert list(made.state_dict()) == ["layers.0.weight", "layers.0.bias"]

@@ -60,6 +60,11 @@ class Additions:
         """The blocks that do not run as the backbone wrote them."""
         return frozenset(self.tokens) | frozenset(self.prefix) | frozenset(self.residual)
 
+    @property
+    def first_block(self) -> int | None:
+        """The first block that sees anything added; None where nothing is."""
+        return 0 if self.input is not None else min(self.blocks, default=None)
+
 
 def block_numbers(spec: BackboneSpec, blocks: tuple[int, ...], key: str) -> tuple[int, ...]:
     """Return block numbers counted from the first, and refuse those that the backbone lacks.

@@ -11,43 +11,18 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
+from perdure.backbones.anatomy import describe
 from perdure.errors import BackboneError
-from perdure.types import BackboneSpec, BlockView, Features, Observer, Read
+from perdure.types import BackboneSpec, BlockView, Features, Midway, Observer, Read
 
 ALL: frozenset[Read] = frozenset({"cls", "tokens"})
 TOKENS: frozenset[Read] = frozenset({"tokens"})
 CLS: frozenset[Read] = frozenset({"cls"})
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def obstacles(vit: Any) -> tuple[str, ...]:
-    """Say why prompts cannot be added to this transformer; empty when they can.
-
-    Every reason names the block and what it does that plain pre-norm attention does not.
-    """
-    found: list[str] = []
-    for index, block in enumerate(vit.blocks):
-        where = f"block {index}"
-        if type(block) is not Block:
-            found.append(f"{where} is a {type(block).__name__}, not a plain pre-norm block")
-            continue
-        attention = block.attn
-        if type(attention) is not Attention:
-            found.append(f"{where} attends with {type(attention).__name__}")
-        elif not isinstance(attention.q_norm, nn.Identity):
-            found.append(f"{where} normalises queries and keys (qk-norm)")
-        elif not isinstance(attention.norm, nn.Identity):
-            found.append(f"{where} normalises the attention output")
-        elif getattr(attention, "gate", None) is not None:
-            found.append(f"{where} gates the attention output")
-        if not isinstance(block.norm1, nn.LayerNorm):
-            found.append(f"{where} uses {type(block.norm1).__name__} instead of LayerNorm")
-    return tuple(found)
 
 
 class FrozenViT:
@@ -97,7 +72,7 @@ class FrozenViT:
         self._float32 = vit
         # Modules of timm: their attributes have no static types.
         self._vit: Any = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
-        self.spec = _spec(vit, name)
+        self.spec = describe(vit, name)
 
     @property
     def _everything(self) -> frozenset[Read]:
@@ -145,7 +120,7 @@ class FrozenViT:
 
     def forward(
         self,
-        images: Float[Tensor, "b 3 s s"],
+        images: Float[Tensor, "b 3 s s"] | Midway,
         additions: Additions | None = None,
         read: frozenset[Read] | Literal["all"] = CLS,
         observer: Observer | None = None,
@@ -156,7 +131,7 @@ class FrozenViT:
         names is computed in the last block.
 
         Args:
-            images: normalised images.
+            images: normalised images, or what `advance` made of them.
             additions: what the method adds; None for the plain backbone.
             read: what to return, or ``"all"`` for class and image tokens.
             observer: sees every block; for surveys.
@@ -167,13 +142,20 @@ class FrozenViT:
         additions = additions or Additions()
         wanted = self._everything if read == "all" else read
         self._check(additions, wanted, observer)
-        x = self._embed(images.to(self.dtype), additions)
+        start = images.block if isinstance(images, Midway) else 0
+        first = additions.first_block
+        if first is not None and start > first:
+            raise BackboneError(
+                f"Something is added at block {first}, but the images are at block "
+                f"{start} already. The method's first_block must not be above what it adds to."
+            )
+        x = images.tokens if isinstance(images, Midway) else self._embed(images, additions)
         penalties, records = dict(additions.penalties), dict[str, Tensor]()
         blocks = self._vit.blocks
         whole = "tokens" in wanted or bool(self.spec.obstacles)
         rows = None if whole else _rows(wanted, additions, self.spec)
         attention: Tensor | None = None
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(blocks[start:], start):
             last = index == len(blocks) - 1
             cut = rows if last and index not in additions.residual else None
             weigh = last and "cls_attention" in wanted
@@ -190,6 +172,14 @@ class FrozenViT:
         return self._features(self._vit.norm(x), wanted, attention, penalties, records, False)
 
     __call__ = forward
+
+    @torch.no_grad()
+    def advance(self, images: Float[Tensor, "b 3 s s"], block: int) -> Midway:
+        """Run the plain blocks before ``block``, for methods that add nothing to them."""
+        x = self._embed(images, Additions())
+        for plain in self._vit.blocks[:block]:
+            x = plain(x)
+        return Midway(x, block)
 
     def _check(
         self, additions: Additions, wanted: frozenset[Read], observer: Observer | None
@@ -210,7 +200,8 @@ class FrozenViT:
 
     def _embed(self, images: Tensor, additions: Additions) -> Tensor:
         vit = self._vit
-        x: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        patches = vit.patch_embed(images.to(self.dtype))
+        x: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
         if additions.input is None:
             return x
         extra = additions.input.to(self.dtype)
@@ -317,27 +308,6 @@ class FrozenViT:
             penalties=penalties,
             records=records,
         )
-
-
-def _spec(vit: Any, name: str) -> BackboneSpec:
-    reasons = obstacles(vit)
-    plain = not reasons
-    dim = vit.embed_dim
-    head = vit.head
-    return BackboneSpec(
-        name=name,
-        dim=dim,
-        heads=vit.blocks[0].attn.num_heads if plain else 0,
-        blocks=len(vit.blocks),
-        prefix_tokens=vit.num_prefix_tokens,
-        has_class_token=vit.cls_token is not None,
-        patches=vit.patch_embed.num_patches,
-        norm_eps=vit.blocks[0].norm1.eps if plain else 0.0,
-        key_weight=tuple(b.attn.qkv.weight[dim : 2 * dim] for b in vit.blocks) if plain else (),
-        norm_scale=tuple(b.norm1.weight for b in vit.blocks) if plain else (),
-        projection=(head.weight, head.bias) if isinstance(head, nn.Linear) else None,
-        obstacles=reasons,
-    )
 
 
 def _rows(wanted: frozenset[Read], additions: Additions, spec: BackboneSpec) -> tuple[slice, ...]:

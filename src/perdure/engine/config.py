@@ -154,7 +154,7 @@ def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
     known = {f.name: part for part in parts for f in dataclasses.fields(part)}
     for key, value in values.items():
         if key not in known:
-            raise unknown_name(f"key of a run with method '{values['method']}'", key, known)
+            raise unknown_name("key", key, known, f" of a run with method '{values['method']}'")
         parts[known[key]][key] = value
     run, heads, options = (_build(part, given) for part, given in parts.items())
     config = Config(run, options, heads, preset)

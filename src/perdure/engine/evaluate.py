@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
-from perdure.engine.survey import test_batches
+from perdure.engine.survey import ordered_batches
 from perdure.metrics import BatchCounts, count_batch
 from perdure.streams import TaskData, batch_count
 
@@ -64,7 +64,7 @@ class Evaluator:
         if index in self._frozen:
             kept = self._frozen[index].split(run.eval_batch_size)
             return list(zip(kept, labels, strict=True))
-        made = [model.forward(batch.images)[0] for batch in test_batches(model, data.test)]
+        made = [model.forward(batch.images)[0] for batch in ordered_batches(model, data.test)]
         if model.method.traits.frozen_features and made:
             self._frozen[index] = torch.cat(made)
         return list(zip(made, labels, strict=True))

@@ -15,7 +15,7 @@ from perdure.errors import BackboneError, CheckpointError
 from perdure.heads import HEADS, Head, LinearHead
 from perdure.methods import Method
 from perdure.randomness import generator
-from perdure.types import Features, Loss, Observer, Task
+from perdure.types import Features, Loss, Midway, Observer, Survey, Task
 
 
 def check_backbone(backbone: FrozenViT, method: type[Method], name: str) -> None:
@@ -85,13 +85,18 @@ class Model:
             head.to(self.backbone.device)
         self.tasks.append(task)
 
+    def prepare(self, task: Task, survey: Survey) -> bool:
+        """Let method and heads initialise from data; tells whether any did."""
+        parts: list[Method | Head] = [self.method, *self.heads.values()]
+        return any([part.prepare(task, survey) for part in parts])  # noqa: C419  each is to run
+
     def task_layer(self, task: Task) -> nn.Module | None:
         """The linear layer that the task trains."""
         return self.trained_head.layers[task.index] if self.trained_head is not None else None
 
     def forward(
         self,
-        images: UInt8[Tensor, "b 3 s s"],
+        images: UInt8[Tensor, "b 3 s s"] | Midway,
         task: Task | None = None,
         observer: Observer | None = None,
         float32: bool = False,
@@ -99,7 +104,7 @@ class Model:
         """Run the backbone with the method's additions.
 
         Args:
-            images: pixels, 0 to 255.
+            images: pixels, 0 to 255, or the backbone's tokens on their way.
             task: the task being trained, None at test time.
             observer: for surveys.
             float32: compute in float32 whatever the run's precision.
@@ -108,7 +113,7 @@ class Model:
             The readout that heads classify, and all features read.
         """
         backbone = self.backbone.float32 if float32 else self.backbone
-        pixels = backbone.normalise(images)
+        pixels = images if isinstance(images, Midway) else backbone.normalise(images)
         query = None
         if self.method.traits.needs_query:
             with torch.no_grad():
@@ -119,7 +124,7 @@ class Model:
 
     def training_loss(
         self,
-        images: UInt8[Tensor, "b 3 s s"],
+        images: UInt8[Tensor, "b 3 s s"] | Midway,
         labels: Int[Tensor, "b"],
         task: Task,
         readout: Float[Tensor, "b d"] | None = None,
@@ -127,7 +132,7 @@ class Model:
         """Compute the method's loss on a batch of the current task.
 
         Args:
-            images: pixels, 0 to 255.
+            images: pixels, 0 to 255, or the backbone's tokens on their way.
             labels: classes in order of arrival.
             task: the task being trained.
             readout: frozen features of these images where they are known already.

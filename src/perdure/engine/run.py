@@ -19,10 +19,9 @@ from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser, lr_factor
-from perdure.engine.survey import ImageSurvey
+from perdure.engine.survey import ImageSurvey, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS
-from perdure.methods import Method
 from perdure.metrics import BatchCounts
 from perdure.streams import Batch, Stream, TaskData, batch_count, batches, build_transform
 
@@ -149,8 +148,7 @@ class Run:
             )
         )
         self.model.start_task(task)
-        if type(self.model.method).prepare is not Method.prepare:
-            self.model.method.prepare(task, self._survey(stage))
+        if self.model.prepare(task, self._survey(stage)):
             self._commit(Point(self._point.stages_done, prepared=True), whole=True)
 
     def _train(self, stage: Stage, restored: dict[str, torch.Tensor] | None) -> None:
@@ -165,10 +163,12 @@ class Run:
         per_epoch = batch_count(len(stage.data.train), run.batch_size)
         total = run.epochs * per_epoch
         known = self._known_features(stage)
+        tokens = None if known is not None else known_tokens(self.model, stage.data, self.sink)
         meter = Meter(self.sink, task.index, per_epoch, total)
         for step, batch in self._training_batches(stage, self._point.steps_done, per_epoch):
             readout = None if known is None else known[batch.positions.to(known.device)]
-            loss = self.model.training_loss(batch.images, batch.labels, task, readout)
+            images = batch.images if tokens is None else tokens.take(batch.positions)
+            loss = self.model.training_loss(images, batch.labels, task, readout)
             values = {name: float(term.detach()) for name, term in loss.terms.items()}
             _check_finite(values, task.index, step, per_epoch)
             optimiser.step(loss.total, lr_factor(run, step, per_epoch))

@@ -10,24 +10,50 @@ from torch import Tensor
 
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
-from perdure.streams import Batch, Subset, TaskData, batch_count, batches
-from perdure.types import Observer, Split
+from perdure.streams import Batch, Subset, TaskData, batch_count, batches, build_transform
+from perdure.streams.transforms import Side
+from perdure.types import Midway, Observer, Split
+
+MOST_BYTES = 2 << 30  # kept of a task's tokens
 
 
-def test_batches(model: Model, subset: Subset) -> Iterator[Batch]:
-    """Iterate over a subset in data set order under the test side of the run's transform."""
+def ordered_batches(model: Model, subset: Subset, side: Side = "test") -> Iterator[Batch]:
+    """Iterate over a subset in data set order, under the test side of the transform by default."""
     run = model.config.run
     return batches(
         subset,
         run.eval_batch_size,
         transform=run.transform,
-        side="test",
+        side=side,
         img_size=model.backbone.img_size,
         seed=run.seed,
         task=0,
         epoch=None,
         workers=run.workers,
     )
+
+
+def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | None:
+    """Take the training images to the first block that sees anything of the method, once.
+
+    Batches are those of a survey, so that a run that goes on after an interruption finds the same
+    bits. None where that is the very first block, where images are augmented, or where the tokens
+    would fill more than `MOST_BYTES`.
+    """
+    block, backbone, run = model.method.first_block, model.backbone, model.config.run
+    spec = backbone.spec
+    size = (spec.prefix_tokens + spec.patches) * spec.dim * backbone.dtype.itemsize
+    plain = build_transform(run.transform, backbone.img_size).deterministic
+    if block == 0 or not plain or len(data.train) * size > MOST_BYTES:
+        return None
+    found = []
+    total = batch_count(len(data.train), run.eval_batch_size)
+    for done, batch in enumerate(ordered_batches(model, data.train, "train"), start=1):
+        found.append(backbone.advance(backbone.normalise(batch.images), block).tokens)
+        sink(
+            Event("progress", data.task.index, {"phase": "features", "done": done, "total": total})
+        )
+    return Midway(torch.cat(found), block)
 
 
 class ImageSurvey:
@@ -54,7 +80,7 @@ class ImageSurvey:
         subset = self._subset(split)
         found, start = [], 0
         total = batch_count(len(subset), self._model.config.run.eval_batch_size)
-        for done, batch in enumerate(test_batches(self._model, subset), start=1):
+        for done, batch in enumerate(ordered_batches(self._model, subset), start=1):
             positions = torch.arange(start, start + len(batch.labels))
             start += len(batch.labels)
             if observer is not None:

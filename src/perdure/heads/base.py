@@ -21,11 +21,16 @@ class HeadConfig:
         head_init: ``reference``: as NSP²'s released program, the second task's linear head continues
             from the first's weights when both have equally many classes; ``fresh``: each head starts
             from its own default initialisation.
+        head_inputs: what the linear heads score: ``features`` as they are (the papers), or
+            ``centred``: less the mean of the first task's training features before training, over
+            their spread. Features share a large offset; without it the layers of small tasks learn
+            in few steps, and their scores compare.
         shrinkage: of the Gaussian head's covariance: ``analytic`` (oracle-approximating) or
             ``validation`` (chosen on the current task's validation split).
     """
 
     head_init: Literal["reference", "fresh"] = "reference"
+    head_inputs: Literal["features", "centred"] = "features"
     shrinkage: Literal["analytic", "validation"] = "analytic"
 
 
@@ -49,6 +54,10 @@ class Head(nn.Module, abc.ABC):
     @abc.abstractmethod
     def start_task(self, task: Task) -> None:
         """Grow by the task's classes. The only place where shapes change; replayed on load."""
+
+    def prepare(self, task: Task, survey: Survey) -> bool:
+        """Initialise from data before a task's first step; tells whether it did. Not replayed."""
+        return False
 
     @abc.abstractmethod
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:

@@ -14,13 +14,22 @@ from perdure.types import Generators, Survey, Task
 
 @HEADS.register("linear")
 class LinearHead(Head):
-    """Concatenates the tasks' layers at prediction: no task id, no temperature."""
+    """Concatenates the tasks' layers at prediction: no task id, no temperature.
+
+    With ``head_inputs="centred"`` every layer scores (x − μ)/σ: mean and spread of the training
+    features of all tasks so far, those of earlier tasks as they were when these ended.
+    """
 
     closed_form: ClassVar[bool] = False
 
     def __init__(self, dim: int, config: HeadConfig, generator: Generators) -> None:
         super().__init__(dim, config, generator)
         self.layers = nn.ModuleList()
+        self._centred = config.head_inputs == "centred"
+        if self._centred:
+            self.register_buffer("images", torch.zeros(()))
+            self.register_buffer("feature_sum", torch.zeros(dim))
+            self.register_buffer("square_sum", torch.zeros(dim))
 
     def start_task(self, task: Task) -> None:
         """Add the task's layer: U(±1/√D), or a copy of the first task's layer (`HeadConfig`)."""
@@ -32,19 +41,53 @@ class LinearHead(Head):
             with torch.no_grad():
                 parameter.uniform_(-bound, bound, generator=random)
         if self.config.head_init == "reference" and task.index == 1:
-            first = self.layers[0].state_dict()
+            first = {name: value.detach() for name, value in self.layers[0].named_parameters()}
             if first["weight"].shape == layer.weight.shape:
                 layer.load_state_dict(first)
+        if self._centred:
+            layer.register_buffer("offset", torch.zeros(self.dim))
+            layer.register_buffer("spread", torch.ones(()))
         self.layers.append(layer)
+
+    def prepare(self, task: Task, survey: Survey) -> bool:
+        """Set what the task's layer takes off its inputs, where they are centred."""
+        if not self._centred:
+            return False
+        images, total, squares = self._sums(survey)
+        layer, mean = self.layers[task.index], total / images
+        variance = (squares / images - mean**2).mean()
+        layer.get_buffer("offset").copy_(mean)
+        if variance > 0:
+            layer.get_buffer("spread").copy_(variance.sqrt())
+        return True
 
     def task_logits(self, features: Float[Tensor, "b d"], task: Task) -> Float[Tensor, "b k"]:
         """Score one task's classes only; what training minimises the loss of."""
-        scores: Tensor = self.layers[task.index](features)
-        return scores
+        return self._scores(self.layers[task.index], features)
 
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Score every class seen so far."""
-        return torch.cat([layer(features) for layer in self.layers], dim=1)
+        return torch.cat([self._scores(layer, features) for layer in self.layers], dim=1)
 
     def end_task(self, task: Task, survey: Survey) -> None:
-        """Nothing to fit: this head is trained by gradient."""
+        """Count in the task's features, where inputs are centred; nothing is fitted."""
+        if self._centred:
+            for name, value in zip(
+                ("images", "feature_sum", "square_sum"), self._sums(survey), strict=True
+            ):
+                self.get_buffer(name).copy_(value)
+
+    def _sums(self, survey: Survey) -> tuple[Tensor, Tensor, Tensor]:
+        """Number, sum and sum of squares of the features so far, with those of the survey."""
+        features, _ = survey.features()
+        return (
+            self.get_buffer("images") + len(features),
+            self.get_buffer("feature_sum") + features.sum(0),
+            self.get_buffer("square_sum") + features.square().sum(0),
+        )
+
+    def _scores(self, layer: nn.Module, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        if self._centred:
+            features = (features - layer.get_buffer("offset")) / layer.get_buffer("spread")
+        scores: Tensor = layer(features)
+        return scores

@@ -44,8 +44,14 @@ class Method(nn.Module, abc.ABC):
     def start_task(self, task: Task) -> None:
         """Prepare for a task. The only place where shapes change; replayed on load."""
 
-    def prepare(self, task: Task, survey: Survey) -> None:
-        """Initialise from data before a task's first step; not replayed."""
+    def prepare(self, task: Task, survey: Survey) -> bool:
+        """Initialise from data before a task's first step; tells whether it did. Not replayed."""
+        return False
+
+    @property
+    def first_block(self) -> int:
+        """The first block that sees anything of this method; those before are run once per image."""
+        return 0
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Say what is added for these images; ``task`` is None at test time.

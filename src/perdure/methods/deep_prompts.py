@@ -1,16 +1,19 @@
-"""The deep prompts of the VPT family: one matrix of prompt vectors per block."""
+"""The VPT family: one matrix of prompt vectors per block, learned under one linear layer per task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, block_numbers
 from perdure.errors import ConfigError
-from perdure.methods.base import MethodConfig
-from perdure.types import BackboneSpec, Generators
+from perdure.methods.base import Method, MethodConfig
+from perdure.types import BackboneSpec, Features, Generators, Loss, Task
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,39 @@ class DeepPrompts(nn.Module):
     def additions(self) -> Additions:
         """The prompts as extra keys and values, the same for every image."""
         return Additions(tokens={b: self.matrices[str(b)].unsqueeze(0) for b in self.blocks})
+
+
+class DeepPromptMethod(Method):
+    """Learns deep prompts by cross-entropy on tempered logits.
+
+    Args:
+        spec: the backbone.
+        config: a `DeepPromptConfig`.
+        generator: gives the generator of each block's initialisation.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = DeepPromptConfig
+    config: DeepPromptConfig
+
+    def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.prompts = DeepPrompts(spec, config, generator)
+
+    @property
+    def first_block(self) -> int:
+        """The first block that has prompts."""
+        return min(self.prompts.blocks)
+
+    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
+        """Add the prompts to their blocks."""
+        return self.prompts.additions()
+
+    def loss(
+        self,
+        logits: Float[Tensor, "b c"],
+        features: Features,
+        labels: Int[Tensor, "b"],
+        task: Task,
+    ) -> Loss:
+        """Cross-entropy of the tempered logits of the current task's classes."""
+        return Loss({"cross_entropy": F.cross_entropy(logits / self.config.temperature, labels)})

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from perdure.backbones.additions import Additions
 from perdure.errors import ConfigError
-from perdure.methods.base import METHODS, Method
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPrompts
-from perdure.types import BackboneSpec, Features, Generators, Loss, Task, Traits
+from perdure.methods.base import METHODS
+from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
+from perdure.types import BackboneSpec, Generators, Task, Traits
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class FinetuneConfig(DeepPromptConfig):
 
 
 @METHODS.register("finetune")
-class Finetune(Method):
+class Finetune(DeepPromptMethod):
     """VPT-Seq of the NSP² paper: deep prompts and one linear layer per task, trained in sequence."""
 
     traits: ClassVar[Traits] = Traits(
@@ -51,26 +46,11 @@ class Finetune(Method):
 
     def __init__(self, spec: BackboneSpec, config: FinetuneConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        self.prompts = DeepPrompts(spec, config, generator)
         self._task = 0
 
     def start_task(self, task: Task) -> None:
         """Remember which task it is, for the learning rate."""
         self._task = task.index
-
-    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
-        """Add the prompts to their blocks."""
-        return self.prompts.additions()
-
-    def loss(
-        self,
-        logits: Float[Tensor, "b c"],
-        features: Features,
-        labels: Int[Tensor, "b"],
-        task: Task,
-    ) -> Loss:
-        """Cross-entropy of the tempered logits of the current task's classes."""
-        return Loss({"cross_entropy": F.cross_entropy(logits / self.config.temperature, labels)})
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The prompts, their learning rate cut from the second task on if so configured."""

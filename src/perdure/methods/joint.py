@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from perdure.backbones.additions import Additions
-from perdure.methods.base import METHODS, Method
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPrompts
-from perdure.types import BackboneSpec, Features, Generators, Loss, Task, Traits
+from perdure.methods.base import METHODS
+from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
+from perdure.types import Traits
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class JointConfig(DeepPromptConfig):
 
 
 @METHODS.register("joint")
-class Joint(Method):
+class Joint(DeepPromptMethod):
     """Deep prompts and one linear layer trained once on the union of all tasks."""
 
     traits: ClassVar[Traits] = Traits(
@@ -38,21 +33,3 @@ class Joint(Method):
     )
     Config = JointConfig
     config: JointConfig
-
-    def __init__(self, spec: BackboneSpec, config: JointConfig, generator: Generators) -> None:
-        super().__init__(spec, config, generator)
-        self.prompts = DeepPrompts(spec, config, generator)
-
-    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
-        """Add the prompts to their blocks."""
-        return self.prompts.additions()
-
-    def loss(
-        self,
-        logits: Float[Tensor, "b c"],
-        features: Features,
-        labels: Int[Tensor, "b"],
-        task: Task,
-    ) -> Loss:
-        """Cross-entropy of the tempered logits."""
-        return Loss({"cross_entropy": F.cross_entropy(logits / self.config.temperature, labels)})

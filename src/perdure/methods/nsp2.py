@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perdure.backbones.additions import Additions
 from perdure.errors import ConfigError
-from perdure.methods.base import METHODS, Method
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPrompts
+from perdure.methods.base import METHODS
+from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
 from perdure.numerics.subspace import (
     SHORTEST_SPECTRUM,
     RankRule,
@@ -128,7 +126,7 @@ class QueryStatistics:
 
 
 @METHODS.register("nsp2")
-class NSP2(Method):
+class NSP2(DeepPromptMethod):
     """Visual prompt tuning in null space (Lu et al., NeurIPS 2024).
 
     Buffers, per prompted block: both Grams accumulated over tasks, both damped projectors made from
@@ -147,7 +145,6 @@ class NSP2(Method):
 
     def __init__(self, spec: BackboneSpec, config: NSP2Config, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        self.prompts = DeepPrompts(spec, config, generator)
         length, dim = config.prompt_length, spec.dim
         for block in self.prompts.blocks:
             self.register_buffer(f"gram_affinity_{block}", torch.zeros(dim, dim))
@@ -158,10 +155,6 @@ class NSP2(Method):
             self.register_buffer(f"old_std_{block}", torch.zeros(length))
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
 
-    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
-        """Add the prompts to their blocks."""
-        return self.prompts.additions()
-
     def loss(
         self,
         logits: Float[Tensor, "b c"],
@@ -170,7 +163,7 @@ class NSP2(Method):
         task: Task,
     ) -> Loss:
         """Cross-entropy of the tempered logits and, from the second task on, the LayerNorm term."""
-        terms = {"cross_entropy": F.cross_entropy(logits / self.config.temperature, labels)}
+        terms = dict(super().loss(logits, features, labels, task).terms)
         if task.index > 0 and self.config.ln_weight > 0:
             terms["layer_norm"] = self.config.ln_weight * self.norm_drift()
         return Loss(terms)

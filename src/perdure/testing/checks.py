@@ -12,6 +12,7 @@ from perdure.testing.learning import (
 )
 from perdure.testing.prediction import (
     check_alone_in_batch,
+    check_first_block,
     check_no_task_at_test,
     check_prediction_pure,
     check_save_load,
@@ -25,6 +26,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     check_gradients,
     check_prediction_pure,
     check_alone_in_batch,
+    check_first_block,
     check_no_task_at_test,
     check_images_touched,
     check_save_load,

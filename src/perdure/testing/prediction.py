@@ -12,10 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perdure.backbones.additions import Additions
+from perdure.errors import BackboneError
 from perdure.learner import ContinualClassifier
 from perdure.methods import METHODS, Method
 from perdure.testing.learning import same_bits
-from perdure.testing.trial import contained, evaluation_pictures, evaluation_pixels, make_trial
+from perdure.testing.trial import (
+    contained,
+    evaluation_pictures,
+    evaluation_pixels,
+    make_trial,
+    own_options,
+)
 from perdure.types import Task
 
 RTOL = 1e-5
@@ -77,6 +84,28 @@ def _assert_same_scores(
     best, runner_up = alone.topk(2).values.tolist()
     assert int(scores.argmax()) == int(alone.argmax()) or best - runner_up <= RTOL * norm, (
         f"'{method_name}' labels an image differently alone and {where} (head '{head}')."
+    )
+
+
+@contained
+def check_first_block(method_name: str) -> None:
+    """Images taken through the blocks before ``first_block`` beforehand are scored the same."""
+    late: dict[str, Any] = {}
+    if "prompt_blocks" in own_options(method_name):
+        late["prompt_blocks"] = (-1,)
+    trial = make_trial(method_name, **late)
+    model = trial.run().model
+    backbone, block = model.backbone, model.method.first_block
+    assert 0 <= block < backbone.spec.blocks, f"'{method_name}' has first_block={block}."
+    pixels = evaluation_pixels(trial)
+    whole, _ = model.forward(pixels)
+    try:
+        rest, _ = model.forward(backbone.advance(backbone.normalise(pixels), block))
+    except BackboneError as error:
+        raise AssertionError(f"'{method_name}' has first_block={block}: {error}") from error
+    assert torch.allclose(rest, whole, rtol=RTOL, atol=RTOL), (
+        f"'{method_name}' reads something else of images that are at block {block} already: they "
+        f"are {float((rest - whole).abs().max()):.1e} apart."
     )
 
 

@@ -136,7 +136,7 @@ def begin(model: Model | None, stage: Stage, trial: Trial) -> tuple[Model, Image
         model = Model(trial.backbone, trial.config)
     model.start_task(stage.data.task)
     survey = ImageSurvey(model, stage.data)
-    model.method.prepare(stage.data.task, survey)
+    model.prepare(stage.data.task, survey)
     return model, survey
 
 
