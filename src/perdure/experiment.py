@@ -151,6 +151,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         "task_sizes": list(stream.sizes),
         "test_counts": [len(data.test) for data in stream.tasks],
         "seconds": round(outcome.seconds, 2),
+        **outcome.selection,
     }
     entries = []
     for head, rows in outcome.rows.items():

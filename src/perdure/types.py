@@ -111,12 +111,16 @@ class BlockView:
 
     Attributes:
         inputs: the block's input tokens, before norm1.
+        normed: the same after norm1.
         queries: per head, after the query bias and before the 1/√d scale.
+        keys: per head, of the same tokens.
         prompt_attention: softmax weights on the prompt columns; None where the block has no prompts.
     """
 
     inputs: Float[Tensor, "b n d"]
+    normed: Float[Tensor, "b n d"]
     queries: Float[Tensor, "b h n c"]
+    keys: Float[Tensor, "b h n c"]
     prompt_attention: Float[Tensor, "b h n p"] | None
 
 
@@ -170,16 +174,19 @@ class Traits:
     Attributes:
         paper: where the method was published.
         summary: one line.
-        reads: which rows of the last block it needs.
+        reads: which rows of the last block it needs, unless its options say otherwise.
         trains: whether anything is learned by gradient.
         frozen_features: whether features never change (no additions at all).
         needs_query: whether a plain forward must come first.
         projects_updates: whether optimiser updates pass through ``project``.
+        protects_features: whether that promises that old features stay where they are.
         stores_statistics: what is kept of old images, for the cost table; empty for nothing.
         state_growth: how the method's own state (heads apart) grows.
         cumulative: whether the engine supplies the union of all tasks so far.
         heads: the heads it runs under when none are named.
         fixed_heads: whether only those heads make sense for it.
+        selects: whether it chooses prompts by image, and records ``selection.*``: per image, how much
+            it chose each.
         weak: whether it may stay near chance on the synthetic stream.
     """
 
@@ -190,9 +197,11 @@ class Traits:
     frozen_features: bool = False
     needs_query: bool = False
     projects_updates: bool = False
+    protects_features: bool = False
     stores_statistics: str = ""
     state_growth: Literal["none", "per task", "per class"] = "none"
     cumulative: bool = False
     heads: tuple[str, ...] = ("linear",)
     fixed_heads: bool = False
+    selects: bool = False
     weak: bool = False

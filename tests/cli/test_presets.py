@@ -11,17 +11,30 @@ import pytest
 from perdure.engine.config import load_config, preset_file, preset_names
 from tests.cli.command import TINY, Perdure
 
+EVERY = {
+    "coda_prompt",
+    "dualprompt",
+    "finetune",
+    "iprompt",
+    "joint",
+    "l2p",
+    "lda",
+    "linear",
+    "ncm",
+    "nsp2",
+    "pgp",
+}
 BENCHMARKS = {
     "demo": {"finetune", "lda", "ncm", "nsp2"},
-    "digits": {"finetune", "joint", "lda", "linear", "ncm", "nsp2"},
-    "fashion_mnist": {"finetune", "joint", "lda", "linear", "ncm", "nsp2"},
+    "digits": EVERY,
+    "fashion_mnist": EVERY,
 }
 PRESETS = sorted(f"{benchmark}/{name}" for benchmark, names in BENCHMARKS.items() for name in names)
 
 
 def test_every_preset_is_tested() -> None:
     assert preset_names() == PRESETS
-    assert len(PRESETS) == 16
+    assert len(PRESETS) == 26
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -45,6 +45,7 @@ class Additions:
         input: tokens that join the sequence once and travel through all blocks (L2P).
         residual: per block, a change of its tokens (I-Prompt).
         penalties: named scalars known before the forward (key matching, orthogonality).
+        records: named values known before the forward, to be logged (what was chosen).
     """
 
     tokens: Mapping[int, Float[Tensor, "_ p d"]] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class Additions:
     input: Float[Tensor, "_ p d"] | None = None
     residual: Mapping[int, TokenResidual] = field(default_factory=dict)
     penalties: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    records: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def blocks(self) -> frozenset[int]:

@@ -149,8 +149,10 @@ class FrozenViT:
                 f"Something is added at block {first}, but the images are at block "
                 f"{start} already. The method's first_block must not be above what it adds to."
             )
-        x = images.tokens if isinstance(images, Midway) else self._embed(images, additions)
-        penalties, records = dict(additions.penalties), dict[str, Tensor]()
+        x = images.tokens if isinstance(images, Midway) else self._embed(images)
+        if additions.input is not None:
+            x = torch.cat([x, additions.input.to(self.dtype).expand(len(x), -1, -1)], dim=1)
+        penalties, records = dict(additions.penalties), dict(additions.records)
         blocks = self._vit.blocks
         whole = "tokens" in wanted or bool(self.spec.obstacles)
         rows = None if whole else _rows(wanted, additions, self.spec)
@@ -176,7 +178,7 @@ class FrozenViT:
     @torch.no_grad()
     def advance(self, images: Float[Tensor, "b 3 s s"], block: int) -> Midway:
         """Run the plain blocks before ``block``, for methods that add nothing to them."""
-        x = self._embed(images, Additions())
+        x = self._embed(images)
         for plain in self._vit.blocks[:block]:
             x = plain(x)
         return Midway(x, block)
@@ -198,14 +200,11 @@ class FrozenViT:
         if "input" in wanted and additions.input is None:
             raise BackboneError("read names 'input', but no input tokens were added.")
 
-    def _embed(self, images: Tensor, additions: Additions) -> Tensor:
+    def _embed(self, images: Tensor) -> Tensor:
         vit = self._vit
         patches = vit.patch_embed(images.to(self.dtype))
         x: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
-        if additions.input is None:
-            return x
-        extra = additions.input.to(self.dtype)
-        return torch.cat([x, extra.expand(len(x), -1, -1)], dim=1)
+        return x
 
     def _run_block(
         self,
@@ -220,13 +219,15 @@ class FrozenViT:
     ) -> tuple[Float[Tensor, "b _ d"], Float[Tensor, "b _"] | None]:
         """One block with additions; with ``rows`` only those rows leave it."""
         block: Any = self._vit.blocks[index]
-        queries, keys, values = self._attention_inputs(index, x, additions, rows, observer)
+        normed = block.norm1(x)
+        queries, keys, values = self._attention_inputs(index, normed, additions, rows, observer)
         indicator = 0
         if observer is not None and index in additions.tokens:
             indicator = additions.tokens[index].shape[1]
         output, shares = _attend(queries, keys, values, x.shape[1], indicator)
         if observer is not None:
-            observer.block(index, BlockView(x, queries, shares))
+            own_keys = keys[:, :, : x.shape[1]]
+            observer.block(index, BlockView(x, normed, queries, own_keys, shares))
             output = output if rows is None else _take(output.transpose(1, 2), rows).transpose(1, 2)
         weights = self._class_attention(queries, keys) if weigh else None
         kept = x if rows is None else _take(x, rows)
@@ -243,7 +244,7 @@ class FrozenViT:
     def _attention_inputs(
         self,
         index: int,
-        x: Float[Tensor, "b n d"],
+        normed: Float[Tensor, "b n d"],
         additions: Additions,
         rows: tuple[slice, ...] | None,
         observer: Observer | None,
@@ -253,7 +254,6 @@ class FrozenViT:
         attention, dim = block.attn, block.attn.attn_dim
         weight, bias = attention.qkv.weight, attention.qkv.bias
         heads = (attention.num_heads, attention.head_dim)
-        normed = block.norm1(x)
         if rows is None or observer is not None:
             queries, keys, values = attention.qkv(normed).unflatten(-1, (3, *heads)).unbind(2)
         else:
@@ -267,10 +267,12 @@ class FrozenViT:
             high = None if bias is None else bias[dim:]
             pair = F.linear(prompts, weight[dim:], high).unflatten(-1, (2, *heads))
             for parts, part in zip((more_keys, more_values), pair.unbind(2), strict=True):
-                parts.append(part.expand(len(x), -1, -1, -1))
+                parts.append(part.expand(len(normed), -1, -1, -1))
         if index in additions.prefix:
             for parts, part in zip((more_keys, more_values), additions.prefix[index], strict=True):
-                parts.append(part.to(self.dtype).unflatten(-1, heads).expand(len(x), -1, -1, -1))
+                parts.append(
+                    part.to(self.dtype).unflatten(-1, heads).expand(len(normed), -1, -1, -1)
+                )
         if len(more_keys) > 1:
             keys, values = torch.cat(more_keys, dim=1), torch.cat(more_values, dim=1)
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)

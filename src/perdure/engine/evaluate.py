@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from perdure.engine.events import Event, Sink, ignore
@@ -23,10 +24,15 @@ class Evaluator:
 
     Args:
         sink: told about progress.
+
+    Attributes:
+        selections: of the last evaluation, per task, how much each prompt was chosen, where the
+            method selects.
     """
 
     def __init__(self, sink: Sink = ignore) -> None:
         self._sink = sink
+        self.selections: dict[int, dict[str, Float64[np.ndarray, "m"]]] = {}
         self._frozen: dict[int, Float[Tensor, "n d"]] = {}
 
     def __call__(self, model: Model, tasks: Sequence[TaskData]) -> dict[str, BatchCounts]:
@@ -39,6 +45,7 @@ class Evaluator:
         sizes = torch.tensor([len(data.task.classes) for data in tasks])
         task_of_class = torch.arange(len(tasks)).repeat_interleave(sizes)
         counts: dict[str, BatchCounts] = {}
+        self.selections = {}
         size = model.config.run.eval_batch_size
         total = sum(batch_count(len(data.test), size) for data in tasks)
         done = 0
@@ -64,7 +71,19 @@ class Evaluator:
         if index in self._frozen:
             kept = self._frozen[index].split(run.eval_batch_size)
             return list(zip(kept, labels, strict=True))
-        made = [model.forward(batch.images)[0] for batch in ordered_batches(model, data.test)]
+        made = []
+        for batch in ordered_batches(model, data.test):
+            readout, features = model.forward(batch.images)
+            made.append(readout)
+            self._note_selection(index, features.records)
         if model.method.traits.frozen_features and made:
             self._frozen[index] = torch.cat(made)
         return list(zip(made, labels, strict=True))
+
+    def _note_selection(self, task: int, records: Mapping[str, Tensor]) -> None:
+        """Sum up what was chosen for the images of a task, per place of selection."""
+        chosen = self.selections.setdefault(task, {})
+        for name, value in records.items():
+            if name.startswith("selection"):
+                total = value.double().sum(0).cpu().numpy()
+                chosen[name] = chosen[name] + total if name in chosen else total

@@ -12,7 +12,16 @@ from typing import Any, Literal
 from perdure.errors import OutputError
 
 Kind = Literal[
-    "run", "note", "resume", "task", "progress", "epoch", "accuracy", "checkpoint", "done"
+    "run",
+    "note",
+    "resume",
+    "task",
+    "progress",
+    "epoch",
+    "accuracy",
+    "selection",
+    "checkpoint",
+    "done",
 ]
 
 

@@ -18,19 +18,19 @@ from perdure.randomness import generator
 from perdure.types import Features, Loss, Midway, Observer, Survey, Task
 
 
-def check_backbone(backbone: FrozenViT, method: type[Method], name: str) -> None:
+def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) -> None:
     """Refuse a backbone that the method cannot work on.
 
     Raises:
         BackboneError: the reason, by name.
     """
-    traits, spec = method.traits, backbone.spec
+    traits, spec, name = method.traits, backbone.spec, config.run.method
     if not traits.frozen_features and spec.obstacles:
         raise BackboneError(
             f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
             f"{spec.obstacles[0]}. Methods on frozen features (linear, ncm, lda) can take it."
         )
-    if "cls" in traits.reads and not spec.has_class_token:
+    if "cls" in method.rows_read(config.method, spec) and not spec.has_class_token:
         raise BackboneError(
             f"Method '{name}' reads the class token, but '{backbone.name}' has none. "
             "Choose a backbone with a class token: `perdure ls backbones`."
@@ -49,7 +49,7 @@ class Model:
 
     def __init__(self, backbone: FrozenViT, config: Config) -> None:
         cls = config.method_class
-        check_backbone(backbone, cls, config.run.method)
+        check_backbone(backbone, cls, config)
         seed = config.run.seed
 
         def random(name: str) -> torch.Generator:
@@ -57,6 +57,7 @@ class Model:
 
         self.backbone = backbone
         self.config = config
+        self._read = cls.rows_read(config.method, backbone.spec)
         self.method = cls(backbone.spec, config.method, random).to(backbone.device)
         dim = backbone.spec.dim
         names = dict.fromkeys(config.head_names)
@@ -119,7 +120,7 @@ class Model:
             with torch.no_grad():
                 query = backbone(pixels).cls
         additions = self.method.additions(query, task)
-        features = backbone(pixels, additions, self.method.traits.reads, observer)
+        features = backbone(pixels, additions, self._read, observer)
         return self.method.readout(features), features
 
     def training_loss(

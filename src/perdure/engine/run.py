@@ -23,6 +23,7 @@ from perdure.engine.survey import ImageSurvey, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS
 from perdure.metrics import BatchCounts
+from perdure.selection import describe
 from perdure.streams import Batch, Stream, TaskData, batch_count, batches, build_transform
 
 Rows = dict[str, list[BatchCounts | None]]
@@ -51,11 +52,13 @@ class Outcome:
         model: after the last task.
         rows: per head, the counts after each task; None where nothing was evaluated.
         seconds: working time, interruptions left out.
+        selection: how prompts were chosen at the end, where the method selects.
     """
 
     model: Model
     rows: Rows
     seconds: float
+    selection: dict[str, float]
 
 
 def plan(stream: Stream, config: Config) -> list[Stage]:
@@ -118,6 +121,7 @@ class Run:
         self._clock = time.perf_counter()
         self._evaluate = Evaluator(sink)
         self.model = Model(backbone, config)
+        self.selection: dict[str, float] = {}
         self.rows: Rows = {head: [None] * len(stream.tasks) for head in config.head_names}
 
     def __call__(self) -> Outcome:
@@ -136,7 +140,7 @@ class Run:
             self._train(stage, training)
             training = None
             self._finish(index, stage)
-        return Outcome(self.model, self.rows, self._point.seconds)
+        return Outcome(self.model, self.rows, self._point.seconds, self.selection)
 
     def _start(self, stage: Stage) -> None:
         if stage.fresh:
@@ -189,6 +193,9 @@ class Run:
             self.rows[name][stage.last] = row
             share = row.correct.sum() / max(row.total.sum(), 1)
             self.sink(Event("accuracy", stage.last, {"head": name, "accuracy": float(share)}))
+        if self.model.method.traits.selects:
+            self.selection = describe(list(self._evaluate.selections.values()))
+            self.sink(Event("selection", stage.last, self.selection))
         self._commit(Point(index + 1), whole=True)
 
     def _survey(self, stage: Stage) -> ImageSurvey:
@@ -233,7 +240,7 @@ class Run:
         if self._checkpoints is not None:
             if whole:
                 name = f"stage-{point.stages_done:03d}{'-prepared' if point.prepared else ''}"
-                notes = {"rows": _pack_rows(self.rows)}
+                notes = {"rows": _pack_rows(self.rows), "selection": self.selection}
                 stored = self._checkpoints.save(name, self.model.state(), notes)
                 point = replace(point, base=stored)
             elif optimiser is not None:
@@ -262,6 +269,7 @@ class Run:
             tensors, notes = self._checkpoints.read(point.base)
             self.model.load(tensors)
             self.rows = _unpack_rows(notes["rows"])
+            self.selection = notes["selection"]
         fields = {"stages_done": point.stages_done, "steps_done": point.steps_done}
         self.sink(Event("resume", fields=fields))
         if not begun:

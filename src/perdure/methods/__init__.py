@@ -1,6 +1,29 @@
 """Methods: one file each, found here by name."""
 
-from perdure.methods import finetune, frozen, joint, nsp2
+from perdure.methods import (
+    coda_prompt,
+    dualprompt,
+    finetune,
+    frozen,
+    iprompt,
+    joint,
+    l2p,
+    nsp2,
+    pgp,
+)
 from perdure.methods.base import METHODS, Method, MethodConfig
 
-__all__ = ["METHODS", "Method", "MethodConfig", "finetune", "frozen", "joint", "nsp2"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodConfig",
+    "coda_prompt",
+    "dualprompt",
+    "finetune",
+    "frozen",
+    "iprompt",
+    "joint",
+    "l2p",
+    "nsp2",
+    "pgp",
+]

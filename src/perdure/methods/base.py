@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
 from perdure.registry import Registry
-from perdure.types import BackboneSpec, Features, Generators, Loss, Survey, Task, Traits
+from perdure.types import (
+    BackboneSpec,
+    Features,
+    Generators,
+    Loss,
+    Read,
+    Survey,
+    Task,
+    Traits,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,11 @@ class Method(nn.Module, abc.ABC):
     def prepare(self, task: Task, survey: Survey) -> bool:
         """Initialise from data before a task's first step; tells whether it did. Not replayed."""
         return False
+
+    @classmethod
+    def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
+        """Which rows of the last block these options need."""
+        return cls.traits.reads
 
     @property
     def first_block(self) -> int:

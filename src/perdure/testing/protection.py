@@ -44,7 +44,8 @@ def check_projection(method_name: str) -> None:
     parameter by parameter, to the length of the free one. A projection onto a random subspace of
     the same rank must not pass; otherwise this trial tells nothing, and the check fails.
     """
-    if not METHODS[method_name].traits.projects_updates:
+    traits = METHODS[method_name].traits
+    if not (traits.projects_updates and traits.protects_features):
         return
     trial = _trial(method_name)
     first, second = plan(trial.stream, trial.config)

@@ -112,4 +112,4 @@ def _allowed(stream: Stream, last: int, cumulative: bool) -> dict[str, set[Read]
     val = {("train", int(i)) for data in own if data.val is not None for i in data.val.indices}
     seen = stream.tasks[: last + 1]
     test = {("test", int(i)) for data in seen for i in data.test.indices}
-    return {"training": train, "survey": train | val, "evaluation": test}
+    return {"features": train, "training": train, "survey": train | val, "evaluation": test}

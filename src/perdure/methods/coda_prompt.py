@@ -1,0 +1,154 @@
+"""CODA-Prompt: prefixes are sums of components, weighted by attention on the image's features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perdure.backbones.additions import Additions, block_numbers
+from perdure.errors import ConfigError
+from perdure.methods.base import METHODS, Method, MethodConfig
+from perdure.types import BackboneSpec, Generators, Task, Traits
+
+KINDS = ("prompts", "keys", "attention")
+
+
+@dataclass(frozen=True)
+class CodaPromptConfig(MethodConfig):
+    """Options of CODA-Prompt.
+
+    Attributes:
+        prompt_blocks: blocks that get a prefix, -1 for the last.
+        components: components that every task adds per block.
+        prompt_length: vectors per component, half of them keys and half of them values.
+        orthogonality: weight of the penalty on components, keys and attention vectors.
+    """
+
+    prompt_blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    components: int = 10
+    prompt_length: int = 8
+    orthogonality: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            ConfigError: no block, no component, an odd length or a negative weight.
+        """
+        if not self.prompt_blocks:
+            raise ConfigError("prompt_blocks=[]: at least one block must get a prefix.")
+        if self.components < 1:
+            raise ConfigError(f"components={self.components}: it must be 1 or more.")
+        if self.prompt_length <= 0 or self.prompt_length % 2:
+            raise ConfigError(
+                f"prompt_length={self.prompt_length}: it must be even and 2 or more, half for keys "
+                "and half for values."
+            )
+        if not self.orthogonality >= 0:
+            raise ConfigError(f"orthogonality={self.orthogonality}: it must be 0 or more.")
+
+
+@METHODS.register("coda_prompt")
+class CodaPrompt(Method):
+    """CODA-Prompt (Smith et al., CVPR 2023), the backbone frozen too.
+
+    ``old_*`` are the components of finished tasks, frozen; ``new_*`` those of the current one.
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        paper="Smith et al., CVPR 2023 (CODA-Prompt)",
+        summary="prefixes summed from components by attention on a plain pass's features",
+        needs_query=True,
+        selects=True,
+        state_growth="per task",
+    )
+    Config = CodaPromptConfig
+    config: CodaPromptConfig
+
+    def __init__(self, spec: BackboneSpec, config: CodaPromptConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.blocks = block_numbers(spec, config.prompt_blocks, "prompt_blocks")
+        self.widths = {"prompts": config.prompt_length * spec.dim, "keys": spec.dim}
+        self.widths["attention"] = spec.dim
+        self.new = nn.ParameterDict()
+        for block in self.blocks:
+            for kind, width in self.widths.items():
+                self.register_buffer(f"old_{kind}_{block}", torch.zeros(0, width))
+
+    @property
+    def first_block(self) -> int:
+        """The first block that gets a prefix."""
+        return min(self.blocks)
+
+    def start_task(self, task: Task) -> None:
+        """Freeze the components so far and add new ones, orthogonal to them and to each other."""
+        for block in self.blocks:
+            for kind, width in self.widths.items():
+                name = f"{kind}_{block}"
+                if name in self.new:
+                    self.register_buffer(f"old_{name}", self._all(kind, block).detach().clone())
+                drawn = torch.empty(self.config.components, width)
+                drawn.uniform_(0, 1, generator=self.generator(f"{name}.{task.index}"))
+                old = self.get_buffer(f"old_{name}")
+                self.new[name] = nn.Parameter(_orthonormal(drawn, old.cpu()).to(old.device))
+
+    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
+        """Σ_m α_m P_m with α_m = cos(q ⊙ A_m, K_m), as half keys and half values."""
+        assert query is not None
+        half = self.config.prompt_length // 2
+        prefix, records = {}, {}
+        for block in self.blocks:
+            alpha = component_weights(
+                query, self._all("attention", block), self._all("keys", block)
+            )
+            mixed = (alpha @ self._all("prompts", block)).unflatten(1, (-1, self.spec.dim))
+            prefix[block] = (mixed[:, :half], mixed[:, half:])
+            records[f"selection.{block}"] = alpha.detach().abs()
+        penalties = {"orthogonality": self._penalty()} if task is not None else {}
+        return Additions(prefix=prefix, penalties=penalties, records=records)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The current task's components."""
+        return [{"params": list(self.new.parameters()), "lr": lr}]
+
+    def _all(self, kind: str, block: int) -> Float[Tensor, "m w"]:
+        return torch.cat([self.get_buffer(f"old_{kind}_{block}"), self.new[f"{kind}_{block}"]])
+
+    def _penalty(self) -> Float[Tensor, ""]:
+        """λ Σ over blocks and kinds of the mean squared entry of B Bᵀ − I."""
+        total = torch.zeros((), device=next(self.parameters()).device)
+        for block in self.blocks:
+            for kind in KINDS:
+                rows = self._all(kind, block)
+                gram = rows @ rows.T
+                total = total + (gram - torch.eye(len(gram), device=gram.device)).square().mean()
+        return self.config.orthogonality * total
+
+
+def component_weights(
+    query: Float[Tensor, "b d"], attention: Float[Tensor, "m d"], keys: Float[Tensor, "m d"]
+) -> Float[Tensor, "b m"]:
+    """α_m = cos(q ⊙ A_m, K_m), without the b × m × d tensor of all products."""
+    unit = F.normalize(keys, dim=-1)
+    length = (query.square() @ attention.square().T).clamp(min=1e-24).sqrt()
+    return query @ (attention * unit).T / length
+
+
+def _orthonormal(drawn: Float[Tensor, "n d"], old: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+    """Gram-Schmidt of new rows against old and new ones; rows that do not fit stay as drawn, unit."""
+    rows = [row / row.norm().clamp(min=1e-12) for row in old.double()]
+    found = []
+    for vector in drawn.double():
+        rest = vector.clone()
+        for row in rows:
+            rest -= (rest @ row) * row
+        kept = rest if float(rest.norm()) > 1e-6 * float(vector.norm()) else vector
+        unit = kept / kept.norm()
+        rows.append(unit)
+        found.append(unit)
+    return torch.stack(found).float()

@@ -1,0 +1,135 @@
+"""DualPrompt: general prefixes for every image, and expert prefixes, one per task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perdure.backbones.additions import Additions, block_numbers
+from perdure.errors import ConfigError
+from perdure.methods.base import METHODS, Method, MethodConfig
+from perdure.methods.matching import Vote, choose, cosine, share
+from perdure.types import BackboneSpec, Generators, Task, Traits
+
+SMALL = 0.01
+"""Prefixes start in [0, SMALL]: raw keys and values of size 1 would drown a frozen block's own."""
+
+
+@dataclass(frozen=True)
+class DualPromptConfig(MethodConfig):
+    """Options of DualPrompt.
+
+    Attributes:
+        general_blocks: blocks that get the general prefix, -1 for the last.
+        general_length: its keys, and its values, per block.
+        expert_blocks: blocks that get the expert prefix.
+        expert_length: its keys, and its values, per block.
+        key_weight: weight of the pull of the task's key to the query.
+        selection: at test time, ``image``: every image takes the expert of its own closest key;
+            ``batch``: all take the one that most of the batch chose: breaks batch invariance.
+    """
+
+    general_blocks: tuple[int, ...] = (0, 1)
+    general_length: int = 5
+    expert_blocks: tuple[int, ...] = (2, 3, 4)
+    expert_length: int = 20
+    key_weight: float = 1.0
+    selection: Vote = "image"
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            ConfigError: a length below 1, a weight below 0, or no block for the experts.
+        """
+        for key in ("general_length", "expert_length"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}={getattr(self, key)}: it must be 1 or more.")
+        if not self.key_weight >= 0:
+            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
+        if not self.expert_blocks:
+            raise ConfigError("expert_blocks=[]: at least one block must get the expert prefix.")
+
+
+@METHODS.register("dualprompt")
+class DualPrompt(Method):
+    """DualPrompt (Wang et al., ECCV 2022): an expert and a key are added with every task."""
+
+    traits: ClassVar[Traits] = Traits(
+        paper="Wang et al., ECCV 2022 (DualPrompt)",
+        summary="general prefixes, and per task an expert prefix chosen by a plain pass's features",
+        needs_query=True,
+        selects=True,
+        state_growth="per task",
+    )
+    Config = DualPromptConfig
+    config: DualPromptConfig
+
+    def __init__(self, spec: BackboneSpec, config: DualPromptConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.general_blocks = block_numbers(spec, config.general_blocks, "general_blocks")
+        self.expert_blocks = block_numbers(spec, config.expert_blocks, "expert_blocks")
+        both = set(self.general_blocks) & set(self.expert_blocks)
+        if both:
+            raise ConfigError(
+                f"Blocks {sorted(both)} are in general_blocks and in expert_blocks. "
+                "Each block takes one of them."
+            )
+        self.general = nn.ParameterDict()
+        for block in self.general_blocks:
+            start = torch.empty(2, config.general_length, spec.dim)
+            start.uniform_(0, SMALL, generator=generator(f"general.{block}"))
+            self.general[str(block)] = nn.Parameter(start)
+        self.experts, self.keys = nn.ParameterList(), nn.ParameterList()
+
+    @property
+    def first_block(self) -> int:
+        """The first block that gets a prefix."""
+        return min(*self.general_blocks, *self.expert_blocks)
+
+    def start_task(self, task: Task) -> None:
+        """Add the task's expert, a copy of the last one, and its key; freeze the earlier ones."""
+        blocks, length, dim = len(self.expert_blocks), self.config.expert_length, self.spec.dim
+        expert, key = torch.empty(blocks, 2, length, dim), torch.empty(dim)
+        if self.experts:
+            expert = self.experts[-1].detach().clone()
+        else:
+            expert.uniform_(0, SMALL, generator=self.generator("experts"))
+        key.uniform_(-1, 1, generator=self.generator(f"keys.{task.index}"))
+        self.experts.requires_grad_(False)
+        self.keys.requires_grad_(False)
+        self.experts.append(nn.Parameter(expert))
+        self.keys.append(nn.Parameter(key))
+
+    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
+        """Give the task's own expert in training, and the one of the closest key at test time."""
+        assert query is not None
+        similarity = cosine(query, torch.stack(list(self.keys)))
+        prefix = {
+            b: (p[:1], p[1:]) for b, p in zip(self.general_blocks, self._general, strict=True)
+        }
+        if task is not None:
+            expert = self.experts[task.index].unsqueeze(0)
+            pull = (1 - similarity[:, task.index]).mean()
+            penalties = {"key_pull": self.config.key_weight * pull}
+            records = {}
+        else:
+            chosen = choose(similarity, 1, self.config.selection)
+            expert = torch.stack(list(self.experts))[chosen[:, 0]]
+            penalties, records = {}, {"selection": share(chosen, len(self.keys))}
+        for position, block in enumerate(self.expert_blocks):
+            prefix[block] = (expert[:, position, 0], expert[:, position, 1])
+        return Additions(prefix=prefix, penalties=penalties, records=records)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The general prefixes, and the task's own expert and key."""
+        own = [self.experts[-1], self.keys[-1]]
+        return [{"params": [*self.general.parameters(), *own], "lr": lr}]
+
+    @property
+    def _general(self) -> list[Tensor]:
+        return [self.general[str(block)] for block in self.general_blocks]

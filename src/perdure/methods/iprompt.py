@@ -1,0 +1,292 @@
+"""I-Prompt: prompts are matched to image tokens inside a block and added to them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from perdure.backbones.additions import Additions, TokenResidual, block_numbers
+from perdure.errors import ConfigError
+from perdure.methods.base import METHODS, Method, MethodConfig
+from perdure.types import (
+    BackboneSpec,
+    BlockView,
+    Features,
+    Generators,
+    Loss,
+    Read,
+    Survey,
+    Task,
+    Traits,
+)
+
+MOST_TOKENS = 8192  # clustered per block
+
+
+@dataclass(frozen=True)
+class IPromptConfig(MethodConfig):
+    """Options of I-Prompt; every one is a choice of this reconstruction (see its page).
+
+    Attributes:
+        prompt_blocks: blocks that have a pool, -1 for the last; empty for the middle third.
+        pool: keys, and prompts, per block.
+        selection: ``top1``: the prompt of the most similar key; ``topk``: the mean of the ``top_k``
+            most similar; ``soft``: all, weighted by the softmax of similarity/``softness``.
+        top_k: prompts per token under ``topk``.
+        softness: temperature of ``soft``.
+        scale_by_similarity: whether a prompt is multiplied by its key's similarity.
+        where: ``attention``: added after the attention residual, before the MLP; ``mlp``: after it.
+        target: ``patches``, or ``cls``: the class token alone, matched by its own key.
+        key_init: ``kmeans``: centres of the first task's token keys; ``random``.
+        key_weight: weight of the pull of keys to the tokens that chose them.
+        keys: what keys do after the first task: ``frozen``, or ``residual``: learn on.
+        features: what is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
+        token_weights: of the image tokens in what is classified: the class token's ``attention`` in
+            the last block (``uniform`` where there is none), ``similarity`` to the matched keys, or
+            ``uniform``.
+    """
+
+    prompt_blocks: tuple[int, ...] = ()
+    pool: int = 20
+    selection: Literal["top1", "topk", "soft"] = "top1"
+    top_k: int = 5
+    softness: float = 0.1
+    scale_by_similarity: bool = True
+    where: Literal["attention", "mlp"] = "attention"
+    target: Literal["patches", "cls"] = "patches"
+    key_init: Literal["kmeans", "random"] = "kmeans"
+    key_weight: float = 0.1
+    keys: Literal["frozen", "residual"] = "frozen"
+    features: Literal["cls", "tokens", "cls+tokens"] = "cls+tokens"
+    token_weights: Literal["attention", "similarity", "uniform"] = "attention"
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            ConfigError: an empty pool, more prompts per token than the pool holds, a weight below 0,
+                a softness that is not positive, token weights that the target does not give.
+        """
+        if self.pool < 1:
+            raise ConfigError(f"pool={self.pool}: it must be 1 or more.")
+        if not 1 <= self.top_k <= self.pool and self.selection == "topk":
+            raise ConfigError(
+                f"top_k={self.top_k}: it must lie in 1 to {self.pool}, the size of the pool."
+            )
+        if not self.softness > 0:
+            raise ConfigError(f"softness={self.softness}: it must be above 0.")
+        if self.target == "cls" and self.token_weights == "similarity":
+            raise ConfigError(
+                "token_weights='similarity' weighs patches by their own match, but target='cls' "
+                "matches the class token alone. Take token_weights=attention or uniform."
+            )
+        if not self.key_weight >= 0:
+            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
+
+
+class TokenKeys:
+    """Watches a survey and keeps some attention keys of the target tokens per block, normalised.
+
+    Args:
+        blocks: the blocks to watch.
+        rows: the target tokens.
+    """
+
+    def __init__(self, blocks: tuple[int, ...], rows: slice) -> None:
+        self.found: dict[int, list[Float[Tensor, "k d"]]] = {block: [] for block in blocks}
+        self._rows = rows
+        self._share = 1.0
+
+    def start_batch(
+        self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
+    ) -> None:
+        """Work out how many tokens of these images to keep."""
+        self._share = MOST_TOKENS * len(positions) / total
+
+    def block(self, index: int, view: BlockView) -> None:
+        """Keep evenly spaced tokens of one block of one batch."""
+        if index not in self.found:
+            return
+        keys = view.keys.transpose(1, 2).flatten(2)[:, self._rows].flatten(0, 1)
+        step = max(1, round(len(keys) / max(self._share, 1)))
+        self.found[index].append(F.normalize(keys[::step], dim=-1))
+
+
+@METHODS.register("iprompt")
+class IPrompt(Method):
+    """Semantic prompting with image tokens (Han et al., WACV 2025), reconstructed.
+
+    Per block: keys and prompts of the pool. ``merged`` holds what earlier tasks have added up to,
+    ``residual`` what the current one adds; a finished task's residual is merged, so that the state
+    does not grow.
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        paper="Han, Na, Hwang, WACV 2025, arXiv 2403.11537 (reconstruction)",
+        summary="prompts matched to image tokens inside the layer and added to them, in one pass",
+        reads=frozenset({"cls", "tokens", "cls_attention"}),
+        selects=True,
+    )
+    Config = IPromptConfig
+    config: IPromptConfig
+
+    def __init__(self, spec: BackboneSpec, config: IPromptConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        third = range(spec.blocks // 3, max(spec.blocks * 2 // 3, spec.blocks // 3 + 1))
+        self.blocks = block_numbers(spec, config.prompt_blocks or tuple(third), "prompt_blocks")
+        first = spec.prefix_tokens
+        patches = slice(first, first + spec.patches)
+        self.rows = patches if config.target == "patches" else slice(0, 1)
+        self.keys, self.residual = nn.ParameterDict(), nn.ParameterDict()
+        for block in self.blocks:
+            keys = torch.randn(config.pool, spec.dim, generator=generator(f"keys.{block}"))
+            self.keys[str(block)] = nn.Parameter(F.normalize(keys, dim=-1))
+            self.residual[str(block)] = nn.Parameter(torch.zeros(config.pool, spec.dim))
+            self.register_buffer(f"merged_{block}", torch.zeros(config.pool, spec.dim))
+        self._learns_keys = True
+
+    @classmethod
+    def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
+        """The class token and the image tokens, as far as they are classified."""
+        rows: set[Read] = set()
+        if "cls" in config.features:
+            rows.add("cls")
+        if "tokens" in config.features:
+            rows.add("tokens")
+            if config.token_weights == "attention" and spec.has_class_token:
+                rows.add("cls_attention")
+        if config.target == "cls":
+            rows.add("cls")
+        return frozenset(rows)
+
+    @property
+    def first_block(self) -> int:
+        """The first block that has a pool."""
+        return min(self.blocks)
+
+    def start_task(self, task: Task) -> None:
+        """Let keys learn in the first task, and later where they may."""
+        trained = self.config.key_weight > 0 or (
+            self.config.scale_by_similarity or self.config.selection == "soft"
+        )
+        self._learns_keys = trained and (task.index == 0 or self.config.keys == "residual")
+        self.keys.requires_grad_(self._learns_keys)
+
+    def prepare(self, task: Task, survey: Survey) -> bool:
+        """Put the keys at the centres of the first task's token keys."""
+        if task.index > 0 or self.config.key_init != "kmeans":
+            return False
+        seen = TokenKeys(self.blocks, self.rows)
+        survey(seen)
+        for block, found in seen.found.items():
+            points = torch.cat(found).cpu()
+            seed = int(torch.randint(2**31 - 1, (1,), generator=self.generator(f"kmeans.{block}")))
+            groups = min(self.config.pool, len(points))
+            centres = KMeans(groups, n_init=1, random_state=seed).fit(points.numpy())
+            made = torch.from_numpy(centres.cluster_centers_).to(self.keys[str(block)])
+            with torch.no_grad():
+                self.keys[str(block)][:groups] = F.normalize(made, dim=-1)
+        return True
+
+    def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
+        """Match and add, inside the blocks."""
+        training = task is not None
+        return Additions(
+            residual={
+                block: TokenResidual(
+                    functools.partial(self._match, block, training), self.config.where
+                )
+                for block in self.blocks
+            }
+        )
+
+    def readout(self, features: Features) -> Float[Tensor, "b d"]:
+        """The class token plus Σ_n w_n h_n, or the part of it that was chosen."""
+        if "tokens" not in self.config.features:
+            assert features.cls is not None
+            return features.cls
+        assert features.tokens is not None
+        weights = self._token_weights(features)
+        pooled = torch.einsum("bn,bnd->bd", weights.to(features.tokens), features.tokens)
+        if self.config.features == "tokens":
+            return pooled
+        assert features.cls is not None
+        return features.cls + pooled
+
+    def loss(
+        self,
+        logits: Float[Tensor, "b c"],
+        features: Features,
+        labels: Int[Tensor, "b"],
+        task: Task,
+    ) -> Loss:
+        """Cross-entropy over the current task's classes (others masked), and the pull of the keys."""
+        terms = {"cross_entropy": F.cross_entropy(logits, labels)}
+        if self._learns_keys and self.config.key_weight > 0:
+            terms["key_pull"] = self.config.key_weight * features.penalties["key_pull"]
+        return Loss(terms)
+
+    def end_task(self, task: Task, survey: Survey) -> None:
+        """Merge the task's residual into the prompts."""
+        for block in self.blocks:
+            self.get_buffer(f"merged_{block}").add_(self.residual[str(block)].detach())
+            self.residual[str(block)].detach().zero_()
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The residuals, and the keys where they learn."""
+        groups = [{"params": list(self.residual.parameters()), "lr": lr}]
+        if self._learns_keys:
+            groups.append({"params": list(self.keys.parameters()), "lr": lr})
+        return groups
+
+    def _match(
+        self,
+        block: int,
+        training: bool,
+        tokens: Float[Tensor, "b n d"],
+        keys: Float[Tensor, "b n d"],
+    ) -> tuple[Float[Tensor, "b n d"], Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Change of the tokens of one block; never more than target tokens × pool at once."""
+        pool_keys = F.normalize(self.keys[str(block)], dim=-1).to(keys.dtype)
+        similarity = F.normalize(keys[:, self.rows], dim=-1) @ pool_keys.T
+        best, chosen = similarity.max(dim=-1)
+        prompts = self.get_buffer(f"merged_{block}") + self.residual[str(block)]
+        added = self._weights(similarity) @ prompts.to(tokens.dtype)
+        rest = tokens.shape[1] - self.rows.stop
+        delta = F.pad(added, (0, 0, self.rows.start, rest))
+        if training:
+            penalties = {"key_pull": (1 - best.float()).mean() / len(self.blocks)}
+            return delta, penalties if self._learns_keys else {}, {}
+        histogram = F.one_hot(chosen, self.config.pool).float().mean(dim=1)
+        return delta, {}, {f"selection.{block}": histogram, f"similarity.{block}": best.float()}
+
+    def _weights(self, similarity: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
+        """Weight of every prompt for every token."""
+        config = self.config
+        scale = similarity if config.scale_by_similarity else torch.ones_like(similarity)
+        if config.selection == "soft":
+            return (similarity / config.softness).softmax(dim=-1) * scale
+        count = config.top_k if config.selection == "topk" else 1
+        chosen = similarity.topk(count, dim=-1).indices
+        kept = torch.zeros_like(similarity).scatter_(-1, chosen, 1 / count)
+        return kept * scale
+
+    def _token_weights(self, features: Features) -> Float[Tensor, "b n"]:
+        assert features.tokens is not None
+        uniform = features.tokens.new_full(features.tokens.shape[:2], 1 / features.tokens.shape[1])
+        if self.config.token_weights == "attention" and features.cls_attention is not None:
+            weights = features.cls_attention
+        elif self.config.token_weights == "similarity":
+            found = [features.records[f"similarity.{block}"] for block in self.blocks]
+            weights = torch.stack(found).mean(0).clamp(min=0)
+        else:
+            return uniform
+        return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,153 @@
+"""I-Prompt beside slow literal forms of its matching and its readout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perdure.engine.model import Model
+from perdure.errors import BackboneError
+from perdure.methods.iprompt import IPrompt
+from perdure.randomness import generator
+from perdure.testing import make_trial
+from perdure.testing.trial import begin, evaluation_pixels
+from perdure.types import Features
+
+
+def method(**options: Any) -> IPrompt:
+    """An I-Prompt with drawn prompts, as after some task."""
+    trial = make_trial("iprompt", **{"pool": 6, **options})
+    made = Model(trial.backbone, trial.config).method
+    assert isinstance(made, IPrompt)
+    for block in made.blocks:
+        size = made.residual[str(block)].shape
+        made.residual[str(block)].data = torch.randn(size, generator=generator(0, f"r{block}"))
+        made.get_buffer(f"merged_{block}").copy_(torch.randn(size, generator=generator(1, "m")))
+    return made
+
+
+def drawn(made: IPrompt, name: str) -> Tensor:
+    tokens = made.spec.prefix_tokens + made.spec.patches
+    return torch.randn(3, tokens, made.spec.dim, generator=generator(0, name))
+
+
+def literal_delta(made: IPrompt, block: int, keys: Tensor) -> Tensor:
+    """Token by token and prompt by prompt."""
+    config = made.config
+    prompts = made.get_buffer(f"merged_{block}") + made.residual[str(block)].detach()
+    delta = torch.zeros_like(keys)
+    for image in range(len(keys)):
+        for token in range(keys.shape[1])[made.rows]:
+            similarity = torch.stack(
+                [
+                    F.cosine_similarity(keys[image, token], key, dim=0)
+                    for key in made.keys[str(block)].detach()
+                ]
+            )
+            if config.selection == "soft":
+                weights = torch.exp(similarity / config.softness)
+                pairs = [(i, float(w / weights.sum())) for i, w in enumerate(weights)]
+            else:
+                count = 1 if config.selection == "top1" else config.top_k
+                best = sorted(range(config.pool), key=lambda i: -float(similarity[i]))[:count]
+                pairs = [(i, 1 / count) for i in best]
+            for i, weight in pairs:
+                scale = similarity[i] if config.scale_by_similarity else 1.0
+                delta[image, token] += weight * scale * prompts[i]
+    return delta
+
+
+@pytest.mark.parametrize("target", ["patches", "cls"])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("selection", ["top1", "topk", "soft"])
+def test_matching_equals_its_literal_form(selection: str, scaled: bool, target: str) -> None:
+    made = method(selection=selection, scale_by_similarity=scaled, target=target, top_k=3)
+    keys = drawn(made, "keys")
+    block = made.blocks[0]
+    residual = made.additions(None, None).residual[block]
+    delta, _, records = residual.fn(drawn(made, "tokens"), keys)
+    torch.testing.assert_close(delta, literal_delta(made, block, keys), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(records[f"selection.{block}"].sum(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("features", ["cls", "tokens", "cls+tokens"])
+@pytest.mark.parametrize("weights", ["attention", "similarity", "uniform"])
+def test_readout_equals_its_literal_form(features: str, weights: str) -> None:
+    made = method(features=features, token_weights=weights)
+    tokens = drawn(made, "tokens")[:, made.rows]
+    cls, attention = drawn(made, "cls")[:, 0], torch.rand(tokens.shape[:2])
+    similar = {f"similarity.{block}": torch.rand(tokens.shape[:2]) for block in made.blocks}
+    given = Features(cls=cls, tokens=tokens, cls_attention=attention, records=similar)
+    by = {
+        "attention": attention,
+        "similarity": sum(similar.values(), torch.zeros(())) / len(similar),
+        "uniform": torch.ones(tokens.shape[:2]),
+    }[weights]
+    for image, found in enumerate(made.readout(given)):
+        total = torch.zeros(made.spec.dim)
+        for token, weight in zip(tokens[image], by[image] / by[image].sum(), strict=True):
+            total += weight * token
+        expected = {"cls": cls[image], "tokens": total, "cls+tokens": cls[image] + total}
+        torch.testing.assert_close(found, expected[features], rtol=1e-4, atol=1e-4)
+
+
+def test_default_blocks_are_the_middle_third() -> None:
+    trial = make_trial("iprompt")
+    made = Model(trial.backbone, trial.config).method
+    assert isinstance(made, IPrompt)
+    assert made.blocks == (2, 3)
+    assert made.first_block == 2
+
+
+def test_keys_start_at_the_centres_of_token_keys() -> None:
+    """Every key is a unit vector and is some token's closest; random ones need not be."""
+    trial = make_trial("iprompt", pool=4)
+    stage = next(iter(_stages(trial)))
+    model, _ = begin(None, stage, trial)
+    again, _ = begin(None, stage, trial)
+    made = model.method
+    assert isinstance(made, IPrompt)
+    for name, keys in made.keys.items():
+        torch.testing.assert_close(keys.norm(dim=-1), torch.ones(4))
+        assert torch.equal(keys, again.method.get_parameter(f"keys.{name}"))
+    _, features = model.forward(evaluation_pixels(trial))
+    for block in made.blocks:
+        assert int((features.records[f"selection.{block}"].sum(0) > 0).sum()) >= 3
+
+
+def test_pool_larger_than_the_tokens_keeps_its_other_keys() -> None:
+    trial = make_trial("iprompt", pool=300, target="cls", epochs=1)
+    made = trial.run().model.method
+    assert made.get_parameter("keys.2").shape[0] == 300
+
+
+@pytest.mark.parametrize(("keys", "moved"), [("frozen", False), ("residual", True)])
+def test_keys_after_the_first_task(keys: str, moved: bool) -> None:
+    one = make_trial("iprompt", keys=keys, sizes=(2,)).run().model.method
+    two = make_trial("iprompt", keys=keys, sizes=(2, 2)).run().model.method
+    assert torch.equal(one.get_parameter("keys.2"), two.get_parameter("keys.2")) is not moved
+    assert not torch.equal(one.get_buffer("merged_2"), two.get_buffer("merged_2"))
+    assert not two.get_parameter("residual.2").any()
+
+
+def test_random_keys_need_no_survey_and_train_without_pull() -> None:
+    trial = make_trial("iprompt", key_init="random", key_weight=0.0, scale_by_similarity=False)
+    stage = next(iter(_stages(trial)))
+    model, _ = begin(None, stage, trial)
+    names = [id(p) for group in model.method.param_groups(0.1) for p in group["params"]]
+    assert not set(names) & {id(p) for p in model.method.get_submodule("keys").parameters()}
+
+
+def test_pool_outside_the_backbone_is_refused() -> None:
+    with pytest.raises(BackboneError, match=r"prompt_blocks=\[9\]"):
+        make_trial("iprompt", prompt_blocks=[9]).run()
+
+
+def _stages(trial: Any) -> Any:
+    from perdure.engine.run import plan
+
+    return plan(trial.stream, trial.config)
