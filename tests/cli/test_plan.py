@@ -67,11 +67,11 @@ def test_for_people(perdure: Perdure) -> None:
     assert lines[0].startswith("method    joint: ")
     assert "compute   fp32 on cpu" in lines or "compute   bf16 on cpu" in lines
     assert "folder    runs/digits/joint (new)" in lines
-    assert "and one linear layer once, 1 epoch in batches of 8" in said.out
+    assert "and one linear layer once, 1 epoch in batches of 16" in said.out
     last = next(line for line in lines if line.startswith("5 "))
-    # The union of ten classes of three images (the fourth is for validation), in batches of 8.
-    assert last.split()[-4:] == ["6", "2", "4", "4"]
-    assert lines[-1] == "4 steps in all. Nothing was computed, created or fetched."
+    # The union of ten classes of three images (the fourth is for validation), in batches of 16.
+    assert last.split()[-4:] == ["6", "2", "4", "2"]
+    assert lines[-1] == "2 steps in all. Nothing was computed, created or fetched."
 
 
 def test_nothing_is_trained_on_frozen_features(perdure: Perdure) -> None:

@@ -53,7 +53,11 @@ def test_preset_is_short_and_explains_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_runs(perdure: Perdure, tmp_path: Path, name: str) -> None:
+def test_preset_runs(
+    perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Pictures take half the time of a tiny run and are tested elsewhere.
+    monkeypatch.setattr("perdure.experiment.draw", lambda *args: None)
     said = perdure("run", name, *TINY, "--out", tmp_path / "out", "-q", "--json")
     assert (said.code, said.err) == (0, "")
     entries = json.loads(said.out)["results"]

@@ -86,7 +86,7 @@ def test_a_finished_run_is_not_overwritten(perdure: Perdure, finished: Path) -> 
 def test_resume_of_another_configuration(perdure: Perdure, finished: Path) -> None:
     said = perdure("run", "digits/nsp2", *TINY, "lr=0.5", "--out", finished, "--resume")
     assert said.code == 1
-    assert "another configuration (lr: 0.003 there, 0.5 now)" in said.err
+    assert "another configuration (lr: 0.01 there, 0.5 now)" in said.err
     assert f"perdure run {finished / 'config.toml'} --out {finished} --resume" in said.err
 
 

@@ -140,15 +140,12 @@ def component_weights(
 
 
 def _orthonormal(drawn: Float[Tensor, "n d"], old: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-    """Gram-Schmidt of new rows against old and new ones; rows that do not fit stay as drawn, unit."""
-    rows = [row / row.norm().clamp(min=1e-12) for row in old.double()]
-    found = []
-    for vector in drawn.double():
-        rest = vector.clone()
-        for row in rows:
-            rest -= (rest @ row) * row
-        kept = rest if float(rest.norm()) > 1e-6 * float(vector.norm()) else vector
-        unit = kept / kept.norm()
-        rows.append(unit)
-        found.append(unit)
-    return torch.stack(found).float()
+    """Gram-Schmidt of new rows against old and new ones; rows that find no room are only made unit."""
+    rows = F.normalize(drawn.double(), dim=-1)
+    fit = max(0, min(len(rows), rows.shape[1] - len(old)))
+    taken = torch.linalg.qr(old.double().T)[0]
+    rest = rows[:fit].T
+    for _ in range(2):  # once more for what rounding left
+        rest = rest - taken @ (taken.T @ rest)
+    basis, triangle = torch.linalg.qr(rest)
+    return torch.cat([(basis * triangle.diagonal().sign()).T, rows[fit:]]).float()
