@@ -47,6 +47,21 @@ def atomic_write(path: Path | str, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+def make_folder(folder: Path) -> Path:
+    """Create a folder for results, and those above it, where they are not there.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder '{folder}' cannot be used ({error.strerror}). Choose another --out."
+        ) from error
+    return folder
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the new name last through a power cut, where the system can do that for folders."""
     with contextlib.suppress(OSError):

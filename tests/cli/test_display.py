@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+
 import pytest
 
 from perdure.cli.display import (
@@ -172,3 +176,33 @@ def test_rate() -> None:
     assert rate("training", 5, 10) == 20
     clock.now += 2
     assert rate("survey", 1, 64) is None, "a new phase starts anew"
+
+
+def test_an_interruption_that_was_swallowed_comes_again(config: Config) -> None:
+    """As when Ctrl-C arrives inside a destructor, where Python drops exceptions."""
+    display = QuietDisplay(config)
+    before = signal.getsignal(signal.SIGINT)
+    event = Event("progress", 0, {"phase": "training", "done": 1, "total": 9})
+    with display:
+        display(event)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            display(event)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_thread_leaves_signals_alone(config: Config) -> None:
+    display = QuietDisplay(config)
+    before = signal.getsignal(signal.SIGINT)
+    found: list[object] = []
+
+    def show() -> None:
+        with display:
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=show)
+    thread.start()
+    thread.join()
+    assert found == [before]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -20,7 +20,18 @@ from perdure.errors import PerdureError
 from tests.cli.command import Perdure
 
 SOURCE = Path(__file__).parents[2] / "src"
-COMMANDS = ("run", "demo", "compare", "predict", "ls", "show", "doctor", "bench", "bench step")
+COMMANDS = (
+    "run",
+    "demo",
+    "compare",
+    "predict",
+    "ls",
+    "show",
+    "doctor",
+    "bench",
+    "bench step",
+    "bench cost",
+)
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:

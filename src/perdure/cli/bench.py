@@ -1,10 +1,28 @@
-"""``perdure bench``: speed on this machine."""
+"""``perdure bench``: speed and cost on this machine."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
+from typing import Any
 
-from perdure.cli.output import print_fields, print_json
+from perdure.cli.output import messages, print_columns, print_fields, print_json
+
+COLUMNS = {
+    "method": ("method", 1),
+    "trainable": ("trainable_parameters", 1),
+    "state KiB": ("state_bytes", 1 / 1024),
+    "KiB per task": ("state_bytes_per_task", 1 / 1024),
+    "train GFLOP/image": ("train_flops_per_image", 1e-9),
+    "infer GFLOP/image": ("inference_flops_per_image", 1e-9),
+    "train ms/image": ("train_ms_per_image", 1),
+    "infer ms/image": ("inference_ms_per_image", 1),
+    "step / finetune": ("step_ratio_to_finetune", 1),
+    "task 100 / 2": ("step_ratio_task100", 1),
+    "peak MiB": ("peak_memory_mib", 1),
+}
+"""Heads of the cost table, with the figure and its factor."""
 
 
 def step(args: argparse.Namespace) -> int:
@@ -24,6 +42,50 @@ def step(args: argparse.Namespace) -> int:
     else:
         print_fields([(name.replace("_", " "), _shown(value)) for name, value in report.items()])
     return 0
+
+
+def cost(args: argparse.Namespace) -> int:
+    """Do ``perdure bench cost``."""
+    from perdure.atomic import atomic_write, make_folder
+    from perdure.bench.cost import cost_report, trained_methods
+    from perdure.reports.cost_picture import draw_cost
+
+    methods = args.methods or trained_methods()
+    folder = make_folder(Path(args.out))
+    rows: list[dict[str, Any]] = []
+    for backbone in args.backbones:
+        for batch_size in args.batch_sizes:
+            for method in methods:
+                messages().print(f"{method} on {backbone}, batches of {batch_size}")
+                rows += cost_report(
+                    [method],
+                    backbone=backbone,
+                    batch_size=batch_size,
+                    img_size=args.img_size,
+                    precision=args.precision,
+                    pairs=args.pairs,
+                )
+    atomic_write(folder / "cost.json", (json.dumps(rows, indent=1) + "\n").encode())
+    draw_cost(rows, folder / "cost.png")
+    if args.json:
+        print_json(rows)
+        return 0
+    several = [k for k in ("backbone", "batch_size") if len({row[k] for row in rows}) > 1]
+    columns = {**COLUMNS, **{key.replace("_", " "): (key, 1) for key in several}}
+    cells = [[_cell(row[key], factor) for key, factor in columns.values()] for row in rows]
+    print_columns(list(columns), cells)
+    print(f"\npicture  {folder / 'cost.png'}\nfigures  {folder / 'cost.json'}")
+    return 0
+
+
+def _cell(value: Any, factor: int | float) -> str:
+    if isinstance(value, str):
+        return value
+    return (
+        f"{value * factor:,.0f}"
+        if isinstance(value, int) and factor == 1
+        else f"{value * factor:,.2f}"
+    )
 
 
 def _shown(value: object) -> str:

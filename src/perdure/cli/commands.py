@@ -16,6 +16,10 @@ class UsageError(ConfigError):
     """A command line that cannot be read."""
 
 
+_TIMED = "vit_base_patch16_224.augreg_in21k"
+"""The architecture that benchmarks time."""
+
+
 class Parser(argparse.ArgumentParser):
     """Raises perdure's errors instead of printing a usage text and exiting.
 
@@ -244,13 +248,19 @@ def _doctor(verbs: Any) -> None:
 def _bench(verbs: Any) -> None:
     bench: Parser = verbs.add_parser(
         "bench",
-        help="measure speed",
-        description="Measure speed.",
-        epilog=_examples("perdure bench step --method nsp2 --batch-size 8"),
+        help="measure speed and cost",
+        description="Measure speed and cost.",
+        epilog=_examples("perdure bench step --method nsp2 --batch-size 8", "perdure bench cost"),
     )
     bench.set_defaults(handler=None, parser=bench, rest="", again=None)
+    measures = bench.add_subparsers(dest="measure", metavar="measure", title="measures")
+    _bench_step(measures)
+    _bench_cost(measures)
+
+
+def _bench_step(measures: Any) -> None:
     step = _command(
-        bench.add_subparsers(dest="measure", metavar="measure", title="measures"),
+        measures,
         "step",
         "measure a training step against the least it can cost on this machine",
         "bench:step",
@@ -263,18 +273,68 @@ def _bench(verbs: Any) -> None:
     step.add_argument("--method", metavar="NAME", default="nsp2", help="default: %(default)s")
     step.add_argument("--batch-size", metavar="N", type=_positive, default=8, help="default: 8")
     step.add_argument(
-        "--precision", metavar="TYPE", default="auto", help="auto, fp32 or bf16; default: auto"
-    )
-    step.add_argument(
         "--backbone",
         metavar="NAME",
-        default="vit_base_patch16_224.augreg_in21k",
+        default=_TIMED,
         help="default: %(default)s, with random weights",
     )
-    step.add_argument("--img-size", metavar="PX", type=_positive, default=224, help="default: 224")
-    step.add_argument(
+    _timing(step)
+
+
+def _bench_cost(measures: Any) -> None:
+    cost = _command(
+        measures,
+        "cost",
+        "measure what every method that trains prompts costs: operations, time, memory, state",
+        "bench:cost",
+        (
+            "perdure bench cost",
+            "perdure bench cost --methods iprompt,l2p --batch-sizes 1,8",
+            "perdure bench cost --backbones test_vit --img-size 64 --pairs 2   in a minute",
+        ),
+    )
+    cost.add_argument(
+        "--methods",
+        metavar="NAME,…",
+        type=_names,
+        default=(),
+        help="default: all that train prompts",
+    )
+    cost.add_argument(
+        "--backbones",
+        metavar="NAME,…",
+        type=_names,
+        default=(_TIMED,),
+        help=f"default: {_TIMED}; random weights",
+    )
+    cost.add_argument(
+        "--batch-sizes", metavar="N,…", type=_positives, default=(8,), help="default: 8"
+    )
+    cost.add_argument(
+        "--out", metavar="DIR", default="runs/cost", help="table and picture; default: %(default)s"
+    )
+    _timing(cost)
+
+
+def _timing(parser: Parser) -> None:
+    """Options of everything that is timed."""
+    parser.add_argument(
+        "--precision", metavar="TYPE", default="auto", help="auto, fp32 or bf16; default: auto"
+    )
+    parser.add_argument(
+        "--img-size", metavar="PX", type=_positive, default=224, help="default: 224"
+    )
+    parser.add_argument(
         "--pairs", metavar="N", type=_positive, default=5, help="interleaved runs; default: 5"
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _positives(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
 
 
 def _positive(text: str) -> int:

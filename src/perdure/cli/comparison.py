@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from perdure.atomic import atomic_write
-from perdure.errors import OutputError
+from perdure.atomic import atomic_write, make_folder
 from perdure.experiment import Entry
 from perdure.reports.files import write_markdown
 from perdure.reports.picture import draw
@@ -27,12 +26,7 @@ def write_comparison(
     Raises:
         OutputError: they cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The folder '{folder}' cannot be used ({error.strerror}). Choose another --out."
-        ) from error
+    make_folder(folder)
     files = [folder / f"{name}.{suffix}" for suffix in ("png", "md", "json")]
     shown = by_benchmark(entries)
     draw(shown, files[0])

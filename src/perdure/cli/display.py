@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from perdure.cli.interrupt import CtrlC
 from perdure.cli.output import messages
 from perdure.engine.config import Config
 from perdure.engine.events import Event
@@ -60,9 +61,11 @@ class Display(abc.ABC):
         self._sizes: list[int] = []
         self._scores: list[str] = []
         self._rate = Rate()
+        self._ctrl_c = CtrlC()
 
     def __enter__(self) -> Display:
         """Begin to show."""
+        self._ctrl_c.watch()
         return self
 
     def __exit__(
@@ -72,6 +75,7 @@ class Display(abc.ABC):
         trace: TracebackType | None,
     ) -> None:
         """Stop showing."""
+        self._ctrl_c.leave()
         self.stop()
 
     def stop(self) -> None:
@@ -80,6 +84,7 @@ class Display(abc.ABC):
 
     def __call__(self, event: Event) -> None:
         """Take in what happened."""
+        self._ctrl_c.check()
         handlers: dict[str, Callable[[Event], None]] = {
             "run": self._on_run,
             "note": self._on_note,
@@ -239,6 +244,7 @@ class LiveDisplay(Display):
 
     def __enter__(self) -> LiveDisplay:
         """Begin to show."""
+        super().__enter__()
         self._bars.start()
         return self
 

@@ -15,8 +15,6 @@ from perdure.errors import ConfigError
 from perdure.methods.base import METHODS, Method, MethodConfig
 from perdure.types import BackboneSpec, Generators, Task, Traits
 
-KINDS = ("prompts", "keys", "attention")
-
 
 @dataclass(frozen=True)
 class CodaPromptConfig(MethodConfig):
@@ -120,13 +118,17 @@ class CodaPrompt(Method):
         return torch.cat([self.get_buffer(f"old_{kind}_{block}"), self.new[f"{kind}_{block}"]])
 
     def _penalty(self) -> Float[Tensor, ""]:
-        """λ Σ over blocks and kinds of the mean squared entry of B Bᵀ − I."""
+        """λ Σ over blocks and kinds of the mean squared entry of B Bᵀ − I.
+
+        Entries between old rows never change and have no gradient: they count as 0.
+        """
         total = torch.zeros((), device=next(self.parameters()).device)
         for block in self.blocks:
-            for kind in KINDS:
-                rows = self._all(kind, block)
-                gram = rows @ rows.T
-                total = total + (gram - torch.eye(len(gram), device=gram.device)).square().mean()
+            for kind in self.widths:
+                new, old = self.new[f"{kind}_{block}"], self.get_buffer(f"old_{kind}_{block}")
+                own = new @ new.T - torch.eye(len(new), device=new.device)
+                entries = own.square().sum() + 2 * (new @ old.T).square().sum()
+                total = total + entries / (len(new) + len(old)) ** 2
         return self.config.orthogonality * total
 
 

@@ -1,0 +1,180 @@
+"""`perdure bench cost`: what every method costs, in floating-point operations, time and memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from perdure.backbones.catalog import create_backbone
+from perdure.backbones.vit import FrozenViT
+from perdure.bench.training import CLASSES, TrainingStep, now, peak_memory, random_pixels
+from perdure.engine.config import make_config
+from perdure.engine.model import Model
+from perdure.errors import ConfigError
+from perdure.methods import METHODS
+
+REFERENCE = "finetune"
+"""Every method's step is timed in turn with a step of this one."""
+LATE = 100
+"""The late task whose step is compared with the first ones'."""
+
+
+def trained_methods() -> tuple[str, ...]:
+    """Methods with prompts to train; those on frozen features cost what the backbone costs."""
+    found = ((name, METHODS[name].traits) for name in METHODS)
+    return tuple(name for name, traits in found if traits.trains and not traits.frozen_features)
+
+
+def cost_report(
+    methods: Sequence[str],
+    *,
+    backbone: str = "vit_base_patch16_224.augreg_in21k",
+    batch_size: int = 8,
+    img_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    pairs: int = 5,
+) -> list[dict[str, Any]]:
+    """Measure each method in a process of its own, so that its peak memory is its own.
+
+    Weights are random: cost does not depend on them. Query passes are not cached.
+
+    Args:
+        methods: methods that train prompts.
+        backbone: architecture.
+        batch_size: images per step.
+        img_size: side in pixels; the backbone's own by default.
+        precision: compute type.
+        device: where to run.
+        pairs: interleaved steps of the method at task 2, at task 100, and of `REFERENCE`.
+
+    Returns:
+        One JSON-ready object per method.
+
+    Raises:
+        ConfigError: a method without prompts to train, or a value that makes no sense.
+    """
+    if batch_size < 1 or pairs < 1:
+        raise ConfigError(
+            f"batch_size={batch_size}, pairs={pairs}: both must be 1 or more, as batch_size=8."
+        )
+    for method in methods:
+        METHODS[method]
+        if method not in trained_methods():
+            raise ConfigError(
+                f"Method '{method}' trains no prompts. Name one that does: "
+                f"{', '.join(trained_methods())}."
+            )
+    options = (backbone, batch_size, img_size, precision, device, pairs)
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for method in methods:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            found.append(pool.submit(measure, method, *options).result())
+    return found
+
+
+def measure(
+    method: str,
+    backbone: str,
+    batch_size: int,
+    img_size: int | None,
+    precision: str,
+    device: str,
+    pairs: int,
+) -> dict[str, Any]:
+    """Measure one method in this process; see `cost_report`."""
+    frozen = create_backbone(
+        backbone, weights="random", img_size=img_size, precision=precision, device=device
+    )
+    pixels = random_pixels(frozen, batch_size)
+    early, late = _model(method, frozen), _model(method, frozen)
+    steps = {
+        "early": TrainingStep(early, pixels),
+        "late": TrainingStep(late, pixels, LATE),
+        REFERENCE: TrainingStep(_model(REFERENCE, frozen), pixels),
+    }
+    flops = {name: _flops(step) / batch_size for name, step in steps.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in (*steps, "inference")}
+    for _ in range(pairs):
+        for name, step in steps.items():
+            seconds[name].append(step())
+        began = now(frozen.device)
+        early.logits(pixels)
+        seconds["inference"].append(now(frozen.device) - began)
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+    growth = (_state_bytes(late, "method.") - _state_bytes(early, "method.")) / (LATE - 2)
+    heads = (_state_bytes(late, "heads.") - _state_bytes(early, "heads.")) / (LATE - 2) / CLASSES
+    return {
+        "method": method,
+        "backbone": frozen.name,
+        "img_size": frozen.img_size,
+        "batch_size": batch_size,
+        "precision": frozen.precision,
+        "device": str(frozen.device),
+        "threads": torch.get_num_threads(),
+        "trainable_parameters": sum(
+            p.numel() for g in early.method.param_groups(1.0) for p in g["params"]
+        ),
+        "state_bytes": _state_bytes(early, "method."),
+        "state_bytes_per_task": growth,
+        "head_bytes_per_class": heads,
+        "train_flops_per_image": flops["early"],
+        "train_flops_per_image_task100": flops["late"],
+        "inference_flops_per_image": _flops(lambda: early.logits(pixels)) / batch_size,
+        "train_ms_per_image": 1e3 * statistics.median(seconds["early"]) / batch_size,
+        "train_images_per_second": batch_size / statistics.median(seconds["early"]),
+        "inference_ms_per_image": 1e3 * statistics.median(seconds["inference"]) / batch_size,
+        "step_ratio_task100": ratio("late", "early"),
+        f"step_ratio_to_{REFERENCE}": ratio("early", REFERENCE),
+        "peak_memory_mib": peak_memory(frozen.device),
+        "torch": torch.__version__,
+    }
+
+
+def _model(method: str, backbone: FrozenViT) -> Model:
+    return Model(backbone, make_config({"method": method, "backbone": backbone.name}))
+
+
+class _Counter(TorchDispatchMode):
+    """Sums up the operations of matrix products and attention kernels, multiply-adds as two.
+
+    torch's own counter also follows modules, and fails on frozen ones; and it knows every fused
+    attention kernel but those of the CPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        kernel = func._overloadpacket
+        if kernel is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+            self.total += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
+        elif kernel is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+            self.total += sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4]))
+        elif kernel in flop_registry:
+            self.total += flop_registry[kernel](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _flops(act: Callable[[], object]) -> int:
+    with _Counter() as counter:
+        act()
+    return int(counter.total)
+
+
+def _state_bytes(model: Model, prefix: str) -> int:
+    state = model.state()
+    return sum(v.numel() * v.element_size() for k, v in state.items() if k.startswith(prefix))

@@ -1,0 +1,113 @@
+"""What the benchmarks time: training steps of a late task, on random images."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from perdure.backbones.vit import FrozenViT
+from perdure.bench.floor import synchronise
+from perdure.engine.model import Model
+from perdure.engine.optim import TaskOptimiser
+from perdure.randomness import generator
+from perdure.types import Observer, Split, Task
+
+CLASSES = 10
+"""Classes per task."""
+
+
+def random_pixels(backbone: FrozenViT, count: int) -> UInt8[Tensor, "b 3 s s"]:
+    """Draw images of the backbone's size."""
+    size = (count, 3, backbone.img_size, backbone.img_size)
+    return torch.randint(0, 256, size, generator=generator(0, "pixels")).to(torch.uint8)
+
+
+class TimedSurvey:
+    """Shows random images to an observer in batches and times the passes alone.
+
+    Args:
+        model: whose test-time additions and observer are timed.
+        images: pixels, 0 to 255.
+        batch_size: images per forward.
+    """
+
+    def __init__(self, model: Model, images: Tensor, batch_size: int) -> None:
+        self._model = model
+        self._images = images
+        self._batch_size = batch_size
+        self.seconds: float | None = None
+
+    def __call__(self, observer: Observer, split: Split = "train") -> None:
+        """Run one pass."""
+        began = now(self._model.backbone.device)
+        total = len(self._images)
+        for positions in torch.arange(total).split(self._batch_size):
+            observer.start_batch(positions, total, positions % CLASSES)
+            with torch.no_grad():
+                self._model.forward(self._images[positions], observer=observer, float32=True)
+        self.seconds = now(self._model.backbone.device) - began
+
+    def features(self, split: Split = "train") -> tuple[Tensor, Tensor]:
+        """Readouts of all images."""
+        with torch.no_grad():
+            readout, _ = self._model.forward(self._images, float32=True)
+        return readout, torch.arange(len(self._images)) % CLASSES
+
+    def has(self, split: Split) -> bool:
+        """Only training images are there."""
+        return split == "train"
+
+
+class TrainingStep:
+    """A training step of a later task, where projection and every loss term are active.
+
+    The first and the last but one task end with statistics of the given images; the tasks between
+    only begin, which is where methods and heads grow.
+
+    Args:
+        model: new.
+        pixels: the batch.
+        tasks: how many tasks have begun, 2 or more.
+    """
+
+    def __init__(self, model: Model, pixels: Tensor, tasks: int = 2) -> None:
+        self._model, self._pixels = model, pixels
+        for index in range(tasks):
+            first = index * CLASSES
+            classes = tuple(range(first, first + CLASSES))
+            self._task = Task(index, classes, tuple(map(str, classes)), first + CLASSES)
+            model.start_task(self._task)
+            survey = TimedSurvey(model, pixels, len(pixels))
+            model.prepare(self._task, survey)
+            if index in (0, tasks - 2):
+                model.method.end_task(self._task, survey)
+        self._labels = torch.arange(len(pixels)) % CLASSES + self._task.classes[0]
+        layer = model.task_layer(self._task)
+        self._optimiser = TaskOptimiser(model.method, layer, model.config.run, protect=True)
+
+    def __call__(self) -> float:
+        """Take one step and return its seconds."""
+        device = self._model.backbone.device
+        began = now(device)
+        loss = self._model.training_loss(self._pixels, self._labels, self._task)
+        self._optimiser.step(loss.total, 1.0)
+        return now(device) - began
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has finished."""
+    synchronise(device)
+    return time.perf_counter()
+
+
+def peak_memory(device: torch.device) -> float:
+    """The process's peak resident memory, or the device's peak allocation, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,46 @@
+"""Ctrl-C that cannot get lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class CtrlC:
+    """Notes that Ctrl-C was pressed, beside raising KeyboardInterrupt as Python does.
+
+    Python drops an exception that is raised inside a callback of the interpreter, such as a
+    destructor or the hook of an import; `check` raises it again at the next event of a run.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._before: Any = None
+        self._watching = False
+
+    def watch(self) -> None:
+        """Begin; only the main thread receives signals."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+            self._watching = True
+
+    def leave(self) -> None:
+        """Give the signal back."""
+        if self._watching:
+            signal.signal(signal.SIGINT, self._before)
+            self._watching = False
+
+    def check(self) -> None:
+        """Interrupt, if it was asked for.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt

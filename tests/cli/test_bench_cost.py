@@ -1,0 +1,91 @@
+"""``perdure bench cost``: figures that can be worked out, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.backbones.catalog import create_backbone
+from perdure.bench import cost
+from perdure.bench.floor import Shape
+from perdure.errors import PerdureError
+from tests.cli.command import Perdure
+
+BACKBONE = ("test_vit", 4, 32, "fp32", "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    """All methods at the small size, the late task an early one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "LATE", 4)
+        return {name: cost.measure(name, *BACKBONE) for name in cost.trained_methods()}
+
+
+def test_methods_are_those_that_train_prompts() -> None:
+    assert {"nsp2", "iprompt", "l2p"} <= set(cost.trained_methods())
+    assert not {"lda", "ncm", "linear"} & set(cost.trained_methods())
+
+
+def test_counted_operations_are_those_of_the_formula(rows: dict[str, dict[str, Any]]) -> None:
+    """The class row alone leaves the last block, so fewer than the whole forward."""
+    backbone = create_backbone("test_vit", weights="random", img_size=32, precision="fp32")
+    shape = Shape.of(backbone.spec, backbone.hidden, backbone.patch, 4)
+    plain, prompted = shape.forward_flops(1), shape.prompt_flops(1)
+    found = rows["finetune"]["inference_flops_per_image"]
+    in_last = 2 * shape.tokens * shape.linear_weights
+    assert plain - in_last < found < plain + prompted
+    assert 1.5 < rows["finetune"]["train_flops_per_image"] / found < 2.1
+
+
+def test_a_query_pass_costs_a_forward(rows: dict[str, dict[str, Any]]) -> None:
+    one = rows["iprompt"]["inference_flops_per_image"]
+    for name in ("l2p", "dualprompt", "coda_prompt"):
+        assert rows[name]["inference_flops_per_image"] > 1.7 * one
+
+
+@pytest.mark.parametrize("name", ["nsp2", "iprompt", "pgp", "finetune", "l2p"])
+def test_state_and_operations_do_not_grow(rows: dict[str, dict[str, Any]], name: str) -> None:
+    row = rows[name]
+    assert row["state_bytes_per_task"] == 0
+    assert row["train_flops_per_image_task100"] == row["train_flops_per_image"]
+
+
+def test_growth_is_that_of_an_expert(rows: dict[str, dict[str, Any]]) -> None:
+    """Three blocks of 20 keys and 20 values, and a key, of 64 floats."""
+    assert rows["dualprompt"]["state_bytes_per_task"] == 4 * (3 * 2 * 20 * 64 + 64)
+    assert all(row["head_bytes_per_class"] == 4 * 65 for row in rows.values())
+
+
+def test_refusals() -> None:
+    for methods, options, text in (
+        (["lda"], {}, "trains no prompts"),
+        (["nsp"], {}, "Did you mean 'nsp2'"),
+        (["nsp2"], {"pairs": 0}, "pairs=0"),
+    ):
+        with pytest.raises(PerdureError, match=text):
+            cost.cost_report(methods, backbone="test_vit", **options)  # type: ignore[arg-type]
+
+
+def test_command(
+    perdure: Perdure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: dict[str, dict[str, Any]],
+) -> None:
+    monkeypatch.setattr(cost, "cost_report", lambda methods, **_: [rows[m] for m in methods])
+    said = perdure("bench", "cost", "--out", tmp_path / "c", "--methods", "nsp2,l2p")
+    assert said.code == 0
+    assert "nsp2 on vit_base_patch16_224.augreg_in21k, batches of 8" in said.err
+    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["nsp2", "l2p"]
+    assert (tmp_path / "c" / "cost.png").read_bytes().startswith(b"\x89PNG")
+    listed = json.loads(perdure("bench", "cost", "--out", tmp_path / "c", "--json").out)
+    assert json.loads((tmp_path / "c" / "cost.json").read_text()) == listed
+    assert {row["method"] for row in listed} == set(rows)
+    needed = {"method", "train_ms_per_image", "train_flops_per_image", "inference_flops_per_image"}
+    needed |= {"state_bytes", "state_bytes_per_task", "step_ratio_task100"}
+    assert all(needed <= set(row) for row in listed)
+    assert perdure("bench", "cost", "--batch-sizes", "1,x").code == 2
