@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from perdure.backbones.additions import Additions
 from perdure.engine.run import Run, Stage
+from perdure.engine.survey import ImageSurvey
 from perdure.testing import make_trial
 from perdure.testing.trial import evaluation_pixels
 
@@ -50,3 +53,20 @@ def test_augmented_features_are_not_known_in_advance(monkeypatch: pytest.MonkeyP
     assert found == [None, None]
     make_trial("linear").run()
     assert [kept.shape for kept in found[2:] if kept is not None] == [(16, 64), (16, 64)]
+
+
+@pytest.mark.parametrize("inputs", ["features", "centred"])
+def test_training_images_are_run_once_per_task(
+    monkeypatch: pytest.MonkeyPatch, inputs: str
+) -> None:
+    """Centring, training and the heads' end of a task share one pass."""
+    passes: list[int] = []
+    ask = ImageSurvey.__call__
+
+    def counted(self: ImageSurvey, *args: Any) -> None:
+        passes.append(1)
+        ask(self, *args)
+
+    monkeypatch.setattr(ImageSurvey, "__call__", counted)
+    make_trial("linear", heads=["linear"], head_inputs=inputs).run()
+    assert len(passes) == 2

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
-from perdure.bench.training import CLASSES, TrainingStep, now, peak_memory, random_pixels
+from perdure.bench.training import CLASSES, TrainingStep, now, peak_memory, random_pixels, setting
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
@@ -117,12 +117,7 @@ def measure(
     heads = (_state_bytes(late, "heads.") - _state_bytes(early, "heads.")) / (LATE - 2) / CLASSES
     return {
         "method": method,
-        "backbone": frozen.name,
-        "img_size": frozen.img_size,
-        "batch_size": batch_size,
-        "precision": frozen.precision,
-        "device": str(frozen.device),
-        "threads": torch.get_num_threads(),
+        **setting(frozen, batch_size),
         "trainable_parameters": sum(
             p.numel() for g in early.method.param_groups(1.0) for p in g["params"]
         ),
@@ -138,7 +133,6 @@ def measure(
         "step_ratio_task100": ratio("late", "early"),
         f"step_ratio_to_{REFERENCE}": ratio("early", REFERENCE),
         "peak_memory_mib": peak_memory(frozen.device),
-        "torch": torch.__version__,
     }
 
 

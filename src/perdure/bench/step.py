@@ -11,7 +11,14 @@ from torch import Tensor
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
 from perdure.bench.floor import LinearRate, Shape
-from perdure.bench.training import TimedSurvey, TrainingStep, now, peak_memory, random_pixels
+from perdure.bench.training import (
+    TimedSurvey,
+    TrainingStep,
+    now,
+    peak_memory,
+    random_pixels,
+    setting,
+)
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
@@ -73,12 +80,7 @@ def step_report(
     middle = statistics.median(seconds)
     return {
         "method": method,
-        "backbone": frozen.name,
-        "img_size": frozen.img_size,
-        "batch_size": batch_size,
-        "precision": frozen.precision,
-        "device": str(frozen.device),
-        "threads": torch.get_num_threads(),
+        **setting(frozen, batch_size),
         "pairs": pairs,
         "step_seconds": middle,
         "images_per_second": batch_size / middle,
@@ -88,7 +90,6 @@ def step_report(
         "share_of_floor": statistics.median(floor / one for one in seconds),
         **_survey_figures(model, pixels, pairs),
         "peak_memory_mib": peak_memory(frozen.device),
-        "torch": torch.__version__,
     }
 
 

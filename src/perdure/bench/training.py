@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -25,6 +26,19 @@ def random_pixels(backbone: FrozenViT, count: int) -> UInt8[Tensor, "b 3 s s"]:
     """Draw images of the backbone's size."""
     size = (count, 3, backbone.img_size, backbone.img_size)
     return torch.randint(0, 256, size, generator=generator(0, "pixels")).to(torch.uint8)
+
+
+def setting(backbone: FrozenViT, batch_size: int) -> dict[str, Any]:
+    """What figures were measured with, JSON-ready."""
+    return {
+        "backbone": backbone.name,
+        "img_size": backbone.img_size,
+        "batch_size": batch_size,
+        "precision": backbone.precision,
+        "device": str(backbone.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 class TimedSurvey:

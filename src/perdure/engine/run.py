@@ -121,6 +121,7 @@ class Run:
         self._clock = time.perf_counter()
         self._evaluate = Evaluator(sink)
         self.model = Model(backbone, config)
+        self._surveyed: tuple[Stage, ImageSurvey] | None = None
         self.selection: dict[str, float] = {}
         self.rows: Rows = {head: [None] * len(stream.tasks) for head in config.head_names}
 
@@ -199,7 +200,13 @@ class Run:
         self._commit(Point(index + 1), whole=True)
 
     def _survey(self, stage: Stage) -> ImageSurvey:
-        return ImageSurvey(self.model, stage.data, self.sink)
+        """A new survey; where features never change, one for the whole stage."""
+        if self._surveyed is None or self._surveyed[0] is not stage:
+            self._surveyed = (stage, ImageSurvey(self.model, stage.data, self.sink))
+        survey = self._surveyed[1]
+        if not self.model.method.traits.frozen_features:
+            self._surveyed = None
+        return survey
 
     def _known_features(self, stage: Stage) -> torch.Tensor | None:
         """Training features where they never change: nothing added, nothing augmented."""
