@@ -74,10 +74,10 @@ def test_matching_equals_its_literal_form(selection: str, scaled: bool, target: 
     assert torch.allclose(records[f"selection.{block}"].sum(dim=1), torch.ones(3))
 
 
-@pytest.mark.parametrize("features", ["cls", "tokens", "cls+tokens"])
+@pytest.mark.parametrize("readout", ["cls", "tokens", "cls+tokens"])
 @pytest.mark.parametrize("weights", ["attention", "similarity", "uniform"])
-def test_readout_equals_its_literal_form(features: str, weights: str) -> None:
-    made = method(features=features, token_weights=weights)
+def test_readout_equals_its_literal_form(readout: str, weights: str) -> None:
+    made = method(readout=readout, token_weights=weights)
     tokens = drawn(made, "tokens")[:, made.rows]
     cls, attention = drawn(made, "cls")[:, 0], torch.rand(tokens.shape[:2])
     similar = {f"similarity.{block}": torch.rand(tokens.shape[:2]) for block in made.blocks}
@@ -92,7 +92,7 @@ def test_readout_equals_its_literal_form(features: str, weights: str) -> None:
         for token, weight in zip(tokens[image], by[image] / by[image].sum(), strict=True):
             total += weight * token
         expected = {"cls": cls[image], "tokens": total, "cls+tokens": cls[image] + total}
-        torch.testing.assert_close(found, expected[features], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, expected[readout], rtol=1e-4, atol=1e-4)
 
 
 def test_default_blocks_are_the_middle_third() -> None:

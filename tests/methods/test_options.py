@@ -45,7 +45,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"method": "iprompt", "target": "cls", "token_weights": "similarity"},
         r"token_weights='similarity' weighs patches by their own match",
     ),
-    ({"method": "iprompt", "features": "cl"}, r"features='cl': .* Did you mean 'cls'\?"),
+    ({"method": "iprompt", "readout": "cl"}, r"readout='cl': .* Did you mean 'cls'\?"),
     ({"method": "l2p", "top_k": 11}, r"top_k=11: it must lie in 1 to 10, the size of the pool\."),
     ({"method": "l2p", "prompt_length": 0}, r"prompt_length=0: it must be 1 or more\."),
     ({"method": "l2p", "key_weight": -1.0}, r"key_weight=-1\.0: it must be 0 or more\."),

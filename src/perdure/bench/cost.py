@@ -32,6 +32,22 @@ def trained_methods() -> tuple[str, ...]:
     return tuple(name for name, traits in found if traits.trains and not traits.frozen_features)
 
 
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuse methods whose cost cannot be measured.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigError: a method without prompts to train.
+    """
+    for method in methods:
+        METHODS[method]
+        if method not in trained_methods():
+            raise ConfigError(
+                f"Method '{method}' trains no prompts. Name one that does: "
+                f"{', '.join(trained_methods())}."
+            )
+
+
 def cost_report(
     methods: Sequence[str],
     *,
@@ -65,13 +81,7 @@ def cost_report(
         raise ConfigError(
             f"batch_size={batch_size}, pairs={pairs}: both must be 1 or more, as batch_size=8."
         )
-    for method in methods:
-        METHODS[method]
-        if method not in trained_methods():
-            raise ConfigError(
-                f"Method '{method}' trains no prompts. Name one that does: "
-                f"{', '.join(trained_methods())}."
-            )
+    check_methods(methods)
     options = (backbone, batch_size, img_size, precision, device, pairs)
     context = multiprocessing.get_context("spawn")
     found = []

@@ -47,10 +47,11 @@ def step(args: argparse.Namespace) -> int:
 def cost(args: argparse.Namespace) -> int:
     """Do ``perdure bench cost``."""
     from perdure.atomic import atomic_write, make_folder
-    from perdure.bench.cost import cost_report, trained_methods
+    from perdure.bench.cost import check_methods, cost_report, trained_methods
     from perdure.reports.cost_picture import draw_cost
 
     methods = args.methods or trained_methods()
+    check_methods(methods)
     folder = make_folder(Path(args.out))
     rows: list[dict[str, Any]] = []
     for backbone in args.backbones:

@@ -48,7 +48,7 @@ class IPromptConfig(MethodConfig):
         key_init: ``kmeans``: centres of the first task's token keys; ``random``.
         key_weight: weight of the pull of keys to the tokens that chose them.
         keys: what keys do after the first task: ``frozen``, or ``residual``: learn on.
-        features: what is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
+        readout: what is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
         token_weights: of the image tokens in what is classified: the class token's ``attention`` in
             the last block (``uniform`` where there is none), ``similarity`` to the matched keys, or
             ``uniform``.
@@ -65,7 +65,7 @@ class IPromptConfig(MethodConfig):
     key_init: Literal["kmeans", "random"] = "kmeans"
     key_weight: float = 0.1
     keys: Literal["frozen", "residual"] = "frozen"
-    features: Literal["cls", "tokens", "cls+tokens"] = "cls+tokens"
+    readout: Literal["cls", "tokens", "cls+tokens"] = "cls+tokens"
     token_weights: Literal["attention", "similarity", "uniform"] = "attention"
 
     def __post_init__(self) -> None:
@@ -157,9 +157,9 @@ class IPrompt(Method):
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
         """The class token and the image tokens, as far as they are classified."""
         rows: set[Read] = set()
-        if "cls" in config.features:
+        if "cls" in config.readout:
             rows.add("cls")
-        if "tokens" in config.features:
+        if "tokens" in config.readout:
             rows.add("tokens")
             if config.token_weights == "attention" and spec.has_class_token:
                 rows.add("cls_attention")
@@ -210,13 +210,13 @@ class IPrompt(Method):
 
     def readout(self, features: Features) -> Float[Tensor, "b d"]:
         """The class token plus Σ_n w_n h_n, or the part of it that was chosen."""
-        if "tokens" not in self.config.features:
+        if "tokens" not in self.config.readout:
             assert features.cls is not None
             return features.cls
         assert features.tokens is not None
         weights = self._token_weights(features)
         pooled = torch.einsum("bn,bnd->bd", weights.to(features.tokens), features.tokens)
-        if self.config.features == "tokens":
+        if self.config.readout == "tokens":
             return pooled
         assert features.cls is not None
         return features.cls + pooled
