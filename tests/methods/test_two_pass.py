@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -68,6 +69,23 @@ def test_l2p_adds_the_prompts_of_the_closest_keys() -> None:
         pull += 0.5 * sum(1 - close[i] for i in best) / 4
     found = before(method, query).penalties["key_pull"]
     assert float(found.detach()) == pytest.approx(pull, rel=1e-4)
+
+
+def test_a_run_without_test_images_has_no_selection_to_describe() -> None:
+    trial = make_trial("l2p")
+    empty = tuple(
+        dataclasses.replace(
+            data,
+            test=dataclasses.replace(
+                data.test, indices=data.test.indices[:0], labels=data.test.labels[:0]
+            ),
+        )
+        for data in trial.stream.tasks
+    )
+    stream = dataclasses.replace(trial.stream, tasks=empty)
+    outcome = dataclasses.replace(trial, stream=stream).run()
+    assert outcome.selection == {}
+    assert trial.run().selection["selection_share_in_use"] > 0
 
 
 def test_dualprompt_trains_its_own_expert_and_picks_the_closest_key() -> None:

@@ -67,6 +67,8 @@ class Evaluator:
     @torch.no_grad()
     def _readouts(self, model: Model, data: TaskData) -> list[tuple[Tensor, Tensor]]:
         run, index = model.config.run, data.task.index
+        if not len(data.test):
+            return []
         labels = data.test.labels.split(run.eval_batch_size)
         if index in self._frozen:
             kept = self._frozen[index].split(run.eval_batch_size)

@@ -194,7 +194,7 @@ class Run:
             self.rows[name][stage.last] = row
             share = row.correct.sum() / max(row.total.sum(), 1)
             self.sink(Event("accuracy", stage.last, {"head": name, "accuracy": float(share)}))
-        if self.model.method.traits.selects:
+        if self.model.method.traits.selects and self._evaluate.selections:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
         self._commit(Point(index + 1), whole=True)
