@@ -115,6 +115,7 @@ class BlockView:
         queries: per head, after the query bias and before the 1/√d scale.
         keys: per head, of the same tokens.
         prompt_attention: softmax weights on the prompt columns; None where the block has no prompts.
+        records: what the additions and earlier blocks have noted of these images.
     """
 
     inputs: Float[Tensor, "b n d"]
@@ -122,6 +123,7 @@ class BlockView:
     queries: Float[Tensor, "b h n c"]
     keys: Float[Tensor, "b h n c"]
     prompt_attention: Float[Tensor, "b h n p"] | None
+    records: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -60,7 +60,9 @@ def test_l2p_adds_the_prompts_of_the_closest_keys() -> None:
     method = learned("l2p", pool=5, top_k=2, prompt_length=3).method
     query = drawn(4, method.spec.dim)
     added = before(method, query).input
-    keys, prompts = (method.get_parameter(name).detach() for name in ("keys", "prompts"))
+    keys, prompts = (
+        method.get_parameter(name).detach() for name in ("keys", "prompts.matrices.input")
+    )
     pull = 0.0
     for image, row in enumerate(query):
         close = [float(F.cosine_similarity(row, key, dim=0)) for key in keys]

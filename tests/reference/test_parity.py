@@ -165,7 +165,7 @@ def test_parity_with_released_program(replay: Replay, part: str, tolerance: floa
 def test_parity_notices_a_wrong_rank(replay: Replay) -> None:
     method = replay.model.method
     method.config = dataclasses.replace(method.config, rank_rule="paper")
-    method._renew_projectors(0)
+    method._renew_projector("affinity_0")
     last = replay.ref.sizes["num_tasks"] - 1
     theirs = replay.ref[f"task{last}.projector_affinity.0"]
     assert relative_error(method.get_buffer("projector_affinity_0"), theirs) > TIGHT

@@ -227,7 +227,7 @@ class FrozenViT:
         output, shares = _attend(queries, keys, values, x.shape[1], indicator)
         if observer is not None:
             own_keys = keys[:, :, : x.shape[1]]
-            observer.block(index, BlockView(x, normed, queries, own_keys, shares))
+            observer.block(index, BlockView(x, normed, queries, own_keys, shares, records))
             output = output if rows is None else _take(output.transpose(1, 2), rows).transpose(1, 2)
         weights = self._class_attention(queries, keys) if weigh else None
         kept = x if rows is None else _take(x, rows)

@@ -8,6 +8,7 @@ from perdure.methods import (
     iprompt,
     joint,
     l2p,
+    l2p_projected,
     nsp2,
     pgp,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "iprompt",
     "joint",
     "l2p",
+    "l2p_projected",
     "nsp2",
     "pgp",
 ]

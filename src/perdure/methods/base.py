@@ -28,6 +28,9 @@ from perdure.types import (
 class MethodConfig:
     """Options of a method that has none."""
 
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense; every class calls the next one's."""
+
 
 class Method(nn.Module, abc.ABC):
     """Learns additions to a frozen backbone, task after task.

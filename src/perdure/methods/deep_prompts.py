@@ -17,58 +17,84 @@ from perdure.types import BackboneSpec, Features, Generators, Loss, Task
 
 
 @dataclass(frozen=True)
-class DeepPromptConfig(MethodConfig):
-    """Options shared by the methods that learn deep prompts.
+class PromptConfig(MethodConfig):
+    """Options shared by the methods whose prompts join a block's attention as keys and values.
 
     Attributes:
         prompt_length: prompt vectors per block (M).
-        prompt_blocks: blocks that get prompts, -1 for the last; empty for all.
-        temperature: the training logits are divided by it; prediction has none.
+        prompt_blocks: blocks that get prompts, -1 for the last.
     """
 
     prompt_length: int = 4
     prompt_blocks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            ConfigError: prompt_length below 1.
+        """
+        super().__post_init__()
+        if self.prompt_length < 1:
+            raise ConfigError(f"prompt_length={self.prompt_length}: it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class DeepPromptConfig(PromptConfig):
+    """Options of the VPT family, whose prompts are the same for every image.
+
+    Attributes:
+        prompt_blocks: blocks that get prompts, -1 for the last; empty for all.
+        temperature: the training logits are divided by it; prediction has none.
+    """
+
     temperature: float = 28.0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
 
         Raises:
-            ConfigError: prompt_length below 1 or a temperature that is not positive.
+            ConfigError: a temperature that is not positive.
         """
-        if self.prompt_length < 1:
-            raise ConfigError(f"prompt_length={self.prompt_length}: it must be 1 or more.")
+        super().__post_init__()
         if not self.temperature > 0:
             raise ConfigError(f"temperature={self.temperature}: it must be above 0.")
 
 
-class DeepPrompts(nn.Module):
+class PromptMatrices(nn.Module):
     """Prompt matrices that join each block's attention as keys and values.
 
-    Parameters are named ``0``, ``1``, … after their block and start as U(−1, 1).
+    Parameters are named ``0``, ``1``, … after their block.
 
     Args:
         spec: the backbone.
-        config: length and blocks.
+        blocks: the blocks that get prompts, -1 for the last.
+        shape: of a block's prompts: vectors, or pool entries and vectors of each.
         generator: gives the generator of each block's initialisation.
 
     Raises:
         BackboneError: a block that the backbone lacks.
     """
 
-    def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        blocks: tuple[int, ...],
+        shape: tuple[int, ...],
+        generator: Generators,
+    ) -> None:
         super().__init__()
-        wanted = config.prompt_blocks or tuple(range(spec.blocks))
-        self.blocks = block_numbers(spec, wanted, "prompt_blocks")
+        self.blocks = block_numbers(spec, blocks, "prompt_blocks")
         self.matrices = nn.ParameterDict()
+        self._dim = spec.dim
         for block in self.blocks:
-            start = torch.empty(config.prompt_length, spec.dim)
-            start.uniform_(-1, 1, generator=generator(f"prompts.{block}"))
-            self.matrices[str(block)] = nn.Parameter(start)
+            self.add(str(block), shape, generator)
 
-    def additions(self) -> Additions:
-        """The prompts as extra keys and values, the same for every image."""
-        return Additions(tokens={b: self.matrices[str(b)].unsqueeze(0) for b in self.blocks})
+    def add(self, name: str, shape: tuple[int, ...], generator: Generators) -> None:
+        """Add a matrix that starts as U(−1, 1)."""
+        start = torch.empty(*shape, self._dim)
+        start.uniform_(-1, 1, generator=generator(f"prompts.{name}"))
+        self.matrices[name] = nn.Parameter(start)
 
 
 class DeepPromptMethod(Method):
@@ -85,7 +111,8 @@ class DeepPromptMethod(Method):
 
     def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        self.prompts = DeepPrompts(spec, config, generator)
+        blocks = config.prompt_blocks or tuple(range(spec.blocks))
+        self.prompts = PromptMatrices(spec, blocks, (config.prompt_length,), generator)
 
     @property
     def first_block(self) -> int:
@@ -93,8 +120,9 @@ class DeepPromptMethod(Method):
         return min(self.prompts.blocks)
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
-        """Add the prompts to their blocks."""
-        return self.prompts.additions()
+        """Add the prompts to their blocks, the same for every image."""
+        matrices = self.prompts.matrices
+        return Additions(tokens={b: matrices[str(b)].unsqueeze(0) for b in self.prompts.blocks})
 
     def loss(
         self,

@@ -1,9 +1,9 @@
-"""L2P: prompts chosen from a pool by the image's own features join the input sequence."""
+"""L2P: prompts chosen from a pool by the image's own features join the input, or some blocks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,27 +11,30 @@ from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
 from perdure.errors import ConfigError
-from perdure.methods.base import METHODS, Method, MethodConfig
+from perdure.methods.base import METHODS, Method
+from perdure.methods.deep_prompts import PromptConfig, PromptMatrices
 from perdure.methods.matching import Vote, choose, cosine, share
-from perdure.types import BackboneSpec, Features, Generators, Task, Traits
+from perdure.types import BackboneSpec, Features, Generators, Read, Task, Traits
 
 
 @dataclass(frozen=True)
-class L2PConfig(MethodConfig):
+class L2PConfig(PromptConfig):
     """Options of L2P.
 
     Attributes:
+        prompt_length: vectors per prompt.
+        prompt_blocks: blocks whose attention gets the chosen prompts as keys and values, -1 for the
+            last; empty: prompts join the input tokens (published).
         pool: prompts in the pool, each with a key.
         top_k: prompts per image.
-        prompt_length: vectors per prompt.
         key_weight: weight of the pull of chosen keys to the query.
         selection: ``image``: every image chooses for itself; ``batch``: all take what most of the
             batch chose, as the published program does: breaks batch invariance.
     """
 
+    prompt_length: int = 5
     pool: int = 10
     top_k: int = 5
-    prompt_length: int = 5
     key_weight: float = 0.5
     selection: Vote = "image"
 
@@ -39,22 +42,24 @@ class L2PConfig(MethodConfig):
         """Refuse values that make no sense.
 
         Raises:
-            ConfigError: more prompts per image than the pool holds, a length below 1, a weight
-                below 0.
+            ConfigError: more prompts per image than the pool holds, or a weight below 0.
         """
+        super().__post_init__()
         if not 1 <= self.top_k <= self.pool:
             raise ConfigError(
                 f"top_k={self.top_k}: it must lie in 1 to {self.pool}, the size of the pool."
             )
-        if self.prompt_length < 1:
-            raise ConfigError(f"prompt_length={self.prompt_length}: it must be 1 or more.")
         if not self.key_weight >= 0:
             raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
 
 
 @METHODS.register("l2p")
 class L2P(Method):
-    """Learning to prompt (Wang et al., CVPR 2022); reads the mean of the prompts' output rows."""
+    """Learning to prompt (Wang et al., CVPR 2022).
+
+    What is classified is the mean of the prompts' output rows, or the class token where prompts join
+    the blocks.
+    """
 
     traits: ClassVar[Traits] = Traits(
         paper="Wang et al., CVPR 2022 (L2P)",
@@ -68,24 +73,54 @@ class L2P(Method):
 
     def __init__(self, spec: BackboneSpec, config: L2PConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        prompts = torch.empty(config.pool, config.prompt_length, spec.dim)
+        shape = (config.pool, config.prompt_length)
+        self.prompts = PromptMatrices(spec, config.prompt_blocks, shape, generator)
+        if not self.prompts.blocks:
+            self.prompts.add("input", shape, generator)
         keys = torch.empty(config.pool, spec.dim)
-        self.prompts = nn.Parameter(prompts.uniform_(-1, 1, generator=generator("prompts")))
         self.keys = nn.Parameter(keys.uniform_(-1, 1, generator=generator("keys")))
 
+    @classmethod
+    def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
+        """The prompts' rows, or the class token where prompts have none."""
+        return frozenset({"cls"} if config.prompt_blocks else {"input"})
+
+    @property
+    def first_block(self) -> int:
+        """The first block that has prompts."""
+        return min(self.prompts.blocks, default=0)
+
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
-        """Add the chosen prompts to the input, and pull their keys."""
+        """Add the chosen prompts, and pull their keys."""
         assert query is not None
         similarity = cosine(query, self.keys)
         chosen = choose(similarity, self.config.top_k, self.config.selection)
         pull = (1 - similarity.gather(1, chosen)).sum(dim=1).mean()
+        taken = {
+            name: matrix[chosen].flatten(1, 2) for name, matrix in self.prompts.matrices.items()
+        }
         return Additions(
-            input=self.prompts[chosen].flatten(1, 2),
+            input=taken.get("input"),
+            tokens={block: taken[str(block)] for block in self.prompts.blocks},
             penalties={"key_pull": self.config.key_weight * pull},
-            records={"selection": share(chosen, self.config.pool)},
+            records={
+                "selection": share(chosen, self.config.pool),
+                "chosen": chosen,
+                "query": query,
+            },
         )
 
     def readout(self, features: Features) -> Float[Tensor, "b d"]:
-        """The mean of the prompts' rows after the last block."""
+        """The mean of the prompts' rows after the last block, or the class token."""
+        if self.prompts.blocks:
+            return super().readout(features)
         assert features.input is not None
         return features.input.mean(dim=1)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Prompts and keys, without weight decay.
+
+        Prompts that no image chose have no gradient but the decay's, and Adam would take steps of
+        full length along it.
+        """
+        return [{**group, "weight_decay": 0.0} for group in super().param_groups(lr)]

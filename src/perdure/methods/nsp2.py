@@ -11,23 +11,15 @@ from torch import Tensor
 
 from perdure.errors import ConfigError
 from perdure.methods.base import METHODS
-from perdure.methods.null_space import NullSpaceConfig, NullSpacePrompts, WeightedImages
+from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
+from perdure.methods.null_space import Grams, NullSpaceConfig, NullSpaceMethod, WeightedImages
 from perdure.numerics.subspace import SHORTEST_SPECTRUM, affinity_gram
-from perdure.types import (
-    BackboneSpec,
-    BlockView,
-    Features,
-    Generators,
-    Loss,
-    Survey,
-    Task,
-    Traits,
-)
+from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task, Traits
 
 
 @dataclass(frozen=True)
-class NSP2Config(NullSpaceConfig):
-    """Options of VPT-NSP²; the defaults follow the released program at 10S-CIFAR-100.
+class NSP2Options(NullSpaceConfig):
+    """Options of NSP²'s conditions; the defaults follow the released program at 10S-CIFAR-100.
 
     Attributes:
         eta2: strength of the aggregation projection, over the prompts of a block (η₂).
@@ -60,61 +52,69 @@ class NSP2Config(NullSpaceConfig):
             )
 
 
+@dataclass(frozen=True)
+class NSP2Config(NSP2Options, DeepPromptConfig):
+    """Options of VPT-NSP²."""
+
+
 class QueryStatistics(WeightedImages):
     """Sums, per prompted block, what both conditions need.
 
     Per block: Σ w qᵀq of each head (d × d each) for the affinity Gram, and Σ w SᵀS over the attention
     weights S on the prompts (M × M) for the aggregation Gram. Every image weighs ``w``/(H · N).
+    Where images choose from a pool, every entry has an aggregation Gram of its own, over the images
+    that chose it.
 
     Args:
         blocks: the blocks that have prompts.
         config: how images are weighed.
+        pool: entries of the pool; None where the prompts are the same for every image.
     """
 
-    def __init__(self, blocks: tuple[int, ...], config: NullSpaceConfig) -> None:
+    def __init__(
+        self, blocks: tuple[int, ...], config: NullSpaceConfig, pool: int | None = None
+    ) -> None:
         super().__init__(blocks, config)
-        self.query_grams: dict[int, Float[Tensor, "h c c"]] = {}
-        self.prompt_grams: dict[int, Float[Tensor, "p p"]] = {}
+        self._pool = pool
 
     def add(self, index: int, view: BlockView) -> None:
         """Add one block of one batch."""
         assert view.prompt_attention is not None
         _, heads, tokens, _ = view.queries.shape
-        weights = (self.weights / (heads * tokens)).sqrt().to(view.queries)
-        scaled = (view.queries * weights.view(-1, 1, 1, 1)).transpose(0, 1).flatten(1, 2)
-        shares = (view.prompt_attention * weights.view(-1, 1, 1, 1)).flatten(0, 2)
-        for store, gram in (
-            (self.query_grams, scaled.transpose(1, 2) @ scaled),
-            (self.prompt_grams, shares.T @ shares),
-        ):
-            store[index] = store[index] + gram.double() if index in store else gram.double()
+        weights = (self.weights / (heads * tokens)).sqrt().to(view.queries).view(-1, 1, 1, 1)
+        scaled = (view.queries * weights).transpose(0, 1).flatten(1, 2)
+        self.sum(f"queries_{index}", scaled.transpose(1, 2) @ scaled)
+        shares = view.prompt_attention * weights
+        self.sum(f"aggregation_{index}", self._shares_gram(shares, view))
+
+    def _shares_gram(
+        self, shares: Float[Tensor, "b h n p"], view: BlockView
+    ) -> Float[Tensor, "*e m m"]:
+        if self._pool is None:
+            rows = shares.flatten(0, 2)
+            return rows.T @ rows
+        chosen = view.records["chosen"]
+        own = shares.flatten(1, 2).unflatten(-1, (chosen.shape[1], -1)).permute(0, 2, 1, 3)
+        grams = (own.transpose(-1, -2) @ own).flatten(0, 1)
+        total: Tensor = grams.new_zeros(self._pool, *grams.shape[1:])
+        return total.index_add(0, chosen.flatten(), grams)
 
 
-@METHODS.register("nsp2")
-class NSP2(NullSpacePrompts):
-    """Visual prompt tuning in null space (Lu et al., NeurIPS 2024).
+class NSP2Method(NullSpaceMethod):
+    """NSP²'s two conditions and its LayerNorm term, for a class that holds prompts.
 
     Beside Grams and projectors it keeps, per prompted block, mean and deviation of each prompt row at
     the end of the last task.
     """
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Lu et al., NeurIPS 2024, arXiv 2406.05658",
-        summary="prompt updates projected into the null space of old tasks' features",
-        projects_updates=True,
-        protects_features=True,
-        stores_statistics="per block one D × D and one M × M Gram of old features",
-    )
-    Config = NSP2Config
     RIGHT = "affinity"
     LEFT = "aggregation"
-    config: NSP2Config
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        for block in self.prompts.blocks:
-            self.register_buffer(f"old_mean_{block}", torch.zeros(config.prompt_length))
-            self.register_buffer(f"old_std_{block}", torch.zeros(config.prompt_length))
+        for block, matrix in self.prompts.matrices.items():
+            self.register_buffer(f"old_mean_{block}", torch.zeros(matrix.shape[:-1]))
+            self.register_buffer(f"old_std_{block}", torch.zeros(matrix.shape[:-1]))
 
     def loss(
         self,
@@ -135,7 +135,7 @@ class NSP2(NullSpacePrompts):
         drift = (prompts.std(-1, correction=0) - self._stacked("old_std")).abs()
         if self.config.ln_terms == "both":
             drift = drift + (prompts.mean(-1) - self._stacked("old_mean")).abs()
-        return drift.mean(-1).sum()
+        return drift.flatten(1).mean(-1).sum()
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Accumulate both Grams, renew the projectors, note the prompts' means and deviations."""
@@ -145,31 +145,50 @@ class NSP2(NullSpacePrompts):
             self.get_buffer(f"old_mean_{block}").copy_(prompts.mean(-1))
             self.get_buffer(f"old_std_{block}").copy_(prompts.std(-1, correction=0))
 
-    def survey_grams(self, survey: Survey) -> tuple[int, dict[str, Float[Tensor, "n n"]]]:
-        """C₁ from the queries' Grams and the key weights, C₂ as it was summed."""
-        seen = QueryStatistics(self.prompts.blocks, self.config)
-        survey(seen)
-        grams = {}
+    def statistics(self) -> QueryStatistics:
+        """Sums queries and attention weights."""
+        first = self.prompts.matrices[str(self.prompts.blocks[0])]
+        pool = len(first) if first.ndim > 2 else None  # noqa: PLR2004  entries × vectors × D
+        return QueryStatistics(self.prompts.blocks, self.config, pool)
+
+    def grams(self, seen: WeightedImages) -> Grams:
+        """C₁ from the queries' Grams and the key weights; the others as they were summed."""
+        found = dict(seen.sums)
         for block in self.prompts.blocks:
-            queries, keys = seen.query_grams[block], self.spec.key_weight[block]
-            grams[f"affinity_{block}"] = affinity_gram(queries, keys)
-            grams[f"aggregation_{block}"] = seen.prompt_grams[block]
-        return seen.images, grams
+            queries = found.pop(f"queries_{block}")
+            found[f"affinity_{block}"] = affinity_gram(queries, self.spec.key_weight[block])
+        return found
 
-    def conditions(self, block: int) -> list[tuple[str, Float[Tensor, "n n"], float]]:
-        """Both Grams as accumulated, or with the LayerNorm scales that the exact ones keep."""
-        affinity = self.get_buffer(f"gram_affinity_{block}").double()
-        aggregation = self.get_buffer(f"gram_aggregation_{block}").double()
-        if self.config.conditions == "exact":
-            prompts = self.prompts.matrices[str(block)].detach().double()
-            spread = (prompts.var(-1, correction=0) + self.spec.norm_eps).sqrt()
-            scale = self.spec.norm_scale[block].double()
-            affinity = scale[:, None] * affinity * scale
-            aggregation = aggregation / spread[:, None] / spread
-        return [
-            ("affinity", affinity, self.config.eta1),
-            ("aggregation", aggregation, self.config.eta2),
-        ]
+    def condition(self, name: str) -> tuple[Float[Tensor, "*e n n"], float]:
+        """The Gram as accumulated, or with the LayerNorm scales that the exact conditions keep."""
+        gram, eta = super().condition(name)
+        side, _, site = name.partition("_")
+        exact = self.config.conditions == "exact"
+        if side == "affinity" and exact:
+            scale = self.spec.norm_scale[int(site)].double()
+            gram = scale[:, None] * gram * scale
+        if side == "aggregation":
+            eta = self.config.eta2
+            if exact:
+                prompts = self.prompts.matrices[site].detach().double()
+                spread = (prompts.var(-1, correction=0) + self.spec.norm_eps).sqrt()
+                gram = gram / spread[..., :, None] / spread[..., None, :]
+        return gram, eta
 
-    def _stacked(self, name: str) -> Float[Tensor, "l m"]:
+    def _stacked(self, name: str) -> Float[Tensor, "l *e m"]:
         return torch.stack([self.get_buffer(f"{name}_{b}") for b in self.prompts.blocks])
+
+
+@METHODS.register("nsp2")
+class NSP2(NSP2Method, DeepPromptMethod):
+    """Visual prompt tuning in null space (Lu et al., NeurIPS 2024)."""
+
+    traits: ClassVar[Traits] = Traits(
+        paper="Lu et al., NeurIPS 2024, arXiv 2406.05658",
+        summary="prompt updates projected into the null space of old tasks' features",
+        projects_updates=True,
+        protects_features=True,
+        stores_statistics="per block one D × D and one M × M Gram of old features",
+    )
+    Config = NSP2Config
+    config: NSP2Config

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from perdure.errors import ConfigError
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
+from perdure.methods.base import Method
+from perdure.methods.deep_prompts import PromptConfig, PromptMatrices
 from perdure.numerics.subspace import RankRule, damping, image_weights, null_space
 from perdure.types import BackboneSpec, BlockView, Generators, Survey, Task
 
+Grams = dict[str, Float[Tensor, "*e n n"]]
+"""By ``SIDE_SITE``; those over a pool's own prompts have a leading dimension for its entries."""
+
 
 @dataclass(frozen=True)
-class NullSpaceConfig(DeepPromptConfig):
+class NullSpaceConfig(PromptConfig):
     """Options of every projection; the defaults follow NSP²'s released program at 10S-CIFAR-100.
 
     Attributes:
@@ -49,14 +55,20 @@ class NullSpaceConfig(DeepPromptConfig):
 
 
 class WeightedImages(abc.ABC):
-    """Watches a survey and weighs its images as the statistics ask.
+    """Watches a survey, weighs its images as the statistics ask, and sums Grams.
 
     Args:
         blocks: the blocks that have prompts.
         config: how images are weighed.
+
+    Attributes:
+        sums: the Grams so far, in float64.
+        images: how many images the survey shows.
+        weights: of the images of this batch.
     """
 
-    def __init__(self, blocks: tuple[int, ...], config: NullSpaceConfig) -> None:
+    def __init__(self, blocks: Iterable[int], config: NullSpaceConfig) -> None:
+        self.sums: Grams = {}
         self.images = 0
         self.weights: Float[Tensor, "b"] = torch.zeros(0)
         self._blocks = frozenset(blocks)
@@ -73,80 +85,101 @@ class WeightedImages(abc.ABC):
             self.weights = image_weights(total, self._config.statistics_batch)[positions]
 
     def block(self, index: int, view: BlockView) -> None:
-        """Add one block of one batch, where it has prompts."""
+        """Add one block of one batch, where it has prompts; and once the queries of a pool's keys."""
         if index in self._blocks:
             self.add(index, view)
+        if index == min(self._blocks) and "query" in view.records:
+            queries = F.normalize(view.records["query"], dim=-1)
+            rows = queries * self.weights.sqrt().to(queries)[:, None]
+            self.sum("queries_keys", rows.T @ rows)
+
+    def sum(self, name: str, gram: Float[Tensor, "*e n n"]) -> None:
+        """Add to a Gram."""
+        gram = gram.double()
+        self.sums[name] = self.sums[name] + gram if name in self.sums else gram
 
     @abc.abstractmethod
     def add(self, index: int, view: BlockView) -> None:
         """Add one prompted block of one batch."""
 
 
-class NullSpacePrompts(DeepPromptMethod):
-    """Deep prompts whose updates are projected into null spaces of accumulated Grams.
+class NullSpaceMethod(Method):
+    """Prompts whose updates are projected into null spaces of accumulated Grams.
 
-    Buffers, per prompted block and side: the Gram accumulated over tasks, and the damped projector
-    made from it. Their size does not grow with the number of tasks.
+    It stands before a class that holds ``prompts`` (one matrix per block, or one per block and entry
+    of a pool) and, where these are chosen by keys, ``keys``.
+
+    Buffers, per place that is learned and side: the Gram accumulated over tasks, and the damped
+    projector made from it. Their size does not grow with the number of tasks.
 
     Args:
         spec: the backbone.
         config: a `NullSpaceConfig`.
-        generator: gives the generator of each block's initialisation.
+        generator: gives the generator of each initialisation.
     """
 
     RIGHT: ClassVar[str]
     """Name of the Gram over the prompts' dimensions, which projects an update from the right."""
     LEFT: ClassVar[str] = ""
     """Name of the Gram over the prompts, which projects from the left; empty for none."""
-    config: NullSpaceConfig
+    config: Any
+    prompts: PromptMatrices
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        sizes = {self.RIGHT: spec.dim} | ({self.LEFT: config.prompt_length} if self.LEFT else {})
-        for block in self.prompts.blocks:
-            for side, size in sizes.items():
-                self.register_buffer(f"gram_{side}_{block}", torch.zeros(size, size))
-                self.register_buffer(f"projector_{side}_{block}", torch.eye(size))
+        for block, matrix in self.prompts.matrices.items():
+            self._register(f"{self.RIGHT}_{block}", (spec.dim, spec.dim))
+            if self.LEFT:
+                self._register(f"{self.LEFT}_{block}", (*matrix.shape[:-1], matrix.shape[-2]))
+        if "keys" in dict(self.named_parameters()):
+            self._register("queries_keys", (spec.dim, spec.dim))
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
 
     @abc.abstractmethod
-    def survey_grams(self, survey: Survey) -> tuple[int, dict[str, Float[Tensor, "n n"]]]:
-        """Survey the task's training images once.
+    def statistics(self) -> WeightedImages:
+        """A new observer that sums what `grams` needs."""
 
-        Returns:
-            Their number, and the Gram that they add per ``SIDE_BLOCK``.
-        """
+    @abc.abstractmethod
+    def grams(self, seen: WeightedImages) -> Grams:
+        """The Grams that a survey of the task's training images adds."""
 
-    def conditions(self, block: int) -> list[tuple[str, Float[Tensor, "n n"], float]]:
-        """Sides of a block with the Gram to decompose, in float64, and the strength."""
-        return [
-            (self.RIGHT, self.get_buffer(f"gram_{self.RIGHT}_{block}").double(), self.config.eta1)
-        ]
+    def condition(self, name: str) -> tuple[Float[Tensor, "*e n n"], float]:
+        """The Gram ``SIDE_SITE`` to decompose, in float64, and the strength of its projection."""
+        return self.get_buffer(f"gram_{name}").double(), self.config.eta1
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Accumulate the Grams over the task's training images and renew the projectors."""
-        images, grams = self.survey_grams(survey)
+        seen = self.statistics()
+        survey(seen)
         old = int(self.get_buffer("images_seen"))
-        new = old + images
+        new = old + seen.images
         keep, share = (old / new, 1 / new) if self.config.statistics == "mean" else (1.0, 1.0)
         self.get_buffer("images_seen").fill_(new)
-        for name, gram in grams.items():
+        for name, gram in self.grams(seen).items():
             buffer = self.get_buffer(f"gram_{name}")
             buffer.copy_(buffer.double() * keep + gram * share)
-        for block in self.prompts.blocks:
-            self._renew_projectors(block)
+            self._renew_projector(name)
 
     def project(self, name: str, delta: Tensor) -> Tensor:
-        """ΔP = B₂ · P_G · B₁ for the prompts of one block (NSP², Algorithm 2)."""
-        block = name.rpartition(".")[2]
+        """ΔP = B₂ · P_G · B₁ for the prompts of one block (NSP², Algorithm 2); Δk · B for keys."""
+        site = name.rpartition(".")[2]
+        if site == "keys":
+            return delta @ self.get_buffer("projector_queries_keys")
         if self.LEFT:
-            delta = self.get_buffer(f"projector_{self.LEFT}_{block}") @ delta
-        return delta @ self.get_buffer(f"projector_{self.RIGHT}_{block}")
+            delta = self.get_buffer(f"projector_{self.LEFT}_{site}") @ delta
+        return delta @ self.get_buffer(f"projector_{self.RIGHT}_{site}")
 
-    def _renew_projectors(self, block: int) -> None:
-        for side, gram, eta in self.conditions(block):
-            if eta == 0:
-                continue
-            basis = null_space(gram, self.config.rank_rule)
-            damped = damping(basis, eta, normalise=self.config.projector == "damped")
-            self.get_buffer(f"projector_{side}_{block}").copy_(damped)
+    def _register(self, name: str, shape: tuple[int, ...]) -> None:
+        self.register_buffer(f"gram_{name}", torch.zeros(shape))
+        self.register_buffer(f"projector_{name}", torch.eye(shape[-1]).expand(shape).clone())
+
+    def _renew_projector(self, name: str) -> None:
+        gram, eta = self.condition(name)
+        if eta == 0:
+            return
+        normalise = self.config.projector == "damped"
+        buffer = self.get_buffer(f"projector_{name}")
+        for one, into in zip(
+            gram.view(-1, *gram.shape[-2:]), buffer.view(-1, *gram.shape[-2:]), strict=True
+        ):
+            into.copy_(damping(null_space(one, self.config.rank_rule), eta, normalise=normalise))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
 from perdure.methods.base import METHODS
-from perdure.methods.null_space import NullSpaceConfig, NullSpacePrompts, WeightedImages
-from perdure.types import BlockView, Survey, Traits
+from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
+from perdure.methods.null_space import Grams, NullSpaceConfig, NullSpaceMethod, WeightedImages
+from perdure.types import BlockView, Traits
 
 
 @dataclass(frozen=True)
-class PGPConfig(NullSpaceConfig):
+class PGPOptions(NullSpaceConfig):
     """Options of prompt gradient projection.
 
     Attributes:
@@ -25,6 +23,11 @@ class PGPConfig(NullSpaceConfig):
     inputs: Literal["before", "after"] = "before"
 
 
+@dataclass(frozen=True)
+class PGPConfig(PGPOptions, DeepPromptConfig):
+    """Options of VPT-PGP."""
+
+
 class InputStatistics(WeightedImages):
     """Sums Σ w XᵀX over the input tokens of every prompted block; an image weighs ``w``/N.
 
@@ -33,9 +36,8 @@ class InputStatistics(WeightedImages):
         config: how images are weighed, and which tokens are taken.
     """
 
-    def __init__(self, blocks: tuple[int, ...], config: PGPConfig) -> None:
+    def __init__(self, blocks: tuple[int, ...], config: PGPOptions) -> None:
         super().__init__(blocks, config)
-        self.grams: dict[int, Float[Tensor, "d d"]] = {}
         self._after = config.inputs == "after"
 
     def add(self, index: int, view: BlockView) -> None:
@@ -43,12 +45,25 @@ class InputStatistics(WeightedImages):
         tokens = view.normed if self._after else view.inputs
         weights = (self.weights / tokens.shape[1]).sqrt().to(tokens)
         rows = (tokens * weights.view(-1, 1, 1)).flatten(0, 1)
-        gram = (rows.T @ rows).double()
-        self.grams[index] = self.grams[index] + gram if index in self.grams else gram
+        self.sum(f"inputs_{index}", rows.T @ rows)
+
+
+class PGPMethod(NullSpaceMethod):
+    """The condition X ΔPᵀ = 0, for a class that holds prompts."""
+
+    RIGHT = "inputs"
+
+    def statistics(self) -> InputStatistics:
+        """Sums XᵀX per block."""
+        return InputStatistics(self.prompts.blocks, self.config)
+
+    def grams(self, seen: WeightedImages) -> Grams:
+        """As they were summed."""
+        return seen.sums
 
 
 @METHODS.register("pgp")
-class PGP(NullSpacePrompts):
+class PGP(PGPMethod, DeepPromptMethod):
     """VPT-PGP: the null space of old input tokens (Qiao et al., ICLR 2024), in NSP²'s recipe."""
 
     traits: ClassVar[Traits] = Traits(
@@ -58,11 +73,4 @@ class PGP(NullSpacePrompts):
         stores_statistics="per block one D × D Gram of old tokens",
     )
     Config = PGPConfig
-    RIGHT = "inputs"
     config: PGPConfig
-
-    def survey_grams(self, survey: Survey) -> tuple[int, dict[str, Float[Tensor, "n n"]]]:
-        """XᵀX per block."""
-        seen = InputStatistics(self.prompts.blocks, self.config)
-        survey(seen)
-        return seen.images, {f"inputs_{block}": gram for block, gram in seen.grams.items()}

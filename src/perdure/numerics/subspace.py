@@ -80,11 +80,15 @@ def nullity(spectrum: Float[Tensor, "n"], rule: RankRule) -> int:
 def null_space(gram: Float[Tensor, "n n"], rule: RankRule) -> Float[Tensor, "n r"]:
     """Return the R directions that a Gram matrix weighs least, as orthonormal columns in float64.
 
+    Nothing was seen where the Gram is zero: then every direction is in the null space.
+
     Args:
         gram: symmetric, positive semidefinite.
         rule: how R is chosen, see `nullity`.
     """
     gram = gram.double()
+    if not gram.any():
+        return torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
     spectrum = values.flip(0).clamp(min=0)
     basis: Tensor = vectors[:, : nullity(spectrum, rule)]
