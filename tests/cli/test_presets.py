@@ -18,6 +18,8 @@ EVERY = {
     "iprompt",
     "joint",
     "l2p",
+    "l2p_nsp2",
+    "l2p_pgp",
     "lda",
     "linear",
     "ncm",
@@ -34,7 +36,7 @@ PRESETS = sorted(f"{benchmark}/{name}" for benchmark, names in BENCHMARKS.items(
 
 def test_every_preset_is_tested() -> None:
     assert preset_names() == PRESETS
-    assert len(PRESETS) == 26
+    assert len(PRESETS) == 30
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.checkpoint import Checkpoints
 from perdure.engine.config import Config
 from perdure.engine.events import Event
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
-from perdure.engine.survey import known_tokens
+from perdure.engine.survey import known_queries, known_tokens, ordered_batches
 from perdure.errors import (
     CheckpointError,
     ConfigError,
@@ -265,6 +266,64 @@ class TestKnownTokens:
         assert known_tokens(model, data) is not None
         monkeypatch.setattr("perdure.engine.survey.MOST_BYTES", tokens.tokens.nbytes - 1)
         assert known_tokens(model, data) is None
+
+
+class TestCachedQueries:
+    """Two-pass methods may run the plain pass once per image."""
+
+    CONFIG = small_config("l2p", cache_queries=True, transform="plain", epochs=3)
+
+    def test_they_are_those_of_the_plain_backbone(self) -> None:
+        backbone = make_backbone(self.CONFIG)
+        data = plan(make_stream(self.CONFIG, backbone.img_size), self.CONFIG)[0].data
+        queries = known_queries(Model(backbone, self.CONFIG), data)
+        batch = next(ordered_batches(Model(backbone, self.CONFIG), data.train))
+        expected = backbone(backbone.normalise(batch.images)).cls
+        assert queries is not None
+        torch.testing.assert_close(queries[: len(batch.labels)], expected)
+        assert (
+            known_queries(Model(backbone, self.CONFIG.replace(cache_queries=False)), data) is None
+        )
+
+    def test_they_save_time_only(self) -> None:
+        kept = carry_out(self.CONFIG).model.state()
+        anew = carry_out(self.CONFIG.replace(cache_queries=False)).model.state()
+        for key, value in kept.items():
+            torch.testing.assert_close(value, anew[key], rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("steps", [1, 5])
+    def test_resumed_run_is_bit_identical(self, tmp_path: Path, steps: int) -> None:
+        config = self.CONFIG.replace(checkpoint_every=1)
+        backbone = make_backbone(config)
+        stream = make_stream(config, backbone.img_size)
+        straight = Run(config, stream, backbone)().model.state()
+        with pytest.raises(Stop):
+            Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
+        resumed = Run(config, stream, backbone, tmp_path)().model.state()
+        assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+    def test_every_training_image_passes_the_plain_backbone_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passed: dict[bool, int] = {}
+        plain = FrozenViT.forward
+
+        def counted(self: FrozenViT, images: Any, additions: Any = None, *rest: Any) -> Any:
+            if additions is None:
+                passed[kept] += len(images)
+            return plain(self, images, additions, *rest)
+
+        monkeypatch.setattr(FrozenViT, "__call__", counted)
+        for kept in (True, False):
+            passed[kept] = 0
+            carry_out(self.CONFIG.replace(cache_queries=kept))
+        stream = make_stream(self.CONFIG, 32)
+        trained = sum(len(data.train) for data in stream.tasks)
+        assert passed[False] - passed[True] == (self.CONFIG.run.epochs - 1) * trained
+
+    def test_they_are_refused_where_images_are_augmented(self) -> None:
+        with pytest.raises(ConfigError, match=r"transform 'flip_crop' augments.*transform=plain"):
+            self.CONFIG.replace(transform="flip_crop")
 
 
 def test_workers_and_batches_do_not_change_results() -> None:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from perdure.errors import ConfigError, did_you_mean, unknown_name
 from perdure.heads import HEADS, HeadConfig
 from perdure.methods import METHODS, Method, MethodConfig
-from perdure.streams import SOURCES, TRANSFORMS
+from perdure.streams import SOURCES, TRANSFORMS, build_transform
 
 Positive = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(0)]
@@ -58,6 +58,8 @@ class RunConfig:
         milestones: fractions of a task's epochs at which ``schedule = "milestones"`` divides by ten.
         weight_decay: L2 penalty, added to the gradient.
         eval_batch_size: images per forward in surveys and evaluation; does not change results.
+        cache_queries: keep the plain pass's features of a task's training images, so that two-pass
+            methods run that pass once per image; for transforms that do not augment.
         workers: processes that decode and augment; does not change results.
         checkpoint_every: training steps between checkpoints; does not change results.
     """
@@ -87,6 +89,7 @@ class RunConfig:
     milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.8)
     weight_decay: Annotated[float, Ge(0)] = 5e-5
     eval_batch_size: Positive = 64
+    cache_queries: bool = False
     workers: Count = 0
     checkpoint_every: Positive = 50
 
@@ -160,6 +163,11 @@ def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
     config = Config(run, options, heads, preset)
     SOURCES[config.run.stream]
     TRANSFORMS[config.run.transform]
+    if config.run.cache_queries and not build_transform(config.run.transform, 1).deterministic:
+        raise ConfigError(
+            f"cache_queries=true: transform '{config.run.transform}' augments, so an image's query "
+            "changes from epoch to epoch. Take transform=plain, or leave cache_queries out."
+        )
     _check_heads(config)
     return config
 

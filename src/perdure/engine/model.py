@@ -101,6 +101,7 @@ class Model:
         task: Task | None = None,
         observer: Observer | None = None,
         float32: bool = False,
+        query: Float[Tensor, "b d"] | None = None,
     ) -> tuple[Float[Tensor, "b d"], Features]:
         """Run the backbone with the method's additions.
 
@@ -109,14 +110,14 @@ class Model:
             task: the task being trained, None at test time.
             observer: for surveys.
             float32: compute in float32 whatever the run's precision.
+            query: the plain backbone's class tokens of these images where they are known already.
 
         Returns:
             The readout that heads classify, and all features read.
         """
         backbone = self.backbone.float32 if float32 else self.backbone
         pixels = images if isinstance(images, Midway) else backbone.normalise(images)
-        query = None
-        if self.method.traits.needs_query:
+        if query is None and self.method.traits.needs_query:
             with torch.no_grad():
                 query = backbone(pixels).cls
         additions = self.method.additions(query, task)
@@ -129,6 +130,7 @@ class Model:
         labels: Int[Tensor, "b"],
         task: Task,
         readout: Float[Tensor, "b d"] | None = None,
+        query: Float[Tensor, "b d"] | None = None,
     ) -> Loss:
         """Compute the method's loss on a batch of the current task.
 
@@ -137,12 +139,13 @@ class Model:
             labels: classes in order of arrival.
             task: the task being trained.
             readout: frozen features of these images where they are known already.
+            query: the plain backbone's class tokens of them, likewise.
         """
         head = self.trained_head
         assert head is not None, "a method that trains has a linear head"
         features = Features()
         if readout is None:
-            readout, features = self.forward(images, task)
+            readout, features = self.forward(images, task, query=query)
         local = labels.to(readout.device) - task.classes[0]
         return self.method.loss(head.task_logits(readout, task), features, local, task)
 

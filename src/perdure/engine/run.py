@@ -19,7 +19,7 @@ from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser, lr_factor
-from perdure.engine.survey import ImageSurvey, known_tokens
+from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS
 from perdure.metrics import BatchCounts
@@ -169,11 +169,13 @@ class Run:
         total = run.epochs * per_epoch
         known = self._known_features(stage)
         tokens = None if known is not None else known_tokens(self.model, stage.data, self.sink)
+        queries = known_queries(self.model, stage.data, self.sink)
         meter = Meter(self.sink, task.index, per_epoch, total)
         for step, batch in self._training_batches(stage, self._point.steps_done, per_epoch):
             readout = None if known is None else known[batch.positions.to(known.device)]
             images = batch.images if tokens is None else tokens.take(batch.positions)
-            loss = self.model.training_loss(images, batch.labels, task, readout)
+            query = None if queries is None else queries[batch.positions.to(queries.device)]
+            loss = self.model.training_loss(images, batch.labels, task, readout, query)
             values = {name: float(term.detach()) for name, term in loss.terms.items()}
             _check_finite(values, task.index, step, per_epoch)
             optimiser.step(loss.total, lr_factor(run, step, per_epoch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -46,14 +46,41 @@ def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | 
     plain = build_transform(run.transform, backbone.img_size).deterministic
     if block == 0 or not plain or len(data.train) * size > MOST_BYTES:
         return None
+    return Midway(_once(model, data, sink, lambda x: backbone.advance(x, block).tokens), block)
+
+
+def known_queries(model: Model, data: TaskData, sink: Sink = ignore) -> Float[Tensor, "n d"] | None:
+    """Class tokens of the training images under the plain backbone, once per image.
+
+    None where the method asks for none or the run does not keep them.
+    """
+    if not (model.method.traits.needs_query and model.config.run.cache_queries):
+        return None
+
+    def query(images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
+        found = model.backbone(images).cls
+        assert found is not None
+        return found
+
+    return _once(model, data, sink, query)
+
+
+@torch.no_grad()
+def _once(
+    model: Model,
+    data: TaskData,
+    sink: Sink,
+    compute: Callable[[Float[Tensor, "b 3 s s"]], Tensor],
+) -> Tensor:
+    """What ``compute`` makes of the task's training images, in data set order."""
     found = []
-    total = batch_count(len(data.train), run.eval_batch_size)
+    total = batch_count(len(data.train), model.config.run.eval_batch_size)
     for done, batch in enumerate(ordered_batches(model, data.train, "train"), start=1):
-        found.append(backbone.advance(backbone.normalise(batch.images), block).tokens)
+        found.append(compute(model.backbone.normalise(batch.images)))
         sink(
             Event("progress", data.task.index, {"phase": "features", "done": done, "total": total})
         )
-    return Midway(torch.cat(found), block)
+    return torch.cat(found)
 
 
 class ImageSurvey:

@@ -241,10 +241,14 @@ class IPrompt(Method):
             self.residual[str(block)].detach().zero_()
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The residuals, and the keys where they learn."""
-        groups = [{"params": list(self.residual.parameters()), "lr": lr}]
+        """The residuals, and the keys where they learn.
+
+        Keys have no weight decay: on one that no token chose, Adam would take steps of full length
+        along it.
+        """
+        groups: list[dict[str, Any]] = [{"params": list(self.residual.parameters()), "lr": lr}]
         if self._learns_keys:
-            groups.append({"params": list(self.keys.parameters()), "lr": lr})
+            groups.append({"params": list(self.keys.parameters()), "lr": lr, "weight_decay": 0.0})
         return groups
 
     def _match(
