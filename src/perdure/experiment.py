@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from typing import Any
 
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.config import Config, load_config
+from perdure.engine.diagnose import check_diagnosable
+from perdure.engine.diagnose import diagnose as diagnosis_of
 from perdure.engine.events import Event, EventLog, Sink, ignore
 from perdure.engine.folder import RunFolder
+from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
 from perdure.errors import OutputError
 from perdure.learner import ContinualClassifier
 from perdure.metrics import Counts, summarise
-from perdure.reports.files import read_results, write_all
+from perdure.reports.files import RESULTS, read_results, write_all, write_results
 from perdure.reports.picture import draw
 from perdure.streams import Stream
 
@@ -48,6 +52,7 @@ def run(
     out: Path | str | None = None,
     *,
     resume: bool = False,
+    diagnose: bool = False,
     on_event: Sink = ignore,
     **overrides: Any,
 ) -> Finished:
@@ -57,6 +62,8 @@ def run(
         what: a preset (``digits/nsp2``), a file that ends in ``.toml``, or a configuration.
         out: the folder; ``runs/<preset>`` by default.
         resume: go on with the run found there; start if there is none; do nothing if it is finished.
+        diagnose: tell, once learning is done, what the choice of prompts knows of the task; for
+            methods that select. Training images of old tasks are looked at, nothing is learned.
         on_event: told what happens.
         **overrides: keys of the configuration, as ``epochs=2``.
 
@@ -66,10 +73,15 @@ def run(
     config = load_config(what) if isinstance(what, str) else what
     config = config.replace(**overrides) if overrides else config
     path = Path(out) if out is not None else default_folder(config)
+    if diagnose:
+        check_diagnosable(config.run.method)
     check_folder(path, config, resume)
-    results = path / "results.json"
+    results = path / RESULTS
     if results.exists():
-        return Finished(path, read_results(results), already=True)
+        finished = Finished(path, read_results(results), already=True)
+        if not diagnose or "diagnosis" in finished.entries[0]:
+            return finished
+        return _diagnose_finished(finished, config, on_event)
     # What cannot work is refused before the folder is claimed: the corrected command finds it free.
     backbone = make_backbone(config, on_event)
     stream = make_stream(config, backbone.img_size)
@@ -84,6 +96,8 @@ def run(
     entries = make_entries(config, stream, outcome)
     _leave(folder, outcome, entries)
     sink(Event("done", fields={"seconds": round(outcome.seconds, 1)}))
+    if diagnose:
+        _add_diagnosis(folder.path, entries, outcome.model, stream, sink)
     return Finished(folder.path, entries)
 
 
@@ -93,13 +107,15 @@ def run_seeds(
     out: Path,
     *,
     resume: bool = False,
+    diagnose: bool = False,
     on_event: Sink = ignore,
 ) -> list[Finished]:
     """Run the same configuration once per seed, each in ``out/seed-N``."""
     done = []
     for seed in seeds:
         one = config.replace(seed=seed)
-        done.append(run(one, out / f"seed-{seed}", resume=resume, on_event=on_event))
+        folder = out / f"seed-{seed}"
+        done.append(run(one, folder, resume=resume, diagnose=diagnose, on_event=on_event))
     return done
 
 
@@ -163,6 +179,32 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         metrics = summarise(Counts.from_rows(rows))
         entries.append({"method": run.method, "head": head, **common, **metrics, "cost": cost})
     return entries
+
+
+def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Finished:
+    """Diagnose the model that a finished run has left."""
+    backbone = make_backbone(config, on_event)
+    stream = make_stream(config, backbone.img_size)
+    model = ContinualClassifier.load(finished.folder / "model", backbone).model
+    sink = EventLog(finished.folder / "events.jsonl", on_event)
+    sink(Event("run", fields={"method": config.run.method, "sizes": list(stream.sizes)}))
+    _add_diagnosis(finished.folder, finished.entries, model, stream, sink)
+    return Finished(finished.folder, finished.entries)
+
+
+def _add_diagnosis(
+    folder: Path, entries: list[Entry], model: Model, stream: Stream, sink: Sink
+) -> None:
+    """Write the diagnosis into the results, which stand without it until then."""
+    found = diagnosis_of(model, stream.tasks, sink)
+    for entry in entries:
+        entry["diagnosis"] = {
+            "task_accuracy": found.task_accuracy,
+            "task_chance": found.task_chance,
+            "oracle_last_accuracy": found.oracle_accuracy.get(entry["head"]),
+        }
+    write_results(folder / RESULTS, entries)
+    sink(Event("diagnosis", fields=dataclasses.asdict(found)))
 
 
 def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry]) -> None:

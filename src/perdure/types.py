@@ -189,6 +189,8 @@ class Traits:
         fixed_heads: whether only those heads make sense for it.
         selects: whether it chooses prompts by image, and records ``selection.*``: per image, how much
             it chose each.
+        prompts_of_tasks: whether prompts belong to tasks, so that `Method.oracle` can tell which an
+            image of a known task would get.
         weak: whether it may stay near chance on the synthetic stream.
     """
 
@@ -206,4 +208,5 @@ class Traits:
     heads: tuple[str, ...] = ("linear",)
     fixed_heads: bool = False
     selects: bool = False
+    prompts_of_tasks: bool = False
     weak: bool = False

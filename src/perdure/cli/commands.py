@@ -115,6 +115,7 @@ def _run(verbs: Any) -> None:
             "perdure run digits/nsp2 epochs=2 heads=gaussian --out runs/short",
             "perdure run digits/nsp2 --seeds 0,1,2",
             "perdure run digits/nsp2 --resume          go on after an interruption",
+            "perdure run digits/l2p --diagnose         does the choice of prompts know the task?",
             "perdure run my.toml --dry-run             check everything, compute nothing",
             "perdure run digits/nsp2 stream=folder path=photos tasks=B0-Inc5",
             "",
@@ -136,6 +137,11 @@ def _run(verbs: Any) -> None:
         "--skip-unreadable",
         action="store_true",
         help="leave out images that cannot be decoded, count and list them",
+    )
+    run.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="tell what the choice of prompts knows of the task; for methods that select",
     )
     run.add_argument("--dry-run", action="store_true", help="check everything and show the plan")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress")

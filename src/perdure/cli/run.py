@@ -18,9 +18,17 @@ from perdure.cli.display import open_display
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.plan import make_plan, print_plan
 from perdure.engine.config import Config, load_config
+from perdure.engine.diagnose import check_diagnosable
 from perdure.experiment import Entry, Finished, default_folder, run_seeds
 from perdure.experiment import run as run_once
 from perdure.reports.table import as_records, as_rich, compare
+
+_SELECTION = {
+    "prompts in use": "selection_share_in_use",
+    "entropy of the choice": "selection_entropy",
+    "its information on the task": "selection_task_information",
+}
+"""What stands in results of methods that select, of what it could be at most."""
 
 _WIDEST_MATRIX = 12
 """Tasks up to which the accuracy matrix is printed; the picture shows it in any case."""
@@ -32,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.what, overrides)
     seeds = _seeds(args.seeds, overrides)
     out = Path(args.out) if args.out else default_folder(config)
+    if args.diagnose:
+        check_diagnosable(config.run.method)
     if args.dry_run:
         plan = make_plan(config, out, seeds, args.resume)
         print_json(plan) if args.json else print_plan(plan)
@@ -58,7 +68,9 @@ def _seeds(text: str | None, overrides: Sequence[str]) -> list[int]:
 
 def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
     with open_display(config, quiet=args.quiet) as display:
-        finished = run_once(config, out, resume=args.resume, on_event=display)
+        finished = run_once(
+            config, out, resume=args.resume, diagnose=args.diagnose, on_event=display
+        )
     say_finished(finished, f"This run is finished; its results are in {out}.")
     if args.json:
         print_json(_as_object(finished))
@@ -74,7 +86,9 @@ def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], o
     for seed in seeds:
         label = f"seed {seed}"
         with open_display(config, quiet=args.quiet, label=label) as display:
-            done += run_seeds(config, [seed], out, resume=args.resume, on_event=display)
+            done += run_seeds(
+                config, [seed], out, resume=args.resume, diagnose=args.diagnose, on_event=display
+            )
         say_finished(done[-1], f"{label} is finished; its results are in {done[-1].folder}.")
     entries = [entry for finished in done for entry in finished.entries]
     write_comparison(out, entries, "summary")
@@ -103,6 +117,31 @@ def print_results(entries: Sequence[Entry]) -> None:
         matrices = [_matrix(entry) for entry in entries]
         print_rich(Padding(Columns(matrices, padding=(0, 4, 1, 0)), (1, 0, 0, 1)))
         print()
+    if "diagnosis" in entries[0]:
+        _print_diagnosis(entries)
+
+
+def _print_diagnosis(entries: Sequence[Entry]) -> None:
+    """Print what the choice of prompts knows of the task."""
+    first = entries[0]
+    found = first["diagnosis"]
+    shown = [(label, _per_cent(first[key])) for label, key in _SELECTION.items()]
+    chance = f"{_per_cent(found['task_accuracy'])}; by chance {_per_cent(found['task_chance'])}"
+    shown.append(("task told from the choice", chance))
+    for entry in entries:
+        oracle = entry["diagnosis"]["oracle_last_accuracy"]
+        if oracle is not None:
+            text = f"{_per_cent(oracle)}; without {_per_cent(entry['last_accuracy'])}"
+            shown.append((f"last accuracy given the task's own prompts, {entry['head']}", text))
+    print("Choice of prompts after the last task:")
+    width = max(len(label) for label, _ in shown)
+    for label, text in shown:
+        print(f"  {label:{width}}  {text}")
+    print()
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _matrix(entry: Entry) -> Table:

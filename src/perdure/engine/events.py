@@ -20,6 +20,7 @@ Kind = Literal[
     "epoch",
     "accuracy",
     "selection",
+    "diagnosis",
     "checkpoint",
     "done",
 ]

@@ -102,6 +102,7 @@ class Model:
         observer: Observer | None = None,
         float32: bool = False,
         query: Float[Tensor, "b d"] | None = None,
+        oracle: Task | None = None,
     ) -> tuple[Float[Tensor, "b d"], Features]:
         """Run the backbone with the method's additions.
 
@@ -111,6 +112,7 @@ class Model:
             observer: for surveys.
             float32: compute in float32 whatever the run's precision.
             query: the plain backbone's class tokens of these images where they are known already.
+            oracle: the images' true task, for a diagnosis; never given to predict.
 
         Returns:
             The readout that heads classify, and all features read.
@@ -120,7 +122,10 @@ class Model:
         if query is None and self.method.traits.needs_query:
             with torch.no_grad():
                 query = backbone(pixels).cls
-        additions = self.method.additions(query, task)
+        if oracle is None:
+            additions = self.method.additions(query, task)
+        else:
+            additions = self.method.oracle(query, oracle)
         features = backbone(pixels, additions, self._read, observer)
         return self.method.readout(features), features
 

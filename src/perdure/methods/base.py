@@ -79,6 +79,16 @@ class Method(nn.Module, abc.ABC):
         """
         return Additions()
 
+    def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
+        """Say what these test images would get if their task were known; for diagnosis alone.
+
+        Only where ``traits.prompts_of_tasks``.
+
+        Raises:
+            NotImplementedError: prompts belong to no task.
+        """
+        raise NotImplementedError(f"the prompts of {type(self).__name__} belong to no task")
+
     def readout(self, features: Features) -> Float[Tensor, "b d"]:
         """Make the vector that the heads classify; the class token unless overridden."""
         assert features.cls is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -63,6 +63,7 @@ class CodaPrompt(Method):
         summary="prefixes summed from components by attention on a plain pass's features",
         needs_query=True,
         selects=True,
+        prompts_of_tasks=True,
         state_growth="per task",
     )
     Config = CodaPromptConfig
@@ -97,22 +98,31 @@ class CodaPrompt(Method):
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Σ_m α_m P_m with α_m = cos(q ⊙ A_m, K_m), as half keys and half values."""
-        assert query is not None
-        half = self.config.prompt_length // 2
-        prefix, records = {}, {}
-        for block in self.blocks:
-            alpha = component_weights(
-                query, self._all("attention", block), self._all("keys", block)
-            )
-            mixed = (alpha @ self._all("prompts", block)).unflatten(1, (-1, self.spec.dim))
-            prefix[block] = (mixed[:, :half], mixed[:, half:])
-            records[f"selection.{block}"] = alpha.detach().abs()
-        penalties = {"orthogonality": self._penalty()} if task is not None else {}
-        return Additions(prefix=prefix, penalties=penalties, records=records)
+        added = self._mixed(query)
+        if task is None:
+            return added
+        return replace(added, penalties={"orthogonality": self._penalty()})
+
+    def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
+        """The components that were there when the task was learned, and none of later tasks."""
+        return self._mixed(query, (task.index + 1) * self.config.components)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The current task's components."""
         return [{"params": list(self.new.parameters()), "lr": lr}]
+
+    def _mixed(self, query: Float[Tensor, "b d"] | None, count: int | None = None) -> Additions:
+        """The weighted sums of the first ``count`` components, or of all."""
+        assert query is not None
+        half = self.config.prompt_length // 2
+        prefix, records = {}, {}
+        for block in self.blocks:
+            prompts, keys, attention = (self._all(kind, block)[:count] for kind in self.widths)
+            alpha = component_weights(query, attention, keys)
+            mixed = (alpha @ prompts).unflatten(1, (-1, self.spec.dim))
+            prefix[block] = (mixed[:, :half], mixed[:, half:])
+            records[f"selection.{block}"] = alpha.detach().abs()
+        return Additions(prefix=prefix, records=records)
 
     def _all(self, kind: str, block: int) -> Float[Tensor, "m w"]:
         return torch.cat([self.get_buffer(f"old_{kind}_{block}"), self.new[f"{kind}_{block}"]])

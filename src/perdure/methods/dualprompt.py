@@ -64,6 +64,7 @@ class DualPrompt(Method):
         summary="general prefixes, and per task an expert prefix chosen by a plain pass's features",
         needs_query=True,
         selects=True,
+        prompts_of_tasks=True,
         state_growth="per task",
     )
     Config = DualPromptConfig
@@ -109,27 +110,32 @@ class DualPrompt(Method):
         """Give the task's own expert in training, and the one of the closest key at test time."""
         assert query is not None
         similarity = cosine(query, torch.stack(list(self.keys)))
-        prefix = {
-            b: (p[:1], p[1:]) for b, p in zip(self.general_blocks, self._general, strict=True)
-        }
         if task is not None:
-            expert = self.experts[task.index].unsqueeze(0)
             pull = (1 - similarity[:, task.index]).mean()
             penalties = {"key_pull": self.config.key_weight * pull}
-            records = {}
-        else:
-            chosen = choose(similarity, 1, self.config.selection)
-            expert = torch.stack(list(self.experts))[chosen[:, 0]]
-            penalties, records = {}, {"selection": share(chosen, len(self.keys))}
-        for position, block in enumerate(self.expert_blocks):
-            prefix[block] = (expert[:, position, 0], expert[:, position, 1])
-        return Additions(prefix=prefix, penalties=penalties, records=records)
+            return Additions(prefix=self._prefix(self._expert_of(task)), penalties=penalties)
+        chosen = choose(similarity, 1, self.config.selection)
+        expert = torch.stack(list(self.experts))[chosen[:, 0]]
+        records = {"selection": share(chosen, len(self.keys))}
+        return Additions(prefix=self._prefix(expert), records=records)
+
+    def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
+        """The task's own expert."""
+        return Additions(prefix=self._prefix(self._expert_of(task)))
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The general prefixes, and the task's own expert and key."""
         own = [self.experts[-1], self.keys[-1]]
         return [{"params": [*self.general.parameters(), *own], "lr": lr}]
 
-    @property
-    def _general(self) -> list[Tensor]:
-        return [self.general[str(block)] for block in self.general_blocks]
+    def _expert_of(self, task: Task) -> Float[Tensor, "1 l 2 p d"]:
+        expert: Tensor = self.experts[task.index]
+        return expert.unsqueeze(0)
+
+    def _prefix(self, expert: Float[Tensor, "_ l 2 p d"]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values per block: general ones, the same for all, and those of the experts."""
+        general = {block: self.general[str(block)] for block in self.general_blocks}
+        prefix = {block: (pair[:1], pair[1:]) for block, pair in general.items()}
+        for position, block in enumerate(self.expert_blocks):
+            prefix[block] = (expert[:, position, 0], expert[:, position, 1])
+        return prefix

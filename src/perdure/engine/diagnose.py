@@ -1,0 +1,157 @@
+"""What a method's choice of prompts knows of the task, and what a perfect choice would be worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int, Int64
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from perdure.engine.events import Event, Sink, ignore
+from perdure.engine.model import Model
+from perdure.engine.survey import ordered_batches
+from perdure.errors import ConfigError
+from perdure.methods import METHODS
+from perdure.streams import Subset, TaskData, batch_count
+from perdure.types import Task
+
+MOST_ITERATIONS = 2000
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How the choice of prompts and the true task hang together, after the last task.
+
+    Attributes:
+        task_accuracy: share of test images whose task a linear classifier tells from what was chosen
+            for them; it was fitted to the training images of all tasks.
+        task_chance: share of the largest task, which is what knowing nothing gives.
+        oracle_accuracy: per head, last accuracy where every image gets its own task's prompts; empty
+            where prompts belong to no task.
+    """
+
+    task_accuracy: float
+    task_chance: float
+    oracle_accuracy: dict[str, float]
+
+
+def selecting_methods() -> tuple[str, ...]:
+    """Methods that choose prompts by image."""
+    return tuple(name for name in METHODS if METHODS[name].traits.selects)
+
+
+def check_diagnosable(method: str) -> None:
+    """Refuse a method that chooses nothing.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not METHODS[method].traits.selects:
+        raise ConfigError(
+            f"Method '{method}' gives every image the same prompts, so there is no selection to "
+            f"diagnose. Methods that select: {', '.join(selecting_methods())}."
+        )
+
+
+def diagnose(model: Model, tasks: Sequence[TaskData], sink: Sink = ignore) -> Diagnosis:
+    """Diagnose a model that has learned all of these tasks.
+
+    This looks at training images of old tasks, which learning never does; nothing is learned here.
+
+    Args:
+        model: its method must select.
+        tasks: of its stream, at least one of them with test images.
+        sink: told about progress.
+
+    Raises:
+        ConfigError: the method chooses nothing, or there is no test image.
+    """
+    check_diagnosable(model.config.run.method)
+    if not any(len(data.test) for data in tasks):
+        raise ConfigError("There is no test image to diagnose the selection on.")
+    passes = _Passes(model, tasks, sink)
+    train = passes.choices("train")
+    test = passes.choices("test")
+    return Diagnosis(
+        task_accuracy=_fitted_accuracy(train, test),
+        task_chance=float(np.bincount(test[1]).max() / len(test[1])),
+        oracle_accuracy=passes.oracle_accuracy(),
+    )
+
+
+Choices = tuple[Float64[np.ndarray, "_ m"], Int64[np.ndarray, "_"]]
+"""What was chosen for every image, all places of selection side by side, and its task."""
+
+
+def _fitted_accuracy(train: Choices, test: Choices) -> float:
+    """Accuracy of multinomial logistic regression from choice to task."""
+    if len(np.unique(train[1])) == 1:
+        return 1.0
+    scaler = StandardScaler().fit(train[0])
+    classifier = LogisticRegression(max_iter=MOST_ITERATIONS)
+    classifier.fit(scaler.transform(train[0]), train[1])
+    return float(classifier.score(scaler.transform(test[0]), test[1]))
+
+
+class _Passes:
+    """Passes over the images of all tasks, without gradients."""
+
+    def __init__(self, model: Model, tasks: Sequence[TaskData], sink: Sink) -> None:
+        self._model, self._tasks, self._sink = model, tasks, sink
+        size = model.config.run.eval_batch_size
+        oracle = [data.test for data in tasks if model.method.traits.prompts_of_tasks]
+        parts = [*oracle, *(part for data in tasks for part in (data.train, data.test))]
+        self._total = sum(batch_count(len(part), size) for part in parts)
+        self._done = 0
+
+    def choices(self, split: str) -> Choices:
+        """What the model chooses for every image when it is not told the task."""
+
+        def choice(images: Tensor, task: Task) -> Tensor:
+            records = self._model.forward(images)[1].records
+            places = sorted(name for name in records if name.startswith("selection"))
+            return torch.cat([records[name].double() for name in places], dim=1)
+
+        found = [
+            self._over(data.train if split == "train" else data.test, data.task, choice)
+            for data in self._tasks
+        ]
+        rows = [part for part, _ in found if len(part)]
+        index = np.repeat(np.arange(len(found)), [len(labels) for _, labels in found])
+        return torch.cat(rows).cpu().numpy(), index
+
+    def oracle_accuracy(self) -> dict[str, float]:
+        """Accuracy over all test images, every one given its own task's prompts."""
+        model, right, total = self._model, dict[str, int](), 0
+        if not model.method.traits.prompts_of_tasks:
+            return {}
+
+        def readout(images: Tensor, task: Task) -> Tensor:
+            return model.forward(images, oracle=task)[0]
+
+        for data in self._tasks:
+            features, labels = self._over(data.test, data.task, readout)
+            total += len(labels)
+            if len(labels):
+                for head, logits in model.head_logits(features).items():
+                    hits = int((logits.argmax(1).cpu() == labels).sum())
+                    right[head] = right.get(head, 0) + hits
+        return {head: hits / total for head, hits in right.items()}
+
+    @torch.no_grad()
+    def _over(
+        self, subset: Subset, task: Task, compute: Callable[[Tensor, Task], Tensor]
+    ) -> tuple[Float[Tensor, "n m"], Int[Tensor, "n"]]:
+        found = []
+        for batch in ordered_batches(self._model, subset):
+            found.append(compute(batch.images, task))
+            self._done += 1
+            fields: dict[str, Any] = {"phase": "diagnosis", "done": self._done}
+            self._sink(Event("progress", task.index, {**fields, "total": self._total}))
+        return torch.cat(found) if found else torch.zeros(0), subset.labels
