@@ -1,0 +1,270 @@
+"""Every method on two data sets and two streams, and the experiments on I-Prompt, in one recipe.
+
+Every run is a cell with a folder of its own; finished cells are kept and skipped, interrupted ones go
+on. At the end the tables between the markers of docs/results.md are written anew from what is there.
+
+Usage: python benchmarks/accuracy/results.py                        everything (more than an hour)
+       python benchmarks/accuracy/results.py --only digits/5x2      cells whose name begins so
+       python benchmarks/accuracy/results.py --tables               only write the tables anew
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perdure.engine.config import Config, make_config
+from perdure.engine.diagnose import selecting_methods
+from perdure.experiment import run
+from perdure.methods import METHODS
+from perdure.reports.files import read_results
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
+DATA = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+STREAMS = {"5x2": "B0-Inc2", "4+2+2+2": "4+2+2+2"}
+RECIPE: dict[str, Any] = {
+    "backbone": "clip_vit_base_patch16",
+    "img_size": 64,
+    "images_per_class": 40,
+    "test_images_per_class": 30,
+    "seed": 2024,
+    "transform": "plain",
+    "head_inputs": "centred",
+    "epochs": 4,
+    "batch_size": 8,
+    "lr": 0.003,
+    "schedule": "cosine",
+    "cache_queries": True,
+    "precision": "fp32",
+}
+"""The same for every method, whatever its paper's."""
+TEMPERATURE = 5.0
+"""Of the VPT family, as in the presets."""
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "the defaults": {},
+    "prompt_blocks: first third": {"prompt_blocks": [0, 1, 2, 3]},
+    "prompt_blocks: last third": {"prompt_blocks": [-4, -3, -2, -1]},
+    "pool = 5": {"pool": 5},
+    "pool = 80": {"pool": 80},
+    "selection = topk (5)": {"selection": "topk"},
+    "selection = soft (0.1)": {"selection": "soft"},
+    "scale_by_similarity = false": {"scale_by_similarity": False},
+    "where = mlp": {"where": "mlp"},
+    "target = cls": {"target": "cls"},
+    "key_init = random": {"key_init": "random"},
+    "key_weight = 0": {"key_weight": 0.0},
+    "keys = residual": {"keys": "residual"},
+    "readout = cls": {"readout": "cls"},
+    "readout = tokens": {"readout": "tokens"},
+    "token_weights = similarity": {"token_weights": "similarity"},
+    "token_weights = uniform": {"token_weights": "uniform"},
+    "target = cls, readout = cls": {"target": "cls", "readout": "cls"},
+}
+"""Every choice of the reconstruction, changed alone; the last one is class-token-only prompting."""
+
+IMBALANCE = 0.05
+"""Accuracy lost under imbalance from which it is flagged."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        name: ``data/stream/method``, or ``data/stream/iprompt: change``.
+        values: keys of its configuration.
+    """
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The checked configuration."""
+        return make_config({**RECIPE, **self.values})
+
+    def folder(self, root: Path) -> Path:
+        """Where its results are."""
+        return root / re.sub(r"[^\w/+.-]+", "-", self.name)
+
+
+def cells() -> list[Cell]:
+    """All runs, those of the main table first."""
+    found = []
+    for data in DATA:
+        for stream, sizes in STREAMS.items():
+            shared = {"stream": data, "tasks": sizes}
+            for method in METHODS:
+                found.append(Cell(f"{data}/{stream}/{method}", {**shared, **_of(method)}))
+    for change, options in list(ABLATIONS.items())[1:]:
+        values = {"stream": "digits", "tasks": STREAMS["5x2"], **_of("iprompt"), **options}
+        found.append(Cell(f"digits/5x2/iprompt: {change}", values))
+    return found
+
+
+def _of(method: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"method": method}
+    if not METHODS[method].traits.fixed_heads:
+        values["heads"] = ["linear", "gaussian"]
+    if "temperature" in {option.name for option in _fields(method)}:
+        values["temperature"] = TEMPERATURE
+    return values
+
+
+def _fields(method: str) -> Iterable[Any]:
+    return METHODS[method].Config.__dataclass_fields__.values()
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of cells' names")
+    parser.add_argument("--out", type=Path, default=Path("runs/results"))
+    parser.add_argument("--tables", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    for cell in [] if args.tables else cells():
+        if cell.name.startswith(tuple(args.only)):
+            selects = cell.values["method"] in selecting_methods()
+            finished = run(cell.config, cell.folder(args.out), resume=True, diagnose=selects)
+            if not finished.already:
+                print(cell.name, _line(finished.entries), flush=True)
+    done = {
+        cell.name: read_results(folder)
+        for cell in cells()
+        if (folder := cell.folder(args.out)).joinpath("results.json").exists()
+    }
+    write_tables(done)
+
+
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def _line(entries: Sequence[Mapping[str, Any]]) -> str:
+    shown = [f"{entry['head']} {100 * entry['last_accuracy']:.1f}" for entry in entries]
+    return f"{' '.join(shown)}  {entries[0]['seconds']:.0f} s"
+
+
+def write_tables(done: Results) -> None:
+    """Write every table between its markers in the document."""
+    text = DOCUMENT.read_text("utf-8")
+    tables = {"selection": selection_table(done), "ablation": ablation_table(done)}
+    tables |= {"signatures": signatures(done)}
+    tables |= {
+        f"{data} {stream}": main_table(done, f"{data}/{stream}")
+        for data in DATA
+        for stream in STREAMS
+    }
+    for name, table in tables.items():
+        begin, end = f"<!-- table {name} -->", "<!-- end -->"
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise SystemExit(f"{DOCUMENT} has no marker {begin}")
+        text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    DOCUMENT.write_text(text, "utf-8")
+
+
+def main_table(done: Results, stream: str) -> str:
+    """Accuracy and forgetting of every method under both heads."""
+    rows = [
+        "| method | linear: last | average | forgetting | gaussian: last | average | forgetting | "
+        "time |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for method in METHODS:
+        entries = done.get(f"{stream}/{method}")
+        if entries:
+            heads = {entry["head"]: entry for entry in entries}
+            closed = heads.get("gaussian") or heads.get("ncm")
+            cells = [*_scores(heads.get("linear")), *_scores(closed)]
+            rows.append(f"| `{method}` | {' | '.join(cells)} | {entries[0]['seconds']:.0f} s |")
+    return "\n".join(rows)
+
+
+def _scores(entry: Mapping[str, Any] | None) -> list[str]:
+    keys = ("last_accuracy", "average_incremental_accuracy", "forgetting")
+    if entry is None:
+        return ["–"] * len(keys)
+    return ["–" if entry[key] is None else f"{100 * entry[key]:.1f}" for key in keys]
+
+
+def selection_table(done: Results) -> str:
+    """What the choice of prompts knows, for every method that selects."""
+    rows = [
+        "| stream | method | in use | entropy | information on the task | task told (chance) | "
+        "linear, own task's prompts | gaussian, own task's prompts |",
+        "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for data, title in DATA.items():
+        for stream in STREAMS:
+            for method in selecting_methods():
+                entries = done.get(f"{data}/{stream}/{method}")
+                if entries:
+                    rows.append(f"| {title} {stream} | {_selection(method, entries)} |")
+    return "\n".join(rows)
+
+
+def _selection(method: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    first = entries[0]
+    found = first["diagnosis"]
+    told = f"{100 * found['task_accuracy']:.1f} ({100 * found['task_chance']:.1f})"
+    shares = ("share_in_use", "entropy", "task_information")
+    cells = [f"{100 * first[f'selection_{share}']:.1f}" for share in shares]
+    oracles = []
+    for entry in entries:
+        oracle = entry["diagnosis"]["oracle_last_accuracy"]
+        gain = "" if oracle is None else f" ({100 * (oracle - entry['last_accuracy']):+.1f})"
+        oracles.append("–" if oracle is None else f"{100 * oracle:.1f}{gain}")
+    return f"`{method}` | {' | '.join([*cells, told, *oracles])}"
+
+
+def ablation_table(done: Results) -> str:
+    """I-Prompt with one choice changed at a time."""
+    rows = [
+        "| changed | linear: last | average | forgetting | gaussian: last | average | forgetting | "
+        "in use | information on the task |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for change in ABLATIONS:
+        name = "iprompt" if change == "the defaults" else f"iprompt: {change}"
+        entries = done.get(f"digits/5x2/{name}")
+        if entries:
+            shares = ("selection_share_in_use", "selection_task_information")
+            cells = [score for entry in entries for score in _scores(entry)]
+            cells += [f"{100 * entries[0][share]:.1f}" for share in shares]
+            rows.append(f"| {change} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def signatures(done: Results) -> str:
+    """The failure signatures of I-Prompt, flagged where they are seen."""
+    lines = []
+    for data, title in DATA.items():
+        pair = [done.get(f"{data}/{stream}/iprompt") for stream in STREAMS]
+        if pair[0] and pair[1]:
+            for balanced, other in zip(pair[0], pair[1], strict=True):
+                lost = balanced["last_accuracy"] - other["last_accuracy"]
+                flag = "**seen**" if lost > IMBALANCE else "not seen"
+                lines.append(
+                    f"- Degradation under imbalance, {title}, {balanced['head']}: {flag} "
+                    f"({100 * balanced['last_accuracy']:.1f} % balanced, "
+                    f"{100 * other['last_accuracy']:.1f} % imbalanced)."
+                )
+        for rival in ("l2p", "dualprompt", "coda_prompt"):
+            two, one = done.get(f"{data}/5x2/{rival}"), pair[0]
+            if two and one:
+                ratio = one[0]["seconds"] / two[0]["seconds"]
+                flag = "**seen**" if ratio >= 1 else "not seen"
+                lines.append(
+                    f"- No time gained by the single pass, {title} 5x2, against `{rival}`: {flag} "
+                    f"({ratio:.2f} of its time)."
+                )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
