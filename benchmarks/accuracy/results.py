@@ -29,7 +29,7 @@ STREAMS = {"5x2": "B0-Inc2", "4+2+2+2": "4+2+2+2"}
 RECIPE: dict[str, Any] = {
     "backbone": "clip_vit_base_patch16",
     "img_size": 64,
-    "images_per_class": 40,
+    "images_per_class": 30,
     "test_images_per_class": 30,
     "seed": 2024,
     "transform": "plain",
