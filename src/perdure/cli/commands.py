@@ -78,7 +78,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _predict, _ls, _show, _doctor, _bench):
+    for add in (_run, _demo, _compare, _tune, _predict, _ls, _show, _doctor, _bench):
         add(verbs)
     return root
 
@@ -193,6 +193,41 @@ def _compare(verbs: Any) -> None:
         default="runs/comparison",
         help="where comparison.png, .md and .json go; default: %(default)s",
     )
+
+
+def _tune(verbs: Any) -> None:
+    tune = _command(
+        verbs,
+        "tune",
+        "choose hyperparameters on validation images, and write the best as a preset",
+        "tune:search",
+        (
+            "perdure tune digits/nsp2 --budget 8",
+            "perdure tune digits/nsp2 --space lr=0.003,0.01 temperature=5,28 --seeds 0,1",
+            "perdure tune digits/l2p img_size=64 --head gaussian --out runs/tune/l2p",
+            "",
+            "The same command goes on after an interruption; a larger budget adds trials.",
+        ),
+        rest="overrides",
+    )
+    tune.add_argument("what", metavar="PRESET|FILE.toml", help="a preset, or a file of your own")
+    tune.add_argument(
+        "overrides", metavar="key=value", nargs="*", default=[], help="in place of the preset's"
+    )
+    tune.add_argument(
+        "--budget", metavar="N", type=_positive, default=8, help="settings to try; default: 8"
+    )
+    tune.add_argument(
+        "--space",
+        metavar="key=value,…",
+        nargs="+",
+        help="values to choose from; default: a small space that suits the method",
+    )
+    tune.add_argument("--seeds", metavar="0,1,2", help="run every setting once per seed")
+    tune.add_argument("--head", metavar="NAME", help="whose accuracy counts; default: the first")
+    tune.add_argument("--out", metavar="DIR", help="default: runs/tune/PRESET")
+    tune.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    tune.set_defaults(again="")
 
 
 def _predict(verbs: Any) -> None:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Do ``perdure run``."""
     overrides = [*args.overrides, *(["skip_unreadable=true"] if args.skip_unreadable else [])]
     config = load_config(args.what, overrides)
-    seeds = _seeds(args.seeds, overrides)
+    seeds = read_seeds(args.seeds, overrides)
     out = Path(args.out) if args.out else default_folder(config)
     if args.diagnose:
         check_diagnosable(config.run.method)
@@ -52,7 +52,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _seeds(text: str | None, overrides: Sequence[str]) -> list[int]:
+def read_seeds(text: str | None, overrides: Sequence[str]) -> list[int]:
+    """Read what ``--seeds`` says; an empty list where nothing was said.
+
+    Raises:
+        UsageError: it is no list of different numbers, or an override sets the seed too.
+    """
     if text is None:
         return []
     parts = [part.strip() for part in text.split(",")]

@@ -187,7 +187,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"Override '{override}' is not of the form key=value, as epochs=2.")
-        values[key.strip()] = _parse_value(text.strip())
+        values[key.strip()] = parse_value(text.strip())
     return make_config(values, preset=name)
 
 
@@ -285,7 +285,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"'{path}' cannot be read as TOML: {error}") from None
 
 
-def _parse_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Read a value as TOML has it, else as text; ``none`` and lists without brackets too.
+
+    Raises:
+        ConfigError: a number that is not finite.
+    """
     if text in ("none", "None"):
         return None
     try:

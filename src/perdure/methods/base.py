@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,6 +47,8 @@ class Method(nn.Module, abc.ABC):
 
     traits: ClassVar[Traits]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Options that `perdure tune` searches beside the learning rate, with the values to try."""
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -67,6 +68,7 @@ class CodaPrompt(Method):
         state_growth="per task",
     )
     Config = CodaPromptConfig
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"orthogonality": (0.0, 0.1, 1.0)}
     config: CodaPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: CodaPromptConfig, generator: Generators) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +108,7 @@ class DeepPromptMethod(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = DeepPromptConfig
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"temperature": (1.0, 5.0, 28.0)}
     config: DeepPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:

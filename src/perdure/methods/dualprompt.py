@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,6 +69,7 @@ class DualPrompt(Method):
         state_growth="per task",
     )
     Config = DualPromptConfig
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"expert_length": (5, 10, 20)}
     config: DualPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: DualPromptConfig, generator: Generators) -> None:

@@ -136,6 +136,7 @@ class IPrompt(Method):
         selects=True,
     )
     Config = IPromptConfig
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"pool": (10, 20, 40)}
     config: IPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: IPromptConfig, generator: Generators) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -69,6 +70,7 @@ class L2P(Method):
         selects=True,
     )
     Config = L2PConfig
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"key_weight": (0.1, 0.5, 1.0)}
     config: L2PConfig
 
     def __init__(self, spec: BackboneSpec, config: L2PConfig, generator: Generators) -> None:

@@ -1,0 +1,92 @@
+"""``perdure tune``: choose hyperparameters on validation images."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from perdure.cli.commands import UsageError
+from perdure.cli.display import Display, counted, open_display
+from perdure.cli.output import messages, print_columns, print_json
+from perdure.cli.run import read_seeds
+from perdure.engine.config import Config, load_config, parse_value
+from perdure.errors import DivergenceError
+from perdure.experiment import default_folder
+from perdure.tuning import Search, Trial, best, make_search, tune, write_winner
+
+
+def search(args: argparse.Namespace) -> int:
+    """Do ``perdure tune``."""
+    config = load_config(args.what, args.overrides)
+    space = _space(args.space) if args.space else None
+    seeds = read_seeds(args.seeds, args.overrides)
+    asked = make_search(config, space, seeds, args.head)
+    out = Path(args.out) if args.out else Path("runs/tune") / default_folder(config).name
+    count = min(args.budget, asked.size)
+    if not args.json:
+        messages().print(f"{counted(count, 'trial')} of {_say(asked)}")
+
+    def display(number: int, one: Config) -> Display:
+        return open_display(one, quiet=args.quiet, label=f"trial {number + 1} of {count}")
+
+    trials = tune(asked, args.budget, out, display)
+    winner = best(trials)
+    if winner is None:
+        raise DivergenceError(
+            f"All {counted(len(trials), 'trial')} diverged. Search lower learning rates, as "
+            "--space lr=0.0001,0.001."
+        )
+    path = out / "winner.toml"
+    write_winner(asked, trials, path, config.run.validation_fraction)
+    if args.json:
+        rows = [dataclasses.asdict(trial) for trial in trials]
+        print_json({"winner": str(path), "values": winner.values, "trials": rows})
+        return 0
+    _print(asked, trials)
+    print(f"winner   {path}")
+    print(f"run      perdure run {path}")
+    return 0
+
+
+def _space(given: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    found: dict[str, tuple[Any, ...]] = {}
+    for entry in given:
+        key, equals, values = entry.partition("=")
+        if not equals or not key or not values:
+            raise UsageError(f"--space {entry}: write key=value,value, as lr=0.001,0.01.")
+        found[key] = tuple(parse_value(value) for value in values.split(","))
+    return found
+
+
+def _say(search: Search) -> str:
+    keys = ", ".join(f"{key} of {list(values)}" for key, values in search.space.items())
+    return f"{counted(search.size, 'setting')}: {keys}"
+
+
+def _print(search: Search, trials: Sequence[Trial]) -> None:
+    """Print every trial, best first."""
+    keys = list(search.space)
+    order = sorted(range(len(trials)), key=lambda place: -(trials[place].score or -1.0))
+    rows = [
+        [
+            str(place + 1),
+            *(str(trials[place].values[key]) for key in keys),
+            *_scores(trials[place]),
+            f"{trials[place].seconds:.0f} s",
+        ]
+        for place in order
+    ]
+    print(f"Validation images, {search.head} head, mean of {counted(len(search.seeds), 'seed')}:")
+    print_columns(["trial", *keys, "last acc %", "forgetting", "time"], rows)
+    print()
+
+
+def _scores(trial: Trial) -> list[str]:
+    if trial.score is None:
+        return ["diverged", ""]
+    lost = [one["forgetting"] for one in trial.metrics if one["forgetting"] is not None]
+    shown = f"{100 * sum(lost) / len(lost):.1f}" if lost else ""
+    return [f"{100 * trial.score:.1f}", shown]

@@ -1,0 +1,323 @@
+"""Choosing hyperparameters on validation images: as many trials for one method as for another.
+
+Test images are never looked at: every task's validation images, split off its training images, stand
+in for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tomli_w
+
+from perdure.atomic import atomic_write, make_folder
+from perdure.backbones.vit import FrozenViT
+from perdure.engine.build import make_backbone, make_stream
+from perdure.engine.config import Config, make_config
+from perdure.engine.events import Sink, ignore
+from perdure.engine.run import Run, plan
+from perdure.errors import CheckpointError, ConfigError, DivergenceError
+from perdure.metrics import Counts, summarise
+from perdure.randomness import generator, permutation
+from perdure.streams import Stream
+
+RATES = (0.001, 0.003, 0.01, 0.03)
+"""Learning rates that are searched for every method that trains."""
+FRACTION = 0.2
+"""Of the training images, held out where the configuration holds out none."""
+STARTING = 4
+"""Trials drawn at random before the search learns from those that were made."""
+KEPT = ("last_accuracy", "average_incremental_accuracy", "forgetting", "plasticity")
+
+Space = Mapping[str, Sequence[Any]]
+"""Values to choose from, by key of the configuration."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and what it came to.
+
+    Attributes:
+        values: the setting.
+        score: mean over seeds of the last accuracy on validation images; None where a run diverged.
+        metrics: per seed.
+        seconds: working time.
+    """
+
+    values: dict[str, Any]
+    score: float | None
+    metrics: list[dict[str, float | None]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and on what.
+
+    Attributes:
+        config: everything that is not searched.
+        space: what is.
+        seeds: every setting is run with each of them.
+        head: whose accuracy counts.
+    """
+
+    config: Config
+    space: Space
+    seeds: tuple[int, ...]
+    head: str
+
+    @property
+    def size(self) -> int:
+        """How many settings there are."""
+        return math.prod(len(values) for values in self.space.values())
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same when a search goes on, JSON-ready."""
+        space = {key: list(values) for key, values in self.space.items()}
+        seeds = list(self.seeds)
+        return {"config": self.config.hash(), "space": space, "seeds": seeds, "head": self.head}
+
+
+def make_search(
+    config: Config,
+    space: Space | None = None,
+    seeds: Sequence[int] = (),
+    head: str | None = None,
+) -> Search:
+    """Check what is asked for.
+
+    Args:
+        config: a preset or a configuration of one's own.
+        space: values by key; the method's own small space by default.
+        seeds: of the runs; the configuration's own by default.
+        head: an evaluated head; the first by default.
+
+    Raises:
+        ConfigError: nothing to search, a key or value that a run would refuse, or no such head.
+    """
+    if not config.run.validation_fraction:
+        config = config.replace(validation_fraction=FRACTION)
+    space = default_space(config) if space is None else space
+    if not space or not all(space.values()):
+        raise ConfigError(
+            f"There is nothing to search for method '{config.run.method}'. Name keys and values, as "
+            "--space lr=0.001,0.01."
+        )
+    for key, value in ((key, value) for key, values in space.items() for value in values):
+        config.replace(**{key: value})
+    head = config.head_names[0] if head is None else head
+    if head not in config.head_names:
+        raise ConfigError(
+            f"head={head}: this configuration evaluates {', '.join(config.head_names)}."
+        )
+    return Search(config, space, tuple(seeds) or (config.run.seed,), head)
+
+
+def default_space(config: Config) -> Space:
+    """The learning rate and what the method names of its options."""
+    method = config.method_class
+    return {"lr": RATES, **method.tuned} if method.traits.trains else {}
+
+
+def tune(
+    search: Search,
+    budget: int,
+    out: Path,
+    on_run: Callable[[int, Config], AbstractContextManager[Sink]] = lambda *_: nullcontext(ignore),
+) -> list[Trial]:
+    """Make trials until there are as many as the budget, or no setting is left.
+
+    Finished trials are kept in ``trials.json`` and not made again; one that was interrupted goes on.
+
+    Args:
+        search: what and where.
+        budget: trials in all, those found in the folder included.
+        out: the folder.
+        on_run: opens the sink of a run's events, from the trial's number and its configuration.
+
+    Returns:
+        All trials, in the order in which they were made.
+
+    Raises:
+        ConfigError: a budget below 1.
+        CheckpointError: the folder holds another search.
+    """
+    if budget < 1:
+        raise ConfigError(f"budget={budget}: it must be 1 or more.")
+    make_folder(out)
+    trials = read_trials(search, out)
+    streams: dict[int, Stream] = {}
+    backbone: FrozenViT | None = None
+    while len(trials) < min(budget, search.size):
+        number = len(trials)
+        config = search.config.replace(**suggest(search, trials))
+        backbone = backbone or make_backbone(config)
+        folder = out / f"trial-{number:03d}"
+        metrics: list[dict[str, float | None]] = []
+        seconds = 0.0
+        for seed in search.seeds:
+            one = config.replace(seed=seed)
+            if seed not in streams:
+                streams[seed] = validation_stream(one, backbone.img_size)
+            try:
+                with on_run(number, one) as sink:
+                    outcome = Run(one, streams[seed], backbone, folder / str(seed), sink)()
+            except DivergenceError:
+                metrics = []
+                break
+            found = summarise(Counts.from_rows(outcome.rows[search.head]))
+            metrics.append({key: found[key] for key in KEPT})
+            seconds += outcome.seconds
+        values = {key: config.flat()[key] for key in search.space}
+        trials.append(Trial(_plain(values), _score(metrics), metrics, round(seconds, 2)))
+        _write(search, trials, out)
+        shutil.rmtree(folder, ignore_errors=True)  # none where the first step diverged
+    return trials
+
+
+def validation_stream(config: Config, img_size: int) -> Stream:
+    """The run's stream with each task's validation images in place of its test images.
+
+    Raises:
+        StreamError: a class with a single image, which cannot be split.
+        ConfigError: what a run would refuse.
+    """
+    stream = make_stream(config, img_size)
+    tasks = []
+    for data in stream.tasks:
+        assert data.val is not None  # a search always holds images out
+        tasks.append(dataclasses.replace(data, test=data.val))
+    stream = dataclasses.replace(stream, tasks=tuple(tasks))
+    plan(stream, config)
+    return stream
+
+
+def suggest(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The next setting: one that was not tried, by a tree-structured Parzen estimator.
+
+    A function of the search and the trials so far alone, so that a search that goes on after an
+    interruption makes the trials that it would have made.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    keys = list(search.space)
+    number = len(trials)
+    seed = int(generator(search.seeds[0], "tune", number).initial_seed()) % 2**32
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTING)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    places: dict[str, optuna.distributions.BaseDistribution] = {
+        key: optuna.distributions.IntDistribution(0, len(search.space[key]) - 1) for key in keys
+    }
+    tried = [_places(search.space, trial.values) for trial in trials]
+    for trial, place in zip(trials, tried, strict=True):
+        if trial.score is not None:
+            params = dict(zip(keys, place, strict=True))
+            made = optuna.trial.create_trial(params=params, distributions=places, value=trial.score)
+            study.add_trial(made)
+    asked = study.ask(fixed_distributions=places).params
+    chosen = tuple(asked[key] for key in keys)
+    if chosen in tried:
+        every = list(itertools.product(*(range(len(search.space[key])) for key in keys)))
+        order = permutation(len(every), search.seeds[0], "tune", number)
+        chosen = next(every[place] for place in order if every[place] not in tried)
+    return {key: search.space[key][place] for key, place in zip(keys, chosen, strict=True)}
+
+
+def best(trials: Iterable[Trial]) -> Trial | None:
+    """The trial with the highest score, the earlier one of equals; None where every one diverged."""
+    scored = [trial for trial in trials if trial.score is not None]
+    return max(scored, key=lambda trial: trial.score or 0.0) if scored else None
+
+
+def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: float) -> None:
+    """Write the best setting as a preset, with what it was chosen from.
+
+    Args:
+        search: what was searched.
+        trials: what was found; one of them has a score.
+        path: a ``.toml`` file.
+        fraction: ``validation_fraction`` of the preset, which a search sets for itself.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    winner = best(trials)
+    assert winner is not None
+    assert winner.score is not None
+    config = search.config.replace(**winner.values, validation_fraction=fraction)
+    defaults = make_config({"method": config.run.method}).flat()
+    given = {
+        key: value
+        for key, value in _plain(config.flat()).items()
+        if key == "method" or value != _plain(defaults).get(key)
+    }
+    space = "; ".join(f"{key} of {list(values)}" for key, values in search.space.items())
+    head = (
+        f"# {config.preset or config.run.method}, tuned: the best of {len(trials)} of "
+        f"{search.size} settings\n"
+        f"# Chosen by the {search.head} head's last accuracy on validation images "
+        f"({100 * winner.score:.1f} %), mean of seeds {list(search.seeds)}; no test image was seen.\n"
+        f"# Searched: {space}\n"
+        f"# perdure run {path}\n"
+    )
+    atomic_write(path, (head + tomli_w.dumps(given)).encode())
+
+
+def read_trials(search: Search, out: Path) -> list[Trial]:
+    """The trials that were made in a folder before.
+
+    Raises:
+        CheckpointError: they belong to another search, or the file is damaged.
+    """
+    path = out / "trials.json"
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        found = [Trial(**trial) for trial in content["trials"]]
+        asked = content["search"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read as trials of a search ({error}). Choose another --out."
+        ) from error
+    wanted = _plain(search.describe())
+    if asked != wanted:
+        other = [key for key in wanted if asked.get(key) != wanted[key]]
+        raise CheckpointError(
+            f"'{out}' holds a search with another {' and '.join(other)}. Choose another --out, or "
+            "repeat the command that began it."
+        )
+    return found
+
+
+def _write(search: Search, trials: Sequence[Trial], out: Path) -> None:
+    content = {
+        "search": search.describe(),
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+    }
+    atomic_write(out / "trials.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _score(metrics: Sequence[Mapping[str, float | None]]) -> float | None:
+    scores = [one["last_accuracy"] for one in metrics]
+    known = [score for score in scores if score is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _places(space: Space, values: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(_plain(list(space[key])).index(_plain(values[key])) for key in space)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    return json.loads(json.dumps(value))
