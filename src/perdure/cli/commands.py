@@ -4,62 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from perdure.errors import ConfigError, did_you_mean, unknown_name
+from perdure.cli.parsing import Parser, examples
 
 KINDS = ("backbones", "heads", "methods", "presets", "streams", "transforms")
 """What ``perdure ls`` lists."""
 
-
-class UsageError(ConfigError):
-    """A command line that cannot be read."""
-
-
 _TIMED = "vit_base_patch16_224.augreg_in21k"
 """The architecture that benchmarks time."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises perdure's errors instead of printing a usage text and exiting.
-
-    Args:
-        *args: as for ``argparse.ArgumentParser``.
-        **kwargs: likewise.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {
-            "formatter_class": argparse.RawDescriptionHelpFormatter,
-            "allow_abbrev": False,
-        }
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{message[:1].upper()}{message[1:]}. Try `{self.prog} --help`.")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise unknown_name(action.metavar or action.dest, str(value), action.choices)  # type: ignore[arg-type]
-
-    def refuse_unknown(self, extras: Sequence[str]) -> None:
-        """Refuse arguments that belong nowhere.
-
-        Raises:
-            UsageError: there is one.
-        """
-        if extras:
-            guess = did_you_mean(extras[0].partition("=")[0], self._option_string_actions)
-            raise UsageError(f"Unknown argument '{extras[0]}'.{guess} Try `{self.prog} --help`.")
-
-
-def _examples(*lines: str) -> str:
-    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def parser() -> Parser:
@@ -68,7 +21,7 @@ def parser() -> Parser:
         prog="perdure",
         description="Teach a frozen vision transformer new classes, task after task, without "
         "storing old images.",
-        epilog=_examples(
+        epilog=examples(
             "perdure demo                              learn the digits two at a time, and compare",
             "perdure run digits/nsp2                   one method on one stream",
             "perdure run digits/nsp2 --dry-run         check everything, show the plan",
@@ -78,13 +31,13 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _predict, _ls, _show, _doctor, _bench):
+    for add in (_run, _demo, _compare, _predict, _data, _ls, _show, _doctor, _bench):
         add(verbs)
     return root
 
 
 def _command(
-    verbs: Any, name: str, does: str, handler: str, examples: Sequence[str], rest: str = ""
+    verbs: Any, name: str, does: str, handler: str, lines: Sequence[str], rest: str = ""
 ) -> Parser:
     """Add a command.
 
@@ -93,14 +46,21 @@ def _command(
         name: what is typed.
         does: one line.
         handler: ``module:function``, imported when the command is given.
-        examples: ends the help.
+        lines: examples, which end the help.
         rest: the list that takes words which stand after an option.
     """
-    made: Parser = verbs.add_parser(
-        name, help=does, description=does[0].upper() + does[1:] + ".", epilog=_examples(*examples)
-    )
-    made.set_defaults(handler=handler, parser=made, rest=rest, again=None)
+    made = _group(verbs, name, does, lines)
+    made.set_defaults(handler=handler, rest=rest)
     made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return made
+
+
+def _group(verbs: Any, name: str, does: str, lines: Sequence[str]) -> Parser:
+    """Add a command that is followed by one of its own."""
+    made: Parser = verbs.add_parser(
+        name, help=does, description=does[0].upper() + does[1:] + ".", epilog=examples(*lines)
+    )
+    made.set_defaults(handler=None, parser=made, rest="", again=None)
     return made
 
 
@@ -208,6 +168,58 @@ def _predict(verbs: Any) -> None:
     predict.add_argument("--head", metavar="NAME", help="default: the last one of the run's heads")
 
 
+def _data(verbs: Any) -> None:
+    group = _group(
+        verbs,
+        "data",
+        "list, fetch and check published data sets, and check images of your own",
+        ("perdure data ls", "perdure data fetch imagenet_r", "perdure data check photos"),
+    )
+    data = group.add_subparsers(dest="verb", metavar="verb", title="verbs")
+    _command(
+        data,
+        "ls",
+        "list published data sets: how large they are, where they come from, whether at hand",
+        "data:ls",
+        ("perdure data ls", "perdure data ls --json"),
+    )
+    fetch = _command(
+        data,
+        "fetch",
+        "download, check and unpack a published data set, or unpack what was put there by hand",
+        "data:fetch",
+        (
+            "perdure data fetch cifar100",
+            "",
+            "An interrupted download goes on where it stopped. Without network: the error names",
+            "the files, where to put them, and what to type then.",
+        ),
+    )
+    fetch.add_argument("name", metavar="NAME", help="see `perdure data ls`")
+    fetch.set_defaults(again="")
+    check = _command(
+        data,
+        "check",
+        "look for unreadable images, duplicates across train and test, and classes that are too small",
+        "data:check",
+        (
+            "perdure data check photos                    a folder per class",
+            "perdure data check cub200 --min-images 20",
+            "perdure data check photos --json",
+            "",
+            "The exit code is 1 where there are faults.",
+        ),
+    )
+    check.add_argument("name", metavar="NAME|DIR", help="a published data set, or a folder")
+    check.add_argument(
+        "--min-images",
+        metavar="K",
+        type=_positive,
+        default=2,
+        help="readable images that a class must have; default: %(default)s",
+    )
+
+
 def _ls(verbs: Any) -> None:
     ls = _command(
         verbs,
@@ -246,13 +258,12 @@ def _doctor(verbs: Any) -> None:
 
 
 def _bench(verbs: Any) -> None:
-    bench: Parser = verbs.add_parser(
+    bench = _group(
+        verbs,
         "bench",
-        help="measure speed and cost",
-        description="Measure speed and cost.",
-        epilog=_examples("perdure bench step --method nsp2 --batch-size 8", "perdure bench cost"),
+        "measure speed and cost",
+        ("perdure bench step --method nsp2 --batch-size 8", "perdure bench cost"),
     )
-    bench.set_defaults(handler=None, parser=bench, rest="", again=None)
     measures = bench.add_subparsers(dest="measure", metavar="measure", title="measures")
     _bench_step(measures)
     _bench_cost(measures)
