@@ -134,7 +134,7 @@ def test_the_folder_can_be_named(
     if name != "fashion_mnist":  # it is small, and fetched by the run
         with pytest.raises(StreamError, match=f"Type: perdure data fetch {name} "):
             load_source(name)
-    with pytest.raises(StreamError, match=r"does not hold '.*path=FOLDER names the folder with"):
+    with pytest.raises(StreamError, match=r"does not hold '.*path=FOLDER, or leave path out"):
         load_source(name, SourceOptions(path=tmp_path))
     inner = next((path for path in elsewhere.iterdir() if path.is_dir()), None)
     if inner is not None:

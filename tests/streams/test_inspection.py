@@ -135,6 +135,8 @@ def test_loops_of_links_end(tmp_path: Path, write_folder: WriteFolder) -> None:
 def test_what_is_no_data_set(tmp_path: Path, write_folder: WriteFolder) -> None:
     with pytest.raises(UnknownNameError, match=r"'cifar10' is neither.* Did you mean 'cifar100'\?"):
         inspect("cifar10")
+    with pytest.raises(UnknownNameError, match="'' is neither a benchmark nor a folder"):
+        inspect("")
     (tmp_path / "file").touch()
     with pytest.raises(StreamError, match="is a file, not a folder"):
         inspect(str(tmp_path / "file"))
@@ -164,6 +166,16 @@ def test_a_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("unreadable", f"{source.test.names[1]}: the file is empty"),
     ]
     assert str(images) in source.test.names[1]
+
+
+def test_a_benchmark_is_not_fetched_to_be_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
+    offer(monkeypatch, "fashion_mnist")
+    with pytest.raises(StreamError, match="Type: perdure data fetch fashion_mnist"):
+        inspect("fashion_mnist")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_benchmark_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

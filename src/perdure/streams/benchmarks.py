@@ -43,7 +43,8 @@ class Benchmark:
         publisher: where it comes from.
         licence: as far as it is known.
         files: what is fetched; empty where nothing needs to be.
-        holds: what its folder must hold, as published or with ``.gz``, to be taken for whole.
+        holds: what its folder must hold to be taken for whole; a file that is published with
+            ``.gz`` may lie there so.
         elsewhere: folders of the system that may hold it as well.
         advice: another way to get it.
     """
@@ -84,10 +85,12 @@ class Benchmark:
 
     def missing(self, folder: Path) -> list[str]:
         """Return what a folder lacks to be taken for this data set."""
+        zipped = {file.name for file in self.files}
         return [
             name
             for name in self.holds
-            if not (folder / name).exists() and not (folder / f"{name}.gz").exists()
+            if not (folder / name).exists()
+            and not (f"{name}.gz" in zipped and (folder / f"{name}.gz").exists())
         ]
 
     def root(self, path: Path | None) -> Path:
@@ -116,8 +119,8 @@ class Benchmark:
             hint = f" Type path='{above}'." if not self.missing(above) else ""
             raise StreamError(
                 f"{self.title} was not found in '{folder}': it does not hold "
-                f"{quoted(missing)}.{hint} path=FOLDER names the folder with {quoted(self.holds)} "
-                f"in it; without path, '{self.folder}' is taken."
+                f"{quoted(missing)}.{hint} Name the folder that holds what is missing with "
+                f"path=FOLDER, or leave path out: then it is '{self.folder}'."
             )
         return folder
 
@@ -135,7 +138,7 @@ _VISDA = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 
 
 def _domain_url(domain: str) -> str:
-    # The publisher cleaned two domains later; the splits list images of the cleaned ones only.
+    # The publisher cleaned these two later; the file numbers of the splits have gaps to match.
     cleaned = "groundtruth/" if domain in ("clipart", "painting") else ""
     return f"{_VISDA}/{cleaned}{domain}.zip"
 

@@ -48,32 +48,31 @@ def obtain(
     """
     path = folder / file.name
     if path.is_file():
-        _check(benchmark, file, path, path)
+        _check(benchmark, file, path, f"Remove '{path}'; nothing was unpacked.")
         return path, False
     part = path.with_name(f"{file.name}.part")
     _download(benchmark, file, part, on_progress)
-    _check(benchmark, file, part, path)
-    part.replace(path)
-    _tag(part).unlink(missing_ok=True)
+    try:
+        _check(benchmark, file, part, "It was removed.")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        _tag(part).unlink(missing_ok=True)
     return path, True
 
 
-def _check(benchmark: Benchmark, file: PublishedFile, path: Path, put: Path) -> None:
+def _check(benchmark: Benchmark, file: PublishedFile, path: Path, removed: str) -> None:
     if not file.md5:
         return
     with path.open("rb") as content:
         found = hashlib.file_digest(content, "md5").hexdigest()
-    if found == file.md5:
-        return
-    if path != put:
-        path.unlink()
-    what = "The file was removed" if path != put else f"Remove '{put}'"
-    raise ChecksumError(
-        f"'{file.name}' has md5 {found}, not {file.md5}: it is not the file that perdure expects. "
-        f"{what}, and nothing was unpacked. Type again: perdure data fetch {benchmark.name}\n"
-        f"If it stays so, and {benchmark.publisher} states {found}, unpack the file yourself into "
-        f"'{benchmark.folder}'."
-    )
+    if found != file.md5:
+        raise ChecksumError(
+            f"'{file.name}' has md5 {found}, not {file.md5}: it is not the file that perdure "
+            f"expects. {removed} Type again: perdure data fetch {benchmark.name}\n"
+            f"If it stays so, and {benchmark.publisher} states {found}, unpack the file yourself "
+            f"into '{benchmark.folder}'."
+        )
 
 
 def _download(benchmark: Benchmark, file: PublishedFile, part: Path, on_progress: Progress) -> None:

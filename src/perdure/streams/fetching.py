@@ -112,6 +112,7 @@ def _fetch(benchmark: Benchmark, archives: Path, on_progress: Progress) -> Path:
 def _lay_out(path: Path, work: Path, on_progress: Progress) -> dict[str, Any]:
     """Unpack or copy a published file, and return what the manifest says of it."""
     size = path.stat().st_size
+    on_progress(f"checking {path.name}", 0, size)
     about = {"file": path.name, "bytes": size, "sha256": sha256_of(path)}
     if not is_archive(path.name):
         shutil.copyfile(path, work / path.name)

@@ -92,7 +92,7 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
         UnknownNameError: there is no such benchmark or folder.
         StreamError: the data set is not at hand, or the folder has another layout.
     """
-    if name not in BENCHMARKS and not Path(name).expanduser().exists():
+    if name not in BENCHMARKS and not (name and Path(name).expanduser().exists()):
         raise UnknownNameError(
             f"'{name}' is neither a benchmark nor a folder.{did_you_mean(name, BENCHMARKS)} "
             f"Known: {', '.join(BENCHMARKS)}, and every folder that holds {LAYOUT}."
@@ -128,6 +128,9 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
 
 
 def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+    benchmark = BENCHMARKS[name]
+    if benchmark.files:
+        benchmark.root(None)  # some sources would fetch what is not at hand
     source = load_source(name)
     items = []
     for split, images in (("train", source.train), ("test", source.test)):
@@ -137,9 +140,8 @@ def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]
             _Item(image, split, source.class_names[label], content)
             for image, label, content in zip(images.names, images.labels, contents, strict=True)
         ]
-    expected = BENCHMARKS[name].images
-    if len(items) != expected:
-        text = f"{len(items):,} images, {expected:,} are published"
+    if len(items) != benchmark.images:
+        text = f"{len(items):,} images, {benchmark.images:,} are published"
         found.faults.append(Fault("incomplete", text))
     return source.class_names, items
 
