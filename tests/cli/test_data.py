@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from perdure.cache import archives_dir
 from perdure.cli import counting as module
 from perdure.cli import data
 from perdure.cli.counting import Counting
 from perdure.streams import BENCHMARKS
-from perdure.streams.fetching import archives_dir
 from tests.cli.command import TINY, Perdure
 from tests.streams.published import offer, serving, write_cifar100
 

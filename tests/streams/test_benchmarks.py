@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perdure.cache import archives_dir
 from perdure.errors import ConfigError, StreamError, UnreadableImageError
 from perdure.streams import (
     BENCHMARKS,
@@ -23,7 +24,7 @@ from perdure.streams import (
     load_source,
 )
 from perdure.streams.decoding import decode
-from perdure.streams.fetching import archives_dir, fetch
+from perdure.streams.fetching import fetch
 from perdure.streams.splits import read_split
 from tests.streams.published import SPLITS, WRITERS, cub_members, offer, write_tar
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from perdure.cache import archives_dir
 from perdure.errors import ChecksumError, OutputError, PerdureError, StreamError
 from perdure.streams import download, fetching, unpacking
 from perdure.streams.benchmarks import BENCHMARKS
-from perdure.streams.fetching import MANIFEST, archives_dir, fetch
+from perdure.streams.fetching import MANIFEST, fetch
 from tests.streams.published import (
     NOWHERE,
     Server,
@@ -59,7 +60,6 @@ def left(home: Path) -> list[str]:
 
 
 def put(name: str, content: bytes) -> Path:
-    archives_dir().mkdir(parents=True, exist_ok=True)
     (archives_dir() / name).write_bytes(content)
     return archives_dir() / name
 
@@ -294,6 +294,15 @@ def test_an_archive_that_is_not_whole(tmp_path: Path, name: str, length: int | N
         unpacking.unpack(path, tmp_path / "out", lambda done: None)
 
 
+def test_a_size_below_zero_is_no_room_for_more(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.size = -(2**40)
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StreamError, match=r"may be a bomb|is damaged"):
+        unpacking.unpack(tmp_path / "a.tar", tmp_path / "out", lambda done: None)
+
+
 def test_an_archive_without_what_the_loader_needs(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
@@ -326,7 +335,6 @@ def test_what_a_killed_process_left_is_removed(server: Server, home: Path) -> No
 
 
 def test_two_processes_do_not_write_the_same_files(server: Server, home: Path) -> None:
-    archives_dir().mkdir(parents=True)
     with (
         FileLock(archives_dir() / ".imagenet_a.lock"),
         pytest.raises(StreamError, match="Another process is fetching 'imagenet_a'"),
@@ -361,6 +369,22 @@ def test_an_error_at_the_last_moment(
     with pytest.raises(KeyboardInterrupt):
         fetch(BENCHMARKS["imagenet_a"])
     assert left(home) == ["archives", f"archives/{ARCHIVE}"]
+
+
+def test_an_interrupt_while_a_download_is_checked_keeps_it(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(download, "_check", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(BENCHMARKS["imagenet_a"])
+    assert f"archives/{ARCHIVE}.part" in left(home)
+    fetch(BENCHMARKS["imagenet_a"])
+    assert len(server.asked) == 2  # the second is told that it has all of it
+    assert left(home / "archives") == []
 
 
 def test_a_url_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

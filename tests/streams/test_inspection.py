@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perdure.cache import archives_dir
 from perdure.errors import StreamError, UnknownNameError
 from perdure.streams import load_source
 from perdure.streams.benchmarks import BENCHMARKS
-from perdure.streams.fetching import archives_dir, fetch
+from perdure.streams.fetching import fetch
 from perdure.streams.inspection import Inspection, inspect
 from perdure.streams.sources import SourceOptions
 from tests.streams.conftest import WriteFolder

@@ -54,10 +54,12 @@ def obtain(
     _download(benchmark, file, part, on_progress)
     try:
         _check(benchmark, file, part, "It was removed.")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-        _tag(part).unlink(missing_ok=True)
+    except ChecksumError:
+        part.unlink()
+        _tag(part).unlink()
+        raise
+    part.replace(path)
+    _tag(part).unlink()
     return path, True
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from perdure.atomic import atomic_write, make_folder, sync_folder
-from perdure.cache import data_dir, sha256_of
+from perdure.atomic import atomic_write, sync_folder
+from perdure.cache import archives_dir, sha256_of
 from perdure.errors import OutputError, StreamError
 from perdure.streams.benchmarks import Benchmark, quoted
 from perdure.streams.download import Progress, obtain
@@ -23,11 +23,6 @@ MANIFEST = "manifest.json"
 """Says, in the folder of a benchmark, which files it was unpacked from."""
 
 
-def archives_dir() -> Path:
-    """Return the folder for published files: downloads, and what was put there by hand."""
-    return data_dir() / "archives"
-
-
 def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
     """Download, check and unpack a published data set, unless it is at hand.
 
@@ -35,7 +30,7 @@ def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
     downloaded are removed when they are unpacked. The folder of the data set appears in one step.
 
     Args:
-        benchmark: which one.
+        benchmark: which one; it must have files to fetch.
         on_progress: is told what takes long.
 
     Returns:
@@ -49,7 +44,7 @@ def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
     """
     folder = benchmark.located()
     if folder is None:
-        archives = make_folder(archives_dir())
+        archives = archives_dir()
         with _alone(benchmark, archives):
             folder = benchmark.located() or _fetch(benchmark, archives, on_progress or _silent)
     return folder
@@ -89,9 +84,13 @@ def _fetch(benchmark: Benchmark, archives: Path, on_progress: Progress) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
-        entries = [_lay_out(path, work, on_progress) for path, _ in obtained]
-        _check_content(benchmark, work)
-        atomic_write(work / MANIFEST, json.dumps(_manifest(benchmark, entries), indent=1).encode())
+        manifest = {
+            "benchmark": benchmark.name,
+            "publisher": benchmark.publisher,
+            "from": [_lay_out(path, work, on_progress) for path, _ in obtained],
+        }
+        _check_content(benchmark, work, archives)
+        atomic_write(work / MANIFEST, json.dumps(manifest, indent=1).encode())
         if hasattr(os, "sync"):  # one call for hundreds of thousands of files
             os.sync()
         work.replace(folder)
@@ -121,17 +120,12 @@ def _lay_out(path: Path, work: Path, on_progress: Progress) -> dict[str, Any]:
     return {**about, "files": count}
 
 
-def _check_content(benchmark: Benchmark, work: Path) -> None:
+def _check_content(benchmark: Benchmark, work: Path, archives: Path) -> None:
     missing = benchmark.missing(work)
     if missing:
-        archives = archives_dir()
         files = ", ".join(f"'{archives / file.name}'" for file in benchmark.files)
         raise StreamError(
             f"There is no {quoted(missing)} in what was unpacked, so this is not {benchmark.title} "
             f"as it is published. Remove {files} and type again: perdure data fetch "
             f"{benchmark.name}"
         )
-
-
-def _manifest(benchmark: Benchmark, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"benchmark": benchmark.name, "publisher": benchmark.publisher, "from": entries}

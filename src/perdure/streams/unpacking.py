@@ -83,7 +83,7 @@ def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None]) -> int:
     try:
         for count, entry in enumerate(entries(archive), start=1):
             total += entry.size
-            if count > MOST_ENTRIES or total > most:
+            if count > MOST_ENTRIES or total > most or entry.size < 0:
                 raise StreamError(
                     f"'{archive}' may be a bomb: it unpacks to more than {MOST_ENTRIES:,} entries "
                     f"or {most:,} bytes. Fetch it again from its publisher."
