@@ -149,8 +149,9 @@ def test_a_host_that_cannot_be_reached(
     offer(monkeypatch, "imagenet_a", files=(file,), advice="sudo apt install imagenet")
     with pytest.raises(StreamError) as caught:
         fetch(BENCHMARKS["imagenet_a"])
+    refused = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     assert str(caught.value) == (
-        f"'{ARCHIVE}' of ImageNet-A could not be fetched ([Errno 111] Connection refused).\n"
+        f"'{ARCHIVE}' of ImageNet-A could not be fetched ({refused}).\n"
         f"Fetch elsewhere:\n  {NOWHERE}/{ARCHIVE} (about 690 MB, md5 {'0' * 32})\n"
         f"Put what you fetched into '{home / 'archives'}', as it is, or type: sudo apt install "
         "imagenet.\nThen type: perdure data fetch imagenet_a"

@@ -56,7 +56,7 @@ def _command(
 
 
 def _group(verbs: Any, name: str, does: str, lines: Sequence[str]) -> Parser:
-    """Add a command that is followed by one of its own."""
+    """Add a command that does nothing without another word."""
     made: Parser = verbs.add_parser(
         name, help=does, description=does[0].upper() + does[1:] + ".", epilog=examples(*lines)
     )
