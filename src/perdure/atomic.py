@@ -10,7 +10,8 @@ from pathlib import Path
 
 from perdure.errors import OutputError
 
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""What the system says of a full disk or a used-up quota."""
 _DENIED = {errno.EACCES, errno.EPERM}
 
 
@@ -44,7 +45,7 @@ def atomic_write(path: Path | str, data: bytes) -> None:
         if isinstance(error, OSError):
             raise OutputError(_explain(Path(path), len(data), error)) from error
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def make_folder(folder: Path) -> Path:
@@ -62,7 +63,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name last through a power cut, where the system can do that for folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -73,7 +74,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _explain(path: Path, size: int, error: OSError) -> str:
-    if error.errno in _FULL:
+    if error.errno in FULL:
         cause = f"the disk is full or your quota is used up ({size:,} bytes were to be written)"
         advice = "Free some space or choose another folder"
     elif error.errno == errno.EROFS:

@@ -60,6 +60,15 @@ def data_dir() -> Path:
     return _writable(home() / "data")
 
 
+def archives_dir() -> Path:
+    """Return the folder for published files: downloads, and what was put there by hand.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "data" / "archives")
+
+
 def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.cli.catalogue import LISTS, head_comment
-from perdure.cli.commands import KINDS
+from perdure.cli.looking import KINDS
 from perdure.cli.options import options_of, type_in_words
 from perdure.engine.config import RunConfig, load_config, preset_names
 from perdure.heads import HEADS, HeadConfig

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from perdure.cli import at_hand
 from perdure.cli import doctor as module
+from perdure.streams import BENCHMARKS
 from tests.cli.command import Perdure
+from tests.streams.published import offer
 
 
 def findings(perdure: Perdure, code: int = 0) -> dict[str, dict[str, str]]:
@@ -36,23 +37,24 @@ def test_a_working_machine(perdure: Perdure, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_comes_with_advice(
-    perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    perdure: Perdure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_hand, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    offer(monkeypatch, "fashion_mnist")
     missing = [one for one in findings(perdure).values() if one["verdict"] == "missing"]
     names = {one["name"] for one in missing}
-    assert {"weights clip_vit_base_patch16", "images fashion_mnist"} <= names
+    images = {f"images {name}" for name, known in BENCHMARKS.items() if known.files}
+    assert {"weights clip_vit_base_patch16", *images} <= names
     assert all(one["advice"] for one in missing if one["name"] != "cuda")
 
 
 def test_what_is_at_hand(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for place in (
         "weights/clip_vit_base_patch16.safetensors",
-        *(f"data/fashion_mnist/{name}.gz" for pair in at_hand.FILES.values() for name in pair),
+        *(f"data/fashion_mnist/{name}.gz" for name in BENCHMARKS["fashion_mnist"].holds),
     ):
         (tmp_path / "cache" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cache" / place).write_bytes(bytes(600_000))
-    monkeypatch.setattr(at_hand, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    offer(monkeypatch, "fashion_mnist")
     found = findings(perdure)
     assert found["weights clip_vit_base_patch16"]["verdict"] == "ok"
     assert found["images fashion_mnist"]["verdict"] == "ok"

@@ -25,6 +25,10 @@ COMMANDS = (
     "demo",
     "compare",
     "predict",
+    "data",
+    "data ls",
+    "data fetch",
+    "data check",
     "ls",
     "show",
     "doctor",
@@ -94,7 +98,7 @@ def test_exit_codes_of_the_real_command() -> None:
 
 
 def test_no_command_shows_the_help(perdure: Perdure) -> None:
-    for words in ([], ["bench"]):
+    for words in ([], ["bench"], ["data"]):
         said = perdure(*words)
         assert (said.code, said.out) == (2, "")
         assert "examples:" in said.err

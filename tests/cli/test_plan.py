@@ -11,6 +11,7 @@ import pytest
 from perdure.cli import at_hand
 from perdure.streams import fashion
 from tests.cli.command import TINY, Perdure
+from tests.streams.published import offer
 
 
 def everything_in(folder: Path) -> list[Path]:
@@ -125,8 +126,7 @@ def test_a_weight_file_is_read(perdure: Perdure, tmp_path: Path) -> None:
 def test_images_are_not_fetched(
     perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in (at_hand, fashion):
-        monkeypatch.setattr(module, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    offer(monkeypatch, "fashion_mnist")
     before = everything_in(tmp_path)
     words = ("fashion_mnist/ncm", *TINY[:3])
     made = plan_of(perdure, *words)

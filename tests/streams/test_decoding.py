@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from perdure.errors import UnreadableImageError
-from perdure.streams.decoding import decode, image_size
+from perdure.streams.decoding import decode, examine, image_size
 
 
 def gradient(width: int = 20, height: int = 10) -> Image.Image:
@@ -57,8 +57,9 @@ def test_floats_are_refused(tmp_path: Path) -> None:
         decode(tmp_path / "float.tif")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_undone(tmp_path: Path, orientation: int) -> None:
+def test_exif_rotation_is_undone(tmp_path: Path, orientation: int, suffix: str) -> None:
     upright = gradient()
     stored_as = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,8 +73,41 @@ def test_exif_rotation_is_undone(tmp_path: Path, orientation: int) -> None:
     stored = upright.transpose(stored_as[orientation]) if orientation in stored_as else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "image.png", exif=exif)
-    assert np.array_equal(np.asarray(decode(tmp_path / "image.png")), np.asarray(upright))
+    path = tmp_path / f"image.{suffix}"
+    stored.save(path, exif=exif, lossless=True)
+    assert np.array_equal(np.asarray(decode(path)), np.asarray(upright))
+    assert examine(path).turned is (orientation > 1)
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp"])
+def test_an_exif_block_that_cannot_be_read_asks_for_no_rotation(tmp_path: Path, name: str) -> None:
+    gradient().save(tmp_path / name, exif=b"Exif\0\0garbage")
+    assert decode(tmp_path / name).size == (20, 10)
+    assert not examine(tmp_path / name).turned
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "unusual"),
+    [
+        ("RGB", "png", set()),
+        ("P", "png", set()),
+        ("1", "png", {"gray"}),
+        ("L", "jpg", {"gray"}),
+        ("I;16", "png", {"gray"}),
+        ("LA", "png", {"gray", "alpha"}),
+        ("RGBA", "png", {"alpha"}),
+        ("CMYK", "jpg", {"cmyk"}),
+        ("CMYK", "tif", {"cmyk"}),
+    ],
+)
+def test_how_an_image_is_stored(tmp_path: Path, mode: str, suffix: str, unusual: set[str]) -> None:
+    path = tmp_path / f"image.{suffix}"
+    gradient().convert("L" if mode == "I;16" else mode).convert(mode).save(path)
+    stored = examine(path)
+    assert {
+        kind for kind in ("gray", "alpha", "cmyk", "turned") if getattr(stored, kind)
+    } == unusual
+    assert stored.format == {"png": "PNG", "jpg": "JPEG", "tif": "TIFF"}[suffix]
 
 
 def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
@@ -94,7 +128,7 @@ def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "fake.png"
     path.write_bytes(content)
-    for read in (decode, image_size):
+    for read in (decode, examine, image_size):
         with pytest.raises(UnreadableImageError, match=reason) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")

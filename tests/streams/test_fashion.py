@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError
 from perdure.streams import SourceOptions, fashion, load_source
+from tests.streams.published import offer, serving, write_fashion_mnist
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
@@ -34,11 +35,7 @@ def write_files(folder: Path, suffix: str = "") -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def unreachable(folder: Path) -> None:
-        raise RuntimeError("no network in tests")
-
-    monkeypatch.setattr(fashion, "_download", unreachable)
-    monkeypatch.setattr(fashion, "DEBIAN_FOLDER", tmp_path / "debian")
+    offer(monkeypatch, "fashion_mnist", elsewhere=(tmp_path / "debian",))
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
 
 
@@ -71,21 +68,29 @@ def test_absent_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(StreamError) as caught:
         load_source("fashion_mnist")
     for part in (
-        "no network in tests",
+        "Connection refused",
         "train-images-idx3-ubyte.gz",
         "t10k-labels-idx1-ubyte.gz",
-        str(tmp_path / "home" / "data" / "fashion_mnist"),
-        str(tmp_path / "debian"),
+        str(tmp_path / "home" / "data" / "archives"),
         "sudo apt install dataset-fashion-mnist",
-        "Then run the same command again.",
+        "Then type: perdure data fetch fashion_mnist",
     ):
         assert part in str(caught.value)
+
+
+def test_absent_files_are_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path / "offered")
+    with serving(tmp_path / "offered") as (_, url):
+        offer(monkeypatch, "fashion_mnist", url)
+        source = load_source("fashion_mnist")
+    assert (len(source.train), len(source.test)) == (20, 10)
+    assert len(load_source("fashion_mnist").train) == 20
 
 
 def test_a_folder_that_is_named_must_hold_them(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "path")
     (folder / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(StreamError, match=r"not found in '.*path'"):
+    with pytest.raises(StreamError, match=r"not found in '.*path': it does not hold 't10k-labels"):
         load_source("fashion_mnist", SourceOptions(path=folder))
     with pytest.raises(ConfigError, match="no use for test_fraction"):
         load_source("fashion_mnist", SourceOptions(path=folder, test_fraction=0.5))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from perdure.errors import ConfigError, StreamError, UnreadableImageError
-from perdure.streams import FileImages, Source, SourceOptions, folder, load_source
+from perdure.streams import FileImages, Source, SourceOptions, files, load_source
 from tests.streams.conftest import WriteFolder
 
 
@@ -182,13 +182,13 @@ def test_images_are_decoded_once(
 ) -> None:
     write_folder(tmp_path, {"cat": 4, "dog": 4})
     decoded: list[Path] = []
-    original = folder.decode
+    original = files.decode
 
     def spy(path: Path) -> Image.Image:
         decoded.append(path)
         return original(path)
 
-    monkeypatch.setattr(folder, "decode", spy)
+    monkeypatch.setattr(files, "decode", spy)
     monkeypatch.setattr("perdure.streams.images.decode", spy)
     kept = load(tmp_path)
     assert len(decoded) == 8

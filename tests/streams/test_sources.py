@@ -17,7 +17,17 @@ def tiny_set(labels: list[int]) -> ArrayImages:
 
 
 def test_the_registry_knows_every_source() -> None:
-    assert list(SOURCES) == ["digits", "fashion_mnist", "folder", "synthetic"]
+    assert list(SOURCES) == [
+        "cifar100",
+        "cub200",
+        "digits",
+        "domainnet200",
+        "fashion_mnist",
+        "folder",
+        "imagenet_a",
+        "imagenet_r",
+        "synthetic",
+    ]
     with pytest.raises(UnknownNameError, match=r"Unknown source 'digit'. Did you mean 'digits'\?"):
         load_source("digit")
 

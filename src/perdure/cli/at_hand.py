@@ -1,15 +1,11 @@
-"""Which weights and images are on this machine already."""
+"""Which weights are on this machine already."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from perdure.backbones.catalog import describe
 from perdure.backbones.sources import HUB_FILES
-from perdure.cache import home
 from perdure.engine.config import Config
 from perdure.errors import BackboneError
-from perdure.streams.fashion import DEBIAN_FOLDER, FILES
 
 
 def weights_state(config: Config) -> str:
@@ -46,12 +42,3 @@ def hub_weights_at_hand(repository: str, filename: str | None = None) -> bool:
     names = (filename,) if filename else HUB_FILES
     found = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
     return any(isinstance(path, str) for path in found)
-
-
-def fashion_mnist_folder() -> Path | None:
-    """Return the folder that holds Fashion-MNIST; None where it would have to be fetched."""
-    for folder in (DEBIAN_FOLDER, home() / "data" / "fashion_mnist"):
-        names = [name for pair in FILES.values() for name in pair]
-        if all((folder / name).is_file() or (folder / f"{name}.gz").is_file() for name in names):
-            return folder
-    return None

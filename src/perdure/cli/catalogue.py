@@ -12,7 +12,6 @@ from typing import Any
 import tomli_w
 
 from perdure.backbones.catalog import describe, entries
-from perdure.cli.at_hand import fashion_mnist_folder
 from perdure.cli.options import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.engine.config import (
@@ -25,7 +24,7 @@ from perdure.engine.config import (
 from perdure.errors import UnknownNameError, unknown_name
 from perdure.heads import HEADS, HeadConfig
 from perdure.methods import METHODS
-from perdure.streams import SOURCES, TRANSFORMS
+from perdure.streams import BENCHMARKS, SOURCES, TRANSFORMS
 
 Item = dict[str, Any]
 
@@ -83,10 +82,7 @@ def heads() -> list[Item]:
 
 def streams() -> list[Item]:
     """Describe every source of images."""
-    at_hand = {
-        "fashion_mnist": fashion_mnist_folder() is not None,
-        "folder": None,
-    }
+    at_hand = {"folder": None, **{name: known.at_hand for name, known in BENCHMARKS.items()}}
     return [
         {"name": name, "summary": _sentence(SOURCES[name]), "at_hand": at_hand.get(name, True)}
         for name in SOURCES

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 from perdure.cache import home
@@ -173,16 +172,20 @@ def _weights() -> list[Finding]:
 
 
 def _data() -> list[Finding]:
-    from perdure.cli.at_hand import fashion_mnist_folder
+    from perdure.streams.benchmarks import BENCHMARKS
 
-    folder: Path | None = fashion_mnist_folder()
-    found: list[Finding] = [Finding("images digits", "ok", "at hand, with scikit-learn")]
-    if folder is not None:
-        return [*found, Finding("images fashion_mnist", "ok", f"at hand, in {folder}")]
-    advice = (
-        "Fetched by the first run that needs it (30 MB), or: sudo apt install dataset-fashion-mnist"
-    )
-    return [*found, Finding("images fashion_mnist", "missing", "not here", advice)]
+    findings = []
+    for name, benchmark in BENCHMARKS.items():
+        if benchmark.at_hand:
+            folder = benchmark.located()
+            found = "at hand" if folder is None else f"at hand, in {folder}"
+            findings.append(Finding(f"images {name}", "ok", found))
+        else:
+            advice = f"perdure data fetch {name} ({benchmark.megabytes:,} MB)"
+            if benchmark.advice:
+                advice += f", or: {benchmark.advice}"
+            findings.append(Finding(f"images {name}", "missing", "not here", advice))
+    return findings
 
 
 def _megabytes(size: int) -> str:

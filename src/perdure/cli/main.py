@@ -10,7 +10,8 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from perdure.cli.commands import Parser, parser
+from perdure.cli.commands import parser
+from perdure.cli.parsing import Parser
 from perdure.errors import ConfigError, PerdureError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.backbones.vit import FrozenViT
-from perdure.cli.at_hand import fashion_mnist_folder, weights_state
+from perdure.cli.at_hand import weights_state
 from perdure.cli.display import counted
 from perdure.cli.output import print_columns, print_fields
 from perdure.engine.build import make_backbone
@@ -17,7 +17,7 @@ from perdure.engine.config import Config
 from perdure.engine.model import Model
 from perdure.engine.run import plan
 from perdure.experiment import check, check_folder
-from perdure.streams import Stream, batch_count
+from perdure.streams import BENCHMARKS, Stream, batch_count
 from perdure.streams.fashion import FILES
 
 FASHION_IMAGES = {"train": 60_000, "test": 10_000}
@@ -149,7 +149,7 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
 def _stream(config: Config, img_size: int) -> tuple[Stream, bool]:
     """Return the stream, and whether its images are on this machine."""
     absent = config.run.stream == "fashion_mnist" and config.run.path is None
-    if not absent or fashion_mnist_folder() is not None:
+    if not absent or BENCHMARKS["fashion_mnist"].at_hand:
         return check(config, img_size), True
     with tempfile.TemporaryDirectory() as folder:
         for split, count in FASHION_IMAGES.items():

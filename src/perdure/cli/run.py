@@ -12,10 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perdure.cli.commands import UsageError
 from perdure.cli.comparison import by_benchmark, write_comparison
 from perdure.cli.display import open_display
 from perdure.cli.output import messages, print_json, print_rich
+from perdure.cli.parsing import UsageError
 from perdure.cli.plan import make_plan, print_plan
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable

@@ -42,7 +42,7 @@ class RunConfig:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
         device: ``auto``, ``cpu`` or ``cuda``.
         stream: where the images come from.
-        path: folder of a ``folder`` stream.
+        path: folder of a ``folder`` stream, or of a published data set's files.
         tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
         images_per_class: cap on training images per class; None for all.

@@ -1,6 +1,7 @@
 """Streams: data sets cut into tasks, and batches of their images."""
 
-from perdure.streams import fashion, folder, synthetic
+from perdure.streams import cifar, cub, domainnet, fashion, folder, imagenet, synthetic
+from perdure.streams.benchmarks import BENCHMARKS, Benchmark
 from perdure.streams.images import ArrayImages, FileImages, ImageSet
 from perdure.streams.loader import Batch, batch_count, batches
 from perdure.streams.protocol import class_order, task_sizes
@@ -9,10 +10,12 @@ from perdure.streams.stream import Stream, StreamOptions, Subset, TaskData, buil
 from perdure.streams.transforms import TRANSFORMS, Transform, augment, build_transform
 
 __all__ = [
+    "BENCHMARKS",
     "SOURCES",
     "TRANSFORMS",
     "ArrayImages",
     "Batch",
+    "Benchmark",
     "FileImages",
     "ImageSet",
     "Source",
@@ -27,9 +30,13 @@ __all__ = [
     "batches",
     "build_stream",
     "build_transform",
+    "cifar",
     "class_order",
+    "cub",
+    "domainnet",
     "fashion",
     "folder",
+    "imagenet",
     "load_source",
     "synthetic",
     "task_sizes",

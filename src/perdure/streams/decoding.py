@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from perdure.errors import UnreadableImageError
 
@@ -22,20 +23,45 @@ SUFFIXES = frozenset(
 """What an image file is called. Those of the second row are not decoded, but refused by name."""
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by the orientation that its EXIF block states."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a file stores an image.
+
+    Attributes:
+        format: PIL's name for the format of its content, whatever the file is called.
+        gray: whether it has no colours.
+        alpha: whether pixels may be transparent.
+        cmyk: whether its colours are those of print.
+        turned: whether EXIF asks for a rotation or reflection.
+    """
+
+    format: str
+    gray: bool
+    alpha: bool
+    cmyk: bool
+    turned: bool
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return the stored (width, height) in pixels from the header alone.
 
     Raises:
         UnreadableImageError: the file is no image, has no pixels or claims absurdly many.
     """
-    with _refusing_bombs():
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                return _checked_size(image)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise UnreadableImageError(f"{path}: {_reason(path, error)}") from error
+    with _opened(path) as image:
+        return image.size
 
 
 def decode(path: Path) -> Image.Image:
@@ -43,23 +69,34 @@ def decode(path: Path) -> Image.Image:
 
     Grayscale, palette and CMYK images are converted; an alpha channel is dropped, as
     torchvision's loaders do; 16-bit gray is divided by 256; the rotation that EXIF asks for is
-    applied; of an animation the first frame is taken.
+    applied, and an EXIF block that cannot be read asks for none; of an animation the first frame
+    is taken.
 
     Raises:
         UnreadableImageError: the file cannot be decoded to its end, has no pixels, or claims more
             than ``PIL.Image.MAX_IMAGE_PIXELS`` of them.
     """
-    with _refusing_bombs():
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                _checked_size(image)
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
-        except MemoryError:
-            raise
-        # PIL's decoders raise almost anything on damaged files.
-        except Exception as error:
-            raise UnreadableImageError(f"{path}: {_reason(path, error)}") from error
+    with _opened(path) as image:
+        return _upright_rgb(image)
+
+
+def examine(path: Path) -> Stored:
+    """Decode an image file to its end as `decode` does, and tell how it is stored.
+
+    Raises:
+        UnreadableImageError: as `decode`.
+    """
+    with _opened(path) as image:
+        # Before the pixels are read: TIFF images are turned as they are read.
+        stored = Stored(
+            format=str(image.format),
+            gray=image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"),
+            alpha=image.has_transparency_data,
+            cmyk=image.mode == "CMYK",
+            turned=_orientation(image) in _TURNS,
+        )
+        _upright_rgb(image)
+        return stored
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -78,18 +115,37 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _refusing_bombs() -> Iterator[None]:
-    """Turn PIL's warning about decompression bombs into an error, and silence its others."""
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image and turn whatever goes wrong with it into an error that names the file."""
     with warnings.catch_warnings():
+        # PIL's warning about decompression bombs becomes an error; its others are silenced.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if min(image.size) < 1:
+                    raise ValueError(f"it has no pixels ({image.size[0]} x {image.size[1]})")
+                yield image
+        except MemoryError:
+            raise
+        # PIL's decoders raise almost anything on damaged files.
+        except Exception as error:
+            raise UnreadableImageError(f"{path}: {_reason(path, error)}") from error
 
 
-def _checked_size(image: Image.Image) -> tuple[int, int]:
-    if min(image.size) < 1:
-        raise ValueError(f"it has no pixels ({image.size[0]} x {image.size[1]})")
-    return image.size
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return to_rgb(image if turn is None else image.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # likewise; the pixels may be sound
+        return 1
 
 
 def _reason(path: Path, error: Exception) -> str:

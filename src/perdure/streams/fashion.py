@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import math
-import socket
 import struct
-import sys
-import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision import datasets
 
-from perdure.cache import data_dir, home
-from perdure.errors import OutputError, StreamError
+from perdure.errors import StreamError
+from perdure.streams.benchmarks import BENCHMARKS
+from perdure.streams.fetching import fetch
 from perdure.streams.images import ArrayImages
 from perdure.streams.sources import (
     SOURCES,
@@ -28,7 +23,6 @@ from perdure.streams.sources import (
     refuse_options,
 )
 
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -47,8 +41,6 @@ FILES = {
 }
 MAGIC = b"\x00\x00\x08"
 """Two zero bytes and the code of unsigned bytes; the number of axes follows."""
-TIMEOUT = 30
-"""Seconds without an answer after which a download is given up."""
 
 
 @SOURCES.register("fashion_mnist")
@@ -57,14 +49,15 @@ def load_fashion_mnist(options: SourceOptions) -> Source:
 
     The four idx files, with or without ``.gz``, are looked for in ``options.path`` alone where it
     is set; otherwise in the folder of the Debian package dataset-fashion-mnist, then in
-    ``$PERDURE_HOME/data/fashion_mnist``, where torchvision's download is put if nothing is there.
+    ``$PERDURE_HOME/data/fashion_mnist``, to which they are fetched if nothing is there.
 
     Raises:
         ConfigError: an option that means nothing here.
         StreamError: the files are nowhere to be found, or one of them is damaged.
     """
     refuse_options("fashion_mnist", options, "test_fraction", "synthetic_classes", "synthetic_size")
-    folder = _folder(options.path)
+    benchmark = BENCHMARKS["fashion_mnist"]
+    folder = fetch(benchmark) if options.path is None else benchmark.root(options.path)
     sets = {split: _read_split(folder, split, options) for split in FILES}
     return Source("fashion_mnist", CLASS_NAMES, sets["train"], sets["test"])
 
@@ -104,8 +97,6 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 def _read_split(folder: Path, split: str, options: SourceOptions) -> ArrayImages:
     images_file, labels_file = (_find(folder, name) for name in FILES[split])
-    if images_file is None or labels_file is None:
-        raise _absent([folder])
     pixels, labels = read_idx(images_file), read_idx(labels_file)
     if (pixels.ndim, labels.ndim) != (3, 1) or len(pixels) != len(labels):
         raise StreamError(
@@ -116,57 +107,5 @@ def _read_split(folder: Path, split: str, options: SourceOptions) -> ArrayImages
     return array_images(options, split, pixels, labels.astype(np.int64), names)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def _complete(folder: Path) -> bool:
-    return all(_find(folder, name) for names in FILES.values() for name in names)
-
-
-def _folder(path: Path | None) -> Path:
-    cache = home() / "data" / "fashion_mnist"
-    folders = [DEBIAN_FOLDER, cache] if path is None else [path.expanduser()]
-    for folder in folders:
-        if _complete(folder):
-            return folder
-    if path is not None:
-        raise _absent(folders)
-    try:
-        _download(data_dir() / cache.name)
-    except (OSError, RuntimeError, OutputError) as error:
-        raise _absent(folders, str(error).strip()) from error
-    return cache
-
-
-def _download(folder: Path) -> None:
-    """Fetch the four files by torchvision, which checks their MD5; keep them only when all came."""
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as staging:
-        with contextlib.redirect_stdout(sys.stderr), _impatient():
-            datasets.FashionMNIST(staging, download=True)
-        for path in Path(staging).rglob("*.gz"):
-            path.replace(folder / path.name)
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _absent(searched: Sequence[Path], reason: str = "") -> StreamError:
-    files = ", ".join(f"{name}.gz" for names in FILES.values() for name in names)
-    failed = f" The download failed: {reason}." if reason else ""
-    places = " and ".join(f"'{folder}'" for folder in searched)
-    return StreamError(
-        f"Fashion-MNIST was not found in {places}.{failed}\n"
-        f"Wanted, with or without .gz: {files}.\n"
-        f"Put them into '{home() / 'data' / 'fashion_mnist'}', or name their folder with "
-        "path=FOLDER, or type: sudo apt install dataset-fashion-mnist\n"
-        "Then run the same command again."
-    )
+def _find(folder: Path, name: str) -> Path:
+    return folder / name if (folder / name).exists() else folder / f"{name}.gz"

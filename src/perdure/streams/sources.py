@@ -25,7 +25,8 @@ class SourceOptions:
     """What a source can be asked for. A source refuses options that mean nothing to it.
 
     Attributes:
-        path: folder of the images (``folder``) or of the idx files (``fashion_mnist``).
+        path: folder of the images (``folder``), or of a published data set's files where they are
+            not kept with the others.
         images_per_class: at most so many training images per class, drawn by ``seed``.
         test_images_per_class: at most so many test images per class; the same for every seed.
         test_fraction: ``folder`` without a test folder: share of each class held out, in (0, 1).

@@ -1,0 +1,186 @@
+"""Looking a data set over before it is learned: what would spoil a run, and what is only unusual."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from perdure.cache import sha256_of
+from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
+from perdure.streams.benchmarks import BENCHMARKS
+from perdure.streams.decoding import SUFFIXES, examine
+from perdure.streams.download import Progress
+from perdure.streams.folder import LAYOUT, class_folders, has_test_folder, image_root, visible
+from perdure.streams.images import ArrayImages, FileImages
+from perdure.streams.sources import load_source
+
+KINDS = ("gray", "alpha", "cmyk", "turned")
+"""What is counted of images that are read all the same: fields of `Stored`."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that would spoil a run or its result.
+
+    Attributes:
+        kind: ``unreadable``, ``duplicate``, ``few``, ``extension`` or ``incomplete``.
+        text: what is wrong, with the files' names.
+    """
+
+    kind: str
+    text: str
+
+
+@dataclass
+class Inspection:
+    """What was found.
+
+    Attributes:
+        name: the benchmark or folder.
+        classes: number of classes.
+        train: training images that can be read.
+        test: test images that can be read; 0 where a share of each class is held out in a run.
+        faults: what is wrong, in the order of the files.
+        unusual: how many images are gray, with alpha, CMYK or turned by EXIF; all of them are read.
+        ignored: what lies in class folders and is not called like an image.
+    """
+
+    name: str
+    classes: int = 0
+    train: int = 0
+    test: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    unusual: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    ignored: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """An image of the data set.
+
+    Attributes:
+        name: how it is called in a fault.
+        split: ``train`` or ``test``.
+        class_name: its class.
+        content: its file, or its pixels.
+    """
+
+    name: str
+    split: str
+    class_name: str
+    content: Path | NDArray[np.uint8]
+
+
+def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> Inspection:
+    """Look over every image of a benchmark, or of a folder with a folder per class.
+
+    One image is in memory at a time.
+
+    Args:
+        name: a benchmark, or a folder in one of the layouts of the source ``folder``.
+        least: how many readable images a class must have, training and test together.
+        on_progress: is told how many images are done.
+
+    Raises:
+        UnknownNameError: there is no such benchmark or folder.
+        StreamError: the data set is not at hand, or the folder has another layout.
+    """
+    if name not in BENCHMARKS and not (name and Path(name).expanduser().exists()):
+        raise UnknownNameError(
+            f"'{name}' is neither a benchmark nor a folder.{did_you_mean(name, BENCHMARKS)} "
+            f"Known: {', '.join(BENCHMARKS)}, and every folder that holds {LAYOUT}."
+        )
+    found = Inspection(name)
+    classes, items = _benchmark(name, found) if name in BENCHMARKS else _folder(Path(name), found)
+    splits = sorted({item.split for item in items})
+    readable: Counter[tuple[str, str]] = Counter()
+    seen: dict[str, _Item] = {}
+    for done, item in enumerate(items, start=1):
+        if _look(item, found):
+            readable[item.split, item.class_name] += 1
+            first = seen.setdefault(_digest(item.content), item)
+            # Without a test folder, a share is held out later, and may separate the two.
+            if first.split != item.split or (first is not item and len(splits) == 1):
+                text = f"{first.name} ({first.split}) and {item.name} ({item.split})"
+                found.faults.append(Fault("duplicate", text))
+        if on_progress is not None:
+            on_progress("looking at images", done, len(items))
+    found.classes = len(classes)
+    found.train, found.test = (
+        sum(readable[split, name] for name in classes) for split in ("train", "test")
+    )
+    for class_name in classes:
+        counts = {split: readable[split, class_name] for split in splits}
+        if sum(counts.values()) < least:
+            text = f"class '{class_name}': {sum(counts.values())} readable, {least} wanted"
+            found.faults.append(Fault("few", text))
+        elif 0 in counts.values():
+            split = next(split for split, count in counts.items() if not count)
+            found.faults.append(Fault("few", f"class '{class_name}': none readable in {split}"))
+    return found
+
+
+def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+    benchmark = BENCHMARKS[name]
+    if benchmark.files:
+        benchmark.root(None)  # some sources would fetch what is not at hand
+    source = load_source(name)
+    items = []
+    for split, images in (("train", source.train), ("test", source.test)):
+        assert isinstance(images, (FileImages, ArrayImages))
+        contents = images.paths if isinstance(images, FileImages) else images.pixels
+        items += [
+            _Item(image, split, source.class_names[label], content)
+            for image, label, content in zip(images.names, images.labels, contents, strict=True)
+        ]
+    if len(items) != benchmark.images:
+        text = f"{len(items):,} images, {benchmark.images:,} are published"
+        found.faults.append(Fault("incomplete", text))
+    return source.class_names, items
+
+
+def _folder(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+    root = image_root(path)
+    parts = {s: root / s for s in ("train", "test")} if has_test_folder(root) else {"train": root}
+    classes: set[str] = set()
+    items = []
+    for split, folder in parts.items():
+        for class_name in class_folders(folder):
+            classes.add(class_name)
+            for file in sorted(visible(folder / class_name)):
+                if file.suffix.lower() in SUFFIXES and not file.is_dir():
+                    items.append(_Item(str(file), split, class_name, file))
+                else:
+                    found.ignored += 1
+    return sorted(classes), items
+
+
+def _look(item: _Item, found: Inspection) -> bool:
+    """Note what is wrong and what is unusual about an image; tell whether it can be read."""
+    if not isinstance(item.content, Path):
+        return True
+    try:
+        stored = examine(item.content)
+    except UnreadableImageError as error:
+        found.faults.append(Fault("unreadable", str(error)))
+        return False
+    for kind in KINDS:
+        found.unusual[kind] += getattr(stored, kind)
+    # Several pictures in one file, as telephones write them, are a JPEG to everybody else.
+    content = "JPEG" if stored.format == "MPO" else stored.format
+    if Image.registered_extensions().get(item.content.suffix.lower()) != content:
+        found.faults.append(Fault("extension", f"{item.name}: its content is {content}"))
+    return True
+
+
+def _digest(content: Path | NDArray[np.uint8]) -> str:
+    if isinstance(content, Path):
+        return sha256_of(content)
+    return hashlib.sha256(content.tobytes()).hexdigest()

@@ -1,0 +1,147 @@
+"""Unpacking archives from elsewhere: nothing outside the folder, nothing without end."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Literal
+
+from perdure.errors import StreamError
+
+MOST_ENTRIES = 2_000_000
+"""Files and folders that an archive may hold; DomainNet's largest zip has about 180,000."""
+MOST_BYTES = 64 * 2**30
+"""Bytes that an archive may unpack to."""
+MOST_RATIO = 50
+"""Bytes that a byte of an archive may unpack to; photographs hardly shrink at all."""
+
+_TARS = (".tar", ".tar.gz", ".tgz")
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # a zip that is encrypted, or packed in a way that Python does not know
+)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file or folder of an archive.
+
+    Attributes:
+        name: its path in the archive.
+        size: bytes that it announces; no more can be read from it.
+        kind: ``file``, ``folder``, or what else it is.
+        open: opens its content.
+        read: bytes of the archive that were read up to here.
+    """
+
+    name: str
+    size: int
+    kind: str
+    open: Callable[[], IO[bytes] | None]
+    read: int
+
+
+def is_archive(name: str) -> bool:
+    """Tell from its name whether `unpack` takes a file."""
+    return name.endswith((".zip", *_TARS))
+
+
+def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None]) -> int:
+    """Unpack a zip or tar archive into a folder.
+
+    Args:
+        archive: a file whose name ends as `is_archive` wants.
+        folder: an empty folder; on failure it is the caller's to remove.
+        on_bytes: is told after every entry how many bytes of the archive are read.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        StreamError: the archive is damaged, unpacks to absurdly much, or has an entry that is a
+            link or a device or would lie outside the folder. Entries before it are written.
+        OSError: the disk is full or cannot be written.
+    """
+    entries = _zip_entries if archive.name.endswith(".zip") else _tar_entries
+    size = archive.stat().st_size
+    most = min(MOST_BYTES, MOST_RATIO * size)
+    root = os.path.normpath(folder)
+    files = total = 0
+    try:
+        for count, entry in enumerate(entries(archive), start=1):
+            total += entry.size
+            if count > MOST_ENTRIES or total > most or entry.size < 0:
+                raise StreamError(
+                    f"'{archive}' may be a bomb: it unpacks to more than {MOST_ENTRIES:,} entries "
+                    f"or {most:,} bytes. Fetch it again from its publisher."
+                )
+            target = Path(os.path.normpath(folder / entry.name))
+            fault = "" if target.is_relative_to(root) else "would lie outside its folder"
+            if fault or entry.kind not in ("file", "folder"):
+                raise StreamError(
+                    f"'{archive}' is not to be trusted: its entry '{entry.name}' "
+                    f"{fault or f'is {entry.kind}'}. Fetch it again from its publisher."
+                )
+            files += _write(entry, target)
+            on_bytes(entry.read)
+        on_bytes(size)
+    except _DAMAGED as error:
+        raise StreamError(
+            f"'{archive}' is damaged or not whole ({str(error).partition(chr(10))[0]}). Remove it "
+            "and fetch it again."
+        ) from error
+    return files
+
+
+def _write(entry: _Entry, target: Path) -> int:
+    if entry.kind == "folder":
+        target.mkdir(parents=True, exist_ok=True)
+        return 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    packed = entry.open()
+    assert packed is not None, "files have content"
+    with packed, target.open("wb") as file:
+        shutil.copyfileobj(packed, file, 1 << 20)
+    return 1
+
+
+def _tar_entries(archive: Path) -> Iterator[_Entry]:
+    with archive.open("rb") as file, tarfile.open(fileobj=file, mode=_tar_mode(archive)) as tar:
+        for member in tar:
+            kind = "file" if member.isfile() else "folder" if member.isdir() else "a link or device"
+            content = partial(tar.extractfile, member)
+            yield _Entry(member.name, member.size, kind, content, file.tell())
+        if archive.suffix == ".tar":
+            # tarfile takes a header that is cut short for the end; gzip finds that out by itself.
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("its end is missing")
+
+
+def _tar_mode(archive: Path) -> Literal["r:", "r:gz"]:
+    return "r:" if archive.suffix == ".tar" else "r:gz"
+
+
+def _zip_entries(archive: Path) -> Iterator[_Entry]:
+    read = 0
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
+            mode = stat.S_IFMT(info.external_attr >> 16)
+            kind = "folder" if info.is_dir() else "file"
+            if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+                kind = "a link or device"
+            read += info.compress_size
+            yield _Entry(info.filename, info.file_size, kind, partial(packed.open, info), read)

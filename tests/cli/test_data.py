@@ -1,0 +1,166 @@
+"""``perdure data``: listing, fetching and checking data sets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from perdure.cache import archives_dir
+from perdure.cli import counting as module
+from perdure.cli import data
+from perdure.cli.counting import Counting
+from perdure.streams import BENCHMARKS
+from tests.cli.command import TINY, Perdure
+from tests.streams.published import offer, serving, write_cifar100
+
+
+def test_ls(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    offer(monkeypatch, "fashion_mnist")
+    said = perdure("data", "ls")
+    assert (said.code, said.err) == (0, "")
+    assert [line.split()[0] for line in said.out.splitlines()] == ["name", *BENCHMARKS]
+    items = {item["name"]: item for item in json.loads(perdure("data", "ls", "--json").out)}
+    assert [name for name, item in items.items() if item["at_hand"]] == ["digits"]
+    assert items["imagenet_r"]["classes"] == 200
+    assert items["cifar100"]["files"][0]["md5"] == "03b5dce01913d631647c71ecec9e9cb8"
+    assert len(items["domainnet200"]["files"]) == 6
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fetch(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_cifar100(tmp_path / "offered")
+    with serving(tmp_path / "offered") as (_, url):
+        offer(monkeypatch, "cifar100", url)
+        said = perdure("data", "fetch", "cifar100")
+    folder = tmp_path / "cache" / "data" / "cifar100"
+    assert (said.code, said.out, said.err) == (0, f"CIFAR-100 is at hand: {folder}\n", "")
+    again = json.loads(perdure("data", "fetch", "cifar100", "--json").out)
+    assert again["already_at_hand"] is True
+    assert again["folder"] == str(folder)
+    digits = perdure("data", "fetch", "digits")
+    assert digits.out == "scikit-learn's digits is at hand: comes with scikit-learn\n"
+
+
+def test_fetch_without_network_and_then_by_hand(
+    perdure: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, "cifar100")
+    said = perdure("data", "fetch", "cifar100")
+    assert (said.code, said.out) == (1, "")
+    assert f"Put what you fetched into '{archives_dir()}'" in said.err
+    write_cifar100(archives_dir())
+    said = perdure("data", "fetch", "cifar100", "--json")
+    assert (said.code, json.loads(said.out)["already_at_hand"]) == (0, False)
+
+
+def test_an_interrupted_fetch_says_how_to_go_on(
+    perdure: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    offer(monkeypatch, "cifar100")
+    monkeypatch.setattr(data.fetching, "fetch", interrupted)
+    said = perdure("data", "fetch", "cifar100")
+    assert (said.code, said.err) == (
+        130,
+        "\ninterrupted. Go on with: perdure data fetch cifar100\n",
+    )
+
+
+def test_a_run_without_its_images(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "cifar100")
+    words = ("digits/ncm", *TINY, "stream=cifar100")
+    for more in ([], ["--dry-run"]):
+        said = perdure("run", *words, *more)
+        assert (said.code, said.out) == (1, "")
+        assert "Type: perdure data fetch cifar100 (about 161 MB)" in said.err
+
+
+def test_a_run_on_a_benchmark(
+    perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(monkeypatch, "cifar100")
+    write_cifar100(archives_dir())
+    perdure("data", "fetch", "cifar100")
+    words = (*TINY, "stream=cifar100", "tasks=2+1", "--out", tmp_path / "out", "-q", "--json")
+    made = json.loads(perdure("run", "digits/ncm", *words).out)
+    assert sorted(made["results"][0]["class_names"]) == ["apple", "aquarium fish", "baby"]
+
+
+def test_check(perdure: Perdure, photos: Path) -> None:
+    said = perdure("data", "check", photos)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == (
+        "classes  3\nimages   12 train, 0 test\nunusual  none\nignored  0\nfaults   0\n"
+    )
+    empty = photos / "cat" / "0.png"
+    empty.write_bytes(b"")
+    said = perdure("data", "check", photos, "--min-images", 4)
+    assert (said.code, said.err) == (1, "")
+    assert said.out.splitlines()[:3] == [
+        f"unreadable  {empty}: the file is empty",
+        "few         class 'cat': 3 readable, 4 wanted",
+        "",
+    ]
+    found = json.loads(perdure("data", "check", photos, "--json").out)
+    assert found["ok"] is False
+    assert found["faults"] == [{"kind": "unreadable", "text": f"{empty}: the file is empty"}]
+    assert (found["classes"], found["train"]) == (3, 11)
+
+
+def test_long_lists_of_faults_are_cut(
+    perdure: Perdure, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "FAULTS_SHOWN", 2)
+    for path in photos.glob("*/*.png"):
+        path.write_bytes(b"")
+    said = perdure("data", "check", photos)
+    assert said.out.splitlines()[2] == "and 13 more; --json lists all"
+    assert len(json.loads(perdure("data", "check", photos, "--json").out)["faults"]) == 15
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fetch", "cifar"], "Unknown benchmark 'cifar'. Did you mean 'cifar100'?"),
+        (["fetch"], "The following arguments are required: NAME. Try `perdure data fetch --help`."),
+        (["check", "nowhere"], "'nowhere' is neither a benchmark nor a folder."),
+        (["check", "digits", "--min-images", "0"], "'0' is not a whole number of 1 or more"),
+        (["fetsch", "cub200"], "Unknown verb 'fetsch'. Did you mean 'fetch'?"),
+        (["ls", "cifar100"], "Unknown argument 'cifar100'."),
+    ],
+)
+def test_wrong_usage(perdure: Perdure, words: list[str], expected: str) -> None:
+    said = perdure("data", *words)
+    assert (said.code, said.out) == (2, "")
+    assert expected in said.err
+
+
+def test_counting_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 5.0, 10.0, 10.0, 11.0, 20.0, 20.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    with Counting(of_bytes=True) as counting:
+        counting("fetching a.tar", 1, None)
+        counting("fetching a.tar", 2_500_000, 5_000_000)
+        counting("fetching a.tar", 3, 5)
+        counting("unpacking a.tar", 1_000_000, None)
+    assert capsys.readouterr().err == (
+        "fetching a.tar: 2.5 MB of 5.0 MB\nunpacking a.tar: 1.0 MB\n"
+    )
+
+
+def test_counting_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Counting() as counting:
+        counting("looking at images", 1, 3)
+        counting("looking at [images]", 2, 3)
+    assert "looking at [images]" in capsys.readouterr().err
