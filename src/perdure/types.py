@@ -88,7 +88,8 @@ class Features:
     """What a forward read. Rows are taken after the final norm; what was not read is None.
 
     Attributes:
-        cls: class-token rows.
+        cls: class-token rows; where the backbone has no class token, what its own pooling makes of
+            the image tokens.
         tokens: image-token rows.
         input: rows of the tokens added to the input.
         cls_attention: the class token's attention on the image tokens in the last block, mean over

@@ -13,8 +13,18 @@ from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.engine.survey import ImageSurvey
 from perdure.errors import BackboneError
+from perdure.randomness import generator
 from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
-from tests.reference.small_vits import KINDS, SIDE, built, error, frozen, images, small_vit
+from tests.reference.small_vits import (
+    KINDS,
+    SIDE,
+    built,
+    error,
+    frozen,
+    images,
+    lively,
+    small_vit,
+)
 from tests.reference.vit_literal import LiteralViT
 
 RTOL = 1e-5
@@ -182,20 +192,37 @@ def test_a_method_refuses_a_backbone_by_name() -> None:
     Model(backbone, make_config({"method": "lda"}))
 
 
-@pytest.mark.parametrize("method", ["finetune", "nsp2", "lda"])
-def test_a_class_token_is_missed_by_name(method: str) -> None:
+@pytest.mark.parametrize("name", ["test_vit2", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("pool", ["avg", "map"])
+def test_without_a_class_token_the_backbones_own_pooling_is_read(name: str, pool: str) -> None:
+    options = {"class_token": False, "global_pool": pool, "embed_dim": 64, "num_heads": 2}
+    vit = timm.create_model(name, img_size=SIDE, num_classes=0, **options)
+    backbone = FrozenViT(lively(vit), name="pooled")
+    with torch.no_grad():
+        theirs = vit(images())
+    features = backbone(images(), read="all")
+    assert features.cls is not None
+    assert features.tokens is not None
+    assert torch.equal(features.cls, theirs)
+    assert features.tokens.shape == (3, 4, 64)
+    more = torch.randn(3, 5, 64, generator=generator(0, "input"))
+    joined = backbone(images(), Additions(input=more), read=frozenset({"cls", "input"}))
+    assert joined.input is not None
+    assert joined.input.shape == more.shape  # and they are not pooled:
+    attending = backbone(images(), Additions(input=more), read="all")
+    assert joined.cls is not None
+    assert attending.tokens is not None
+    if backbone.spec.prefix_tokens:  # registers take part in timm's pooling
+        return
+    torch.testing.assert_close(joined.cls, vit.forward_head(attending.tokens, True).detach())
+
+
+def test_what_needs_a_class_token_says_so() -> None:
     backbone = FrozenViT(timm.create_model("test_vit2", img_size=SIDE, num_classes=0), name="two")
-    with pytest.raises(
-        BackboneError, match=f"'{method}' reads the class token, but 'two' has none"
-    ):
-        Model(backbone, make_config({"method": method}))
-    with pytest.raises(
-        BackboneError, match=r"'two' has no class token, so \['cls'\] cannot be read"
-    ):
-        backbone(images())
-    tokens = backbone(images(), read="all").tokens
-    assert tokens is not None
-    assert tokens.shape == (3, 4, 64)
+    with pytest.raises(BackboneError, match=r"target='cls' adds .* but 'two' has none"):
+        Model(backbone, make_config({"method": "iprompt", "target": "cls"}))
+    with pytest.raises(BackboneError, match="'two' has no class token, so there is no attention"):
+        backbone(images(), read=frozenset({"cls_attention"}))
 
 
 @pytest.mark.parametrize("name", ["test_byobnet", "test_convnext"])

@@ -33,6 +33,15 @@ Precision = Literal["fp32", "bf16"]
 _MODULES = ("vision_transformer", "deit")
 _PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
+_REFUSED = {
+    "eva": "rotates queries and keys by their tokens' places. Prompts have no place: their keys would "
+    "have to be attended to by queries that are not rotated",
+    "convnext": "is convolutional. Prompts as keys and values need attention to join",
+    "swin_transformer": "attends within shifted windows. Prompts would have to join every window",
+    "swin_transformer_v2": "attends within shifted windows. Prompts would have to join every window",
+}
+"""timm's modules whose models are asked for most, with what stands in their way and what is needed."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -183,9 +192,10 @@ def _known_to_timm(name: str) -> str:
     known = {model for module in _MODULES for model in timm.list_models(module=module)}
     if architecture not in known:
         if timm.is_model(architecture):
+            home = timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2]
+            reason = _REFUSED.get(home, "is a model of timm, but not one of its VisionTransformers")
             raise UnknownNameError(
-                f"Backbone '{name}' is a model of timm, but not one of its VisionTransformers. "
-                "Type `perdure ls backbones` for names that work."
+                f"Backbone '{name}' {reason}. Type `perdure ls backbones` for names that work."
             )
         raise UnknownNameError(
             f"Unknown backbone '{name}'.{did_you_mean(architecture, [*WHEELS, *known])} Known: "

@@ -20,7 +20,6 @@ from perdure.errors import BackboneError
 from perdure.types import BackboneSpec, BlockView, Features, Midway, Observer, Read
 
 ALL: frozenset[Read] = frozenset({"cls", "tokens"})
-TOKENS: frozenset[Read] = frozenset({"tokens"})
 CLS: frozenset[Read] = frozenset({"cls"})
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -73,10 +72,6 @@ class FrozenViT:
         # Modules of timm: their attributes have no static types.
         self._vit: Any = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
         self.spec = describe(vit, name)
-
-    @property
-    def _everything(self) -> frozenset[Read]:
-        return ALL if self.spec.has_class_token else TOKENS
 
     @property
     def img_size(self) -> int:
@@ -140,7 +135,7 @@ class FrozenViT:
             BackboneError: an addition or a reading that this backbone cannot give.
         """
         additions = additions or Additions()
-        wanted = self._everything if read == "all" else read
+        wanted = ALL if read == "all" else read
         self._check(additions, wanted, observer)
         start = images.block if isinstance(images, Midway) else 0
         first = additions.first_block
@@ -154,7 +149,8 @@ class FrozenViT:
             x = torch.cat([x, additions.input.to(self.dtype).expand(len(x), -1, -1)], dim=1)
         penalties, records = dict(additions.penalties), dict(additions.records)
         blocks = self._vit.blocks
-        whole = "tokens" in wanted or bool(self.spec.obstacles)
+        pools = "cls" in wanted and not self.spec.has_class_token
+        whole = "tokens" in wanted or pools or bool(self.spec.obstacles)
         rows = None if whole else _rows(wanted, additions, self.spec)
         attention: Tensor | None = None
         for index, block in enumerate(blocks[start:], start):
@@ -192,10 +188,10 @@ class FrozenViT:
             raise BackboneError(
                 f"'{self.name}' takes no additions: {'; '.join(spec.obstacles[:3])}."
             )
-        if not spec.has_class_token and wanted & {"cls", "cls_attention"}:
+        if not spec.has_class_token and "cls_attention" in wanted:
             raise BackboneError(
-                f"'{self.name}' has no class token, so {sorted(wanted & {'cls', 'cls_attention'})} "
-                "cannot be read. Choose a method that reads image tokens, or another backbone."
+                f"'{self.name}' has no class token, so there is no attention of it to read. Choose "
+                "another weighting of the image tokens, or a backbone with a class token."
             )
         if "input" in wanted and additions.input is None:
             raise BackboneError("read names 'input', but no input tokens were added.")
@@ -296,14 +292,18 @@ class FrozenViT:
         records: Mapping[str, Tensor],
         cut: bool,
     ) -> Features:
-        x = x.float()
         first, patches = self.spec.prefix_tokens, self.spec.patches
+        cls = None
+        if "cls" in wanted:
+            own = self.spec.has_class_token
+            cls = x[:, 0] if own else self._vit.forward_head(x[:, : first + patches], True)
+        x = x.float()
         with_class = self.spec.has_class_token and (
             not cut or bool(wanted & {"cls", "cls_attention"})
         )
         joined = x[:, int(with_class) :] if cut else x[:, first + patches :]
         return Features(
-            cls=x[:, 0] if "cls" in wanted else None,
+            cls=None if cls is None else cls.float(),
             tokens=x[:, first : first + patches] if "tokens" in wanted else None,
             input=joined if "input" in wanted else None,
             cls_attention=attention,

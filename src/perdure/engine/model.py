@@ -30,11 +30,6 @@ def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) ->
             f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
             f"{spec.obstacles[0]}. Methods on frozen features (linear, ncm, lda) can take it."
         )
-    if "cls" in method.rows_read(config.method, spec) and not spec.has_class_token:
-        raise BackboneError(
-            f"Method '{name}' reads the class token, but '{backbone.name}' has none. "
-            "Choose a backbone with a class token: `perdure ls backbones`."
-        )
 
 
 class Model:

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, TokenResidual, block_numbers
-from perdure.errors import ConfigError
+from perdure.errors import BackboneError, ConfigError
 from perdure.methods.base import METHODS, Method, MethodConfig
 from perdure.types import (
     BackboneSpec,
@@ -141,6 +141,11 @@ class IPrompt(Method):
 
     def __init__(self, spec: BackboneSpec, config: IPromptConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
+        if config.target == "cls" and not spec.has_class_token:
+            raise BackboneError(
+                f"target='cls' adds prompts to the class token, but '{spec.name}' has none. Take "
+                "target='patches', or a backbone with a class token."
+            )
         third = range(spec.blocks // 3, max(spec.blocks * 2 // 3, spec.blocks // 3 + 1))
         self.blocks = block_numbers(spec, config.prompt_blocks or tuple(third), "prompt_blocks")
         first = spec.prefix_tokens
