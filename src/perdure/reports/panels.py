@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
 
 from perdure.reports.groups import Entry, Group
 
@@ -31,12 +31,18 @@ MARKERS = "os^DvPX*<>ph"
 INK, SOFT, FAINT, PAPER = "#222222", "#888888", "#DDDDDD", "#FFFFFF"
 """Text, side notes, lines in the background, and what lies under everything."""
 SCALE = colormaps["YlGnBu"]
-"""Colours of the cells of heat maps."""
+"""Colours of accuracies."""
+SHARES = LinearSegmentedColormap.from_list(
+    "shares",
+    [(share, to_rgba(COLOURS[0], alpha)) for share, alpha in ((0, 0.06), (0.25, 0.5), (1, 1))],
+)
+"""Colours of shares: the less, the more of what lies under them is seen."""
 FONT, POINTS = 9.0, 72
 _ON_LIGHT, _ON_DARK, _UNKNOWN = "#111111", "#FEFEFE", (0.5, 0.5, 0.5, 0.11)
 _SMALLEST_FONT = 4.5
 _ROOM_FOR_DECIMAL = 22  # points that a cell needs to show tenths
 _LUMINANCE, _HALF = (0.299, 0.587, 0.114), 0.5
+_SEEN_THROUGH = 0.8  # opacity below which numbers on a cell have the colour of the text
 _TICKS, _MARKED = 10, 25
 
 
@@ -154,7 +160,7 @@ def draw_matrix(ax: Axes, curve: Curve, norm: Normalize, size: float) -> None:
     tasks = len(curve.matrix)
     later = np.triu(np.ones((tasks, tasks), bool), 1)
     draw_cells(ax, curve.matrix, norm, size, hidden=later)
-    ax.set_title(fill(curve.label, int(size * POINTS / (0.55 * FONT))), fontsize=FONT, color=INK)
+    ax.set_title(wrapped(curve.label, size), fontsize=FONT, color=INK)
     number_tasks(ax, tasks)
     ax.set_xlabel("evaluated on task", fontsize=FONT, color=INK)
     missing = [after for after, row in enumerate(curve.matrix) if np.isnan(row).all()]
@@ -168,6 +174,7 @@ def draw_cells(
     norm: Normalize,
     size: float,
     hidden: Bool[np.ndarray, "n n"],
+    scale: Colormap = SCALE,
 ) -> None:
     """Draw a heat map, with a number in each cell where cells have room for one.
 
@@ -177,8 +184,9 @@ def draw_cells(
         norm: of the colours.
         size: side of the axes in inches.
         hidden: cells that are left empty.
+        scale: the colours.
     """
-    colours = SCALE(norm(np.nan_to_num(values)))
+    colours = scale(norm(np.nan_to_num(values)))
     colours[np.isnan(values)] = _UNKNOWN
     colours[hidden] = (0, 0, 0, 0)
     ax.imshow(colours, interpolation="nearest")
@@ -189,16 +197,22 @@ def draw_cells(
     if font < _SMALLEST_FONT:
         return
     for row, column in zip(*np.nonzero(~np.isnan(values) & ~hidden), strict=True):
-        dark = np.dot(colours[row, column, :3], _LUMINANCE) < _HALF
         ax.text(
             column,
             row,
             f"{values[row, column]:.{digits}f}",
             fontsize=font,
-            color=_ON_DARK if dark else _ON_LIGHT,
+            color=_legible(colours[row, column]),
             horizontalalignment="center",
             verticalalignment="center_baseline",
         )
+
+
+def _legible(cell: Float64[np.ndarray, "4"]) -> str:
+    """Return the colour of a number on a cell."""
+    if cell[3] < _SEEN_THROUGH:
+        return INK
+    return _ON_DARK if np.dot(cell[:3], _LUMINANCE) < _HALF else _ON_LIGHT
 
 
 def number_tasks(ax: Axes, tasks: int) -> None:
@@ -206,6 +220,11 @@ def number_tasks(ax: Axes, tasks: int) -> None:
     shown = ticks(tasks)
     ax.set_xticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
     ax.set_yticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
+
+
+def wrapped(title: str, size: float) -> str:
+    """Return a title in lines that fit over axes with so many inches a side."""
+    return fill(title, int(size * POINTS / (0.55 * FONT)))
 
 
 def literal(text: str) -> str:

@@ -23,18 +23,18 @@ class Sheet:
     Attributes:
         heads: one per column.
         rows: as many cells each.
-        names: how many columns, from the left, say what a row is about; the others are figures.
+        align: a letter per column: ``l`` for texts, ``r`` for figures.
         note: what to know when reading it; empty for nothing.
     """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    names: int = 1
+    align: str
     note: str = ""
 
     def markdown(self) -> str:
         """Return a GitHub table, one line per row, and the note; ends in a newline."""
-        marks = [":--"] * self.names + ["--:"] * (len(self.heads) - self.names)
+        marks = [":--" if letter == "l" else "--:" for letter in self.align]
         lines = [list(self.heads), marks, *([_marked(cell) for cell in row] for row in self.rows)]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         return f"{table}\n{self.note}\n" if self.note else table

@@ -132,8 +132,8 @@ def name_columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the comparison for JSON: fractions and seconds, not per cent.
 
-    Each record holds ``method``, ``head``, ``stream``, ``backbone``, ``preset``, ``seeds`` and, per
-    metric of ``metrics.SCALARS`` and for ``seconds``, ``{"mean": …, "std": …, "n": …}``.
+    Each record holds ``method``, ``head``, what `groups.SETTING` names, ``seeds`` and, per metric of
+    ``metrics.SCALARS`` and for ``seconds``, ``{"mean": …, "std": …, "n": …}``.
     """
     return [
         {
@@ -159,7 +159,8 @@ def _as_sheet(rows: Sequence[Row], columns: Sequence[_Column]) -> Sheet:
         [*plain(names), *(Cell(_show(row, c), _is_best(row, rows, c)) for c in columns)]
         for row, names in zip(rows, named, strict=True)
     ]
-    return Sheet([*heads, *(c.title for c in columns)], lines, len(heads), _note(rows))
+    align = "l" * len(heads) + "r" * len(columns)
+    return Sheet([*heads, *(c.title for c in columns)], lines, align, _note(rows))
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
