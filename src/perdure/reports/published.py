@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from perdure.reports.groups import Group
 from perdure.reports.runs import FinishedRun, Section, describe_tasks, show
 from perdure.reports.sheet import Sheet, plain
 from perdure.reports.table import MISSING, Row
@@ -177,28 +178,25 @@ def against_paper(section: Section, rows: Sequence[Row]) -> Comparison:
     return Comparison(tuple(pairs), len(listed) - len(chosen), tuple(notes))
 
 
-def judge(published: Published, run: FinishedRun, head: str) -> Verdict:
-    """Say whether a run's result can stand beside a published one.
+def judge(published: Published, joined: Group, run: FinishedRun) -> Verdict:
+    """Say whether a result of ours can stand beside a published one.
 
     Args:
         published: the other result.
-        run: ours.
-        head: which of the run's heads.
+        joined: ours.
+        run: the run of its first seed.
     """
     if not run.config:
         return Verdict(("the run's config.toml is not at hand",), ())
     obstacles = [*_stream_obstacles(published, run), *_input_obstacles(published, run)]
-    given = {**run.config, "head": head}
+    given = {**run.config, "head": joined.head}
     caveats = [
         f"{key} {show(given[key])}, not {show(value)}"
         for key, value in published.setting.items()
         if key in given and key != "img_size" and show(given[key]) != show(value)
     ]
-    if published.seeds and run.seed not in published.seeds:
-        theirs = " ".join(map(str, published.seeds))
-        caveats.append(f"class order of seed {run.seed}, theirs of {theirs}")
-    if not published.backbones:
-        caveats.append("their weights are not stated")
+    if published.seeds and not set(joined.seeds) <= set(published.seeds):
+        caveats.append(f"class orders of seed {show(joined.seeds)}, not {show(published.seeds)}")
     if "epochs" not in published.setting:
         caveats.append("their training is not stated")
     return Verdict(tuple(obstacles), tuple(caveats))
@@ -223,7 +221,9 @@ def _input_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
     name, weights = str(run.entries[0]["backbone"]), run.config.get("weights")
     if weights == "random":
         yield f"random weights of {name}"
-    elif published.backbones and name not in published.backbones:
+    elif not published.backbones:
+        yield "their weights are not stated"
+    elif name not in published.backbones:
         yield f"backbone {name}, not {published.backbones[0]}"
     elif weights != "auto":
         yield f"weights from '{weights}', of which nobody can tell whether they are the same"
@@ -233,18 +233,16 @@ def _input_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
 
 
 def _pairs(published: Published, section: Section, rows: Sequence[Row]) -> list[Pair]:
+    def verdict(row: Row) -> Verdict:
+        return judge(published, row.group, section.owner(row.group.entries[0]))
+
     found = [
-        Pair(published, row, judge(published, section.owner(row.group.entries[0]), row.group.head))
-        for row in rows
-        if row.group.method == published.method
+        Pair(published, row, verdict(row)) for row in rows if row.group.method == published.method
     ]
     if found:
         return found
     # Nothing of ours to put beside it: the setting that comes closest decides.
-    verdicts = [
-        judge(published, section.owner(row.group.entries[0]), row.group.head) for row in rows
-    ]
-    closest = min(verdicts, key=lambda verdict: len(verdict.obstacles))
+    closest = min(map(verdict, rows), key=lambda one: len(one.obstacles))
     return [Pair(published, None, Verdict(closest.obstacles, ("not run here",)))]
 
 
