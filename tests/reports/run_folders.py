@@ -16,6 +16,18 @@ from perdure.reports.runs import FinishedRun, read_run
 from tests.reports.entries import CLASSES_PER_TASK, entry
 
 BACKBONE = "vit_base_patch16_224.augreg_in21k"
+NOTHING_KNOWN: dict[str, Any] = {
+    "accuracy_matrix": [[None]],
+    "accuracy_curve": [None],
+    "confusion": None,
+    "class_names": None,
+    "task_sizes": [2],
+    "test_counts": [0],
+    "last_accuracy": None,
+    "within_task_accuracy": None,
+    "task_inference_accuracy": None,
+}
+"""Changes to an entry that leave few figures to draw."""
 
 
 def finished_run(

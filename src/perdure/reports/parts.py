@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from perdure.metrics import spread
 from perdure.reports.figures import (
     MOST_CLASSES,
     accuracy_figure,
@@ -27,13 +26,13 @@ from perdure.reports.runs import Section
 from perdure.reports.settings import list_runs, settings_of, variant_label
 from perdure.reports.sheet import Sheet, plain
 from perdure.reports.spectrum import BlockSpectrum, read_spectra
-from perdure.reports.table import MISSING, Row, every_metric, name_columns
+from perdure.reports.table import MISSING, Row, every_metric, name_columns, spread_over
 
 _KIB = 1024
 _SELECTION = {
-    "selection_share_in_use": ("share in use %", 100, 1),
-    "selection_entropy": ("entropy", 1, 3),
-    "selection_task_information": ("task information", 1, 3),
+    "selection_share_in_use": ("share in use %", 100.0, 1),
+    "selection_entropy": ("entropy", 1.0, 3),
+    "selection_task_information": ("task information", 1.0, 3),
 }
 
 
@@ -230,14 +229,13 @@ def _cost(section: Section, rows: Sequence[Row]) -> Part:
     lines = []
     for row, names in zip(rows, named, strict=True):
         costs = [entry.get("cost") or {} for entry in row.group.entries]
-        seconds = [{"seconds": entry.get("seconds")} for entry in row.group.entries]
         lines.append(
             plain(
                 [
                     *names,
-                    _mean(costs, "trainable_parameters", 1, 0),
+                    _mean(costs, "trainable_parameters", 1.0, 0),
                     _mean(costs, "state_bytes", 1 / _KIB, 1),
-                    _mean(seconds, "seconds", 1, 1),
+                    _mean(row.group.entries, "seconds", 1.0, 1),
                 ]
             )
         )
@@ -273,13 +271,13 @@ def _published(published: Comparison) -> Part:
     return Part("Against published numbers", tuple(texts), tuple(t for t in tables if t))
 
 
-def _mean(values: Iterable[Entry], key: str, factor: float, digits: int) -> str:
+def _mean(values: Sequence[Entry], key: str, factor: float, digits: int) -> str:
     """Return mean ± standard deviation of a figure, where it is known."""
-    found = spread([value.get(key) for value in values])
-    if found["mean"] is None:
+    found = spread_over(values, key)
+    if found.mean is None:
         return MISSING
-    mean = f"{factor * found['mean']:,.{digits}f}"
-    return f"{mean} ± {factor * found['std']:,.{digits}f}" if found["std"] else mean
+    mean = f"{factor * found.mean:,.{digits}f}"
+    return f"{mean} ± {factor * found.std:,.{digits}f}" if found.std else mean
 
 
 def _numbered(name: str, figures: Iterable[Figure | None]) -> tuple[tuple[str, Figure], ...]:

@@ -27,7 +27,7 @@ _DOTS = 200  # the cells of heat maps are an image also within SVG
 _METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
 _STYLE = re.compile(r'style="[^"]*"')
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
-_FONT = re.compile(r"(font: [^;\"']*?px) [^;\"]*")
+_FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 _UNPRINTABLE = re.compile(r"[^\S ]+|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -40,8 +40,8 @@ def as_png(figure: Figure) -> bytes:
 def as_svg(figure: Figure, name: str) -> str:
     """Return the figure as an ``<svg>`` element without background.
 
-    Colours are properties of the page (`PROPERTIES`), the font is its own, nothing is referred to
-    outside, and texts are escaped. The same figure gives the same text.
+    Colours (`PROPERTIES`) and font (``--font``) are the page's, nothing is referred to outside, and
+    texts are escaped. The same figure gives the same text.
 
     Args:
         figure: without names that matplotlib would read as a formula.
@@ -83,4 +83,4 @@ def _save(figure: Figure, kind: str) -> bytes:
 
 def _with_properties(style: str) -> str:
     named = _COLOUR.sub(lambda colour: _NAMES.get(colour[0], colour[0]), style)
-    return _FONT.sub(r"\1 var(--font)", named)
+    return _FONT.sub("var(--font)", named)

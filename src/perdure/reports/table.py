@@ -81,7 +81,7 @@ def compare(entries: Sequence[Entry]) -> list[Row]:
         entries: results as in ``results.json``; a metric that is absent or None is unknown.
     """
     return [
-        Row(joined, {name: _spread(joined, name) for name in (*SCALARS, "seconds")})
+        Row(joined, {name: spread_over(joined.entries, name) for name in (*SCALARS, "seconds")})
         for joined in group(entries)
     ]
 
@@ -147,8 +147,9 @@ def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(joined: Group, name: str) -> Spread:
-    values = [entry.get(name) for entry in joined.entries]
+def spread_over(entries: Sequence[Entry], name: str) -> Spread:
+    """Return mean and deviation of a figure over results; one that is absent or None is unknown."""
+    values = [entry.get(name) for entry in entries]
     found = spread([None if value is None else float(value) for value in values])
     return Spread(found["mean"], found["std"], int(found["n"] or 0))
 
