@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from perdure.numerics.subspace import null_space
+from perdure.reports.figures import spectrum_figure
 from perdure.reports.spectrum import read_spectra
 from tests.reports.run_folders import finished_run, save_grams
 
@@ -37,7 +38,8 @@ def test_values_and_nullity_are_those_of_the_null_space(tmp_path: Path) -> None:
 def test_what_is_no_matrix_is_passed_over(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     other = {"projector_affinity_0": torch.eye(4), "images_seen": torch.zeros(())}
-    save_grams(run, gram_affinity_0=torch.zeros(2, 4, 4), **other)
+    odd = {"gram_affinity_0": torch.zeros(2, 4, 4), "gram_affinity_1": torch.zeros(4, 3)}
+    save_grams(run, **odd, **other)
     assert read_spectra(run.model, run.config) == []
 
 
@@ -46,6 +48,14 @@ def test_an_empty_gram_is_all_null_space(tmp_path: Path) -> None:
     save_grams(run, gram_affinity_0=torch.zeros(4, 4))
     (found,) = read_spectra(run.model, run.config)
     assert (found.nullity, found.values.tolist()) == (4, [0, 0, 0, 0])
+    assert len(spectrum_figure([found], "nsp2").axes[0].lines) == 2
+
+
+def test_a_gram_that_is_not_finite_is_said(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    save_grams(run, gram_affinity_3=torch.full((4, 4), torch.nan))
+    with pytest.raises(ValueError, match="the Gram 'affinity' of block 3 is not finite"):
+        read_spectra(run.model, run.config)
 
 
 def test_a_damaged_model_is_said(tmp_path: Path) -> None:

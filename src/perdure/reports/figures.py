@@ -44,7 +44,7 @@ from perdure.reports.table import Row
 
 MOST_CLASSES = 20
 """Classes up to which confusion is shown per class; beyond, per task."""
-READINGS = {
+_READINGS = {
     "last_accuracy": "last accuracy",
     "within_task_accuracy": "within-task accuracy",
     "task_inference_accuracy": "task inference",
@@ -100,7 +100,7 @@ def matrix_figures(curves: Sequence[Curve]) -> list[Figure]:
 
 def readings_figure(rows: Sequence[Row]) -> Figure | None:
     """Draw what features allow beside what heads make of it; None where nothing is known."""
-    if all(row.values[metric].mean is None for row in rows for metric in READINGS):
+    if all(row.values[metric].mean is None for row in rows for metric in _READINGS):
         return None
     labels = [fill(_named(row.group.label), _LONGEST["half a line"]) for row in rows]
     lines = max(label.count("\n") + 1 for label in labels)
@@ -109,7 +109,7 @@ def readings_figure(rows: Sequence[Row]) -> Figure | None:
     ax = figure.add_subplot()
     dress(ax)
     heights = np.arange(len(rows))
-    for place, (metric, name) in enumerate(READINGS.items()):
+    for place, (metric, name) in enumerate(_READINGS.items()):
         colour, marker = look(place)
         spreads = [row.values[metric] for row in rows]
         means = [math.nan if one.mean is None else 100 * one.mean for one in spreads]

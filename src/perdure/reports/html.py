@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import perdure
-from perdure.atomic import atomic_write, make_folder
+from perdure.atomic import atomic_write, check_place, make_folder
 from perdure.errors import OutputError
 from perdure.reports.parts import Part, parts_of
 from perdure.reports.published import against_paper
@@ -66,9 +65,10 @@ def make_report(runs: Sequence[FinishedRun], against: bool = False) -> Report:
         prefix = f"{place}-" if len(found) > 1 else ""
         parts = [_as_page(part, prefix, files) for part in parts_of(section, rows, comparison)]
         sections.append({"anchor": f"stream-{place}", "title": section.title, "parts": parts})
-        section_records = as_records(rows)
-        files[f"{prefix}metrics.csv"] = _records_csv(section_records)
-        records += section_records
+        # Programs want numbers where the page has texts.
+        numbers = as_records(rows)
+        files[f"{prefix}metrics.csv"] = _records_csv(numbers)
+        records += numbers
         published += comparison.records() if comparison else []
     page = _template().render(
         version=perdure.__version__,
@@ -93,10 +93,7 @@ def check_target(out: Path) -> None:
         )
     if out.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"'{out}' does not end in .html. Type --out {out}.html.")
-    nearest = next(part for part in out.absolute().parents if part.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        reason = "cannot be written" if nearest.is_dir() else "is a file, not a folder"
-        raise OutputError(f"'{out}' cannot be used: '{nearest}' {reason}. Choose another --out.")
+    check_place(out.parent)
 
 
 def write_report(report: Report, out: Path) -> list[Path]:

@@ -17,8 +17,7 @@ from torch import Tensor
 from perdure.numerics.subspace import SHORTEST_SPECTRUM, RankRule, nullity
 
 _GRAM = re.compile(r"method\.gram_([a-z]+)_(\d+)")
-_SQUARE = 2
-_WEAKEST = 1e-12  # below it, eigenvalues over the largest one are rounding
+_MATRIX = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class BlockSpectrum:
 def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum]:
     """Decompose the Grams in a saved model, block after block, side after side.
 
-    Grams that are no matrices, such as one per prompt of a pool, are passed over.
+    Grams that are no square matrices, such as one per prompt of a pool, are passed over.
 
     Args:
         weights: the ``weights.safetensors`` of a model.
@@ -57,7 +56,8 @@ def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum
         with safe_open(weights, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  no mapping
                 match = _GRAM.fullmatch(name)
-                if match and len(tensors.get_slice(name).get_shape()) == _SQUARE:
+                shape = tensors.get_slice(name).get_shape() if match else []
+                if match and len(shape) == _MATRIX and shape[0] == shape[1]:
                     gram = tensors.get_tensor(name)
                     found.append(_decompose(match[1], int(match[2]), gram, rule))
     except SafetensorError as error:
@@ -67,6 +67,8 @@ def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum
 
 def _decompose(side: str, block: int, gram: Float[Tensor, "n n"], rule: RankRule) -> BlockSpectrum:
     gram = gram.double()
+    if not gram.isfinite().all():
+        raise ValueError(f"the Gram '{side}' of block {block} is not finite")
     values = torch.linalg.eigvalsh((gram + gram.T) / 2).flip(0).clamp(min=0)
     if not values.any():
         return BlockSpectrum(side, block, values.numpy(), len(values))
