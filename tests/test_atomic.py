@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.atomic import atomic_write
+from perdure.atomic import atomic_write, check_place
 from perdure.errors import OutputError
 
 
@@ -129,6 +129,13 @@ def test_the_outermost_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=rf"'{missing}' is missing\. .*mkdir -p '{missing}/one'"):
         atomic_write(missing / "one" / "file", b"new")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_is_checked_without_creating_it(target: Path) -> None:
+    assert check_place(target.parent / "new" / "er") == target.parent
+    with pytest.raises(OutputError, match=r"json' is a file, not a folder\. Choose another --out"):
+        check_place(target / "below")
+    assert_untouched(target)
 
 
 def test_a_name_too_long_for_the_file_system(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from perdure.metrics import (
     SCALARS,
     BatchCounts,
     Counts,
+    accuracy_matrix,
     aggregate,
     count_batch,
+    forgetting_per_task,
     spread,
     summarise,
 )
@@ -168,6 +170,13 @@ def test_forgetting_is_negative_where_the_last_task_helped() -> None:
     assert found["forgetting"] == pytest.approx(-0.3)
     assert found["forgetting_reference"] == 0.0
     assert found["backward_transfer"] == pytest.approx(0.3)
+
+
+def test_forgetting_is_the_mean_of_that_per_task() -> None:
+    matrix = accuracy_matrix(BY_HAND)
+    assert forgetting_per_task(matrix).tolist() == pytest.approx([0.1, 0.2])
+    assert forgetting_per_task(matrix).mean() == pytest.approx(summarise(BY_HAND)["forgetting"])
+    assert forgetting_per_task(matrix[:1, :1]).tolist() == []
 
 
 def test_a_run_evaluated_only_at_the_end() -> None:

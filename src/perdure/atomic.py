@@ -48,6 +48,22 @@ def atomic_write(path: Path | str, data: bytes) -> None:
     sync_folder(target.parent)
 
 
+def check_place(path: Path) -> Path:
+    """Refuse a folder, there or not, in which nothing could be written; nothing is created.
+
+    Returns:
+        The nearest part of the path that exists.
+
+    Raises:
+        OutputError: that part is a file, or cannot be written.
+    """
+    nearest = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written" if nearest.is_dir() else "is a file, not a folder"
+        raise OutputError(f"'{path}' cannot be used: '{nearest}' {reason}. Choose another --out.")
+    return nearest
+
+
 def make_folder(folder: Path) -> Path:
     """Create a folder for results, and those above it, where they are not there.
 

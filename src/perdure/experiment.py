@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perdure.atomic import check_place
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
@@ -17,7 +17,6 @@ from perdure.engine.events import Event, EventLog, Sink, ignore
 from perdure.engine.folder import RunFolder
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
-from perdure.errors import OutputError
 from perdure.learner import ContinualClassifier
 from perdure.metrics import Counts, summarise
 from perdure.reports.files import RESULTS, read_results, write_all, write_results
@@ -132,11 +131,7 @@ def check_folder(path: Path, config: Config, resume: bool) -> None:
         OutputError: it is a file, cannot be written, or holds something and ``resume`` is off.
         CheckpointError: it holds a run of another configuration.
     """
-    nearest = next(part for part in (path, *path.absolute().parents) if part.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        reason = "cannot be written" if nearest.is_dir() else "is a file, not a folder"
-        raise OutputError(f"'{path}' cannot be used: '{nearest}' {reason}. Choose another --out.")
-    if nearest == path and any(path.iterdir()):
+    if check_place(path) == path and any(path.iterdir()):
         RunFolder(path, config, resume)
 
 

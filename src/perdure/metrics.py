@@ -224,7 +224,7 @@ def forgetting(counts: Counts) -> float:
 
     Negative where the last task helped the old ones; never below minus ``backward_transfer``.
     """
-    return _forgetting(accuracy_matrix(counts), last_counts=False)
+    return _mean(forgetting_per_task(accuracy_matrix(counts)))
 
 
 def forgetting_reference(counts: Counts) -> float:
@@ -232,7 +232,7 @@ def forgetting_reference(counts: Counts) -> float:
 
     Never below ``forgetting``; NaN for a single task.
     """
-    return _forgetting(accuracy_matrix(counts), last_counts=True)
+    return _mean(forgetting_per_task(accuracy_matrix(counts), last_counts=True))
 
 
 def backward_transfer(counts: Counts) -> float:
@@ -332,11 +332,20 @@ def _weighted(row: Row | None, total: Row) -> float:
     return sum(row) / images if row is not None and images else math.nan
 
 
-def _forgetting(matrix: Float64[np.ndarray, "t t"], *, last_counts: bool) -> float:
+def forgetting_per_task(
+    matrix: Float64[np.ndarray, "t t"], *, last_counts: bool = False
+) -> Float64[np.ndarray, "o"]:
+    """Return max_j a_{j,i} − a_{T,i} of every task i < T, of which ``forgetting`` is the mean.
+
+    Args:
+        matrix: a_{j,i}, NaN where unknown.
+        last_counts: whether the maximum includes j = T, as in ``forgetting_reference``.
+    """
     tasks = len(matrix)
     stop = tasks if last_counts else tasks - 1
     best = [matrix[on:stop, on].max() for on in range(tasks - 1)]
-    return _mean(np.array(best) - matrix[-1, :-1])
+    lost: np.ndarray = np.array(best, np.float64) - matrix[-1, :-1]
+    return lost
 
 
 def _mean(values: Float64[np.ndarray, "n"]) -> float:

@@ -24,6 +24,7 @@ COMMANDS = (
     "run",
     "demo",
     "compare",
+    "report",
     "predict",
     "data",
     "data ls",

@@ -135,6 +135,12 @@ def test_a_file_that_is_something_else_is_named(
         ("accuracy_curve", [0.5], "'accuracy_curve' is a list of 1; allowed: 3 values of 0 to 1"),
         ("test_counts", [1, 2, -3], "'test_counts' is a list of 3; allowed: 3 whole numbers"),
         ("confusion", [[1, 2]], "'confusion' is not a square of whole numbers from 0"),
+        ("class_names", ["a"], "'confusion' has 6 rows; allowed: 1, one per class name"),
+        ("class_names", [1, 2], "'class_names' is a list of 2; allowed: a list of names"),
+        ("task_sizes", [2, 0, 2], "'task_sizes' is a list of 3; allowed: 3 whole numbers from 1"),
+        ("selection_entropy", 2, "'selection_entropy' is 2; allowed: 0 to 1, or null"),
+        ("cost", [], "'cost' is a list of 0; allowed: an object"),
+        ("cost", {"state_bytes": "1"}, "'state_bytes' of 'cost' is '1'; allowed: a number from 0"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(

@@ -31,6 +31,14 @@ def test_a_missing_preset_is_a_preset_of_its_own() -> None:
     ]
 
 
+def test_options_are_told_where_there_are_any() -> None:
+    assert labels(entry(options="epochs=1"), entry(options="epochs=2"), entry("joint")) == [
+        ("nsp2 · linear · epochs=1", (0,)),
+        ("nsp2 · linear · epochs=2", (0,)),
+        ("joint · linear", (0,)),
+    ]
+
+
 def test_the_same_seed_again_is_another_run() -> None:
     found = labels(entry(seed=0), entry(seed=1), entry(seed=0), entry(seed=1), entry(seed=0))
     assert found == [

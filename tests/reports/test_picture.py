@@ -17,7 +17,8 @@ from PIL import Image
 
 from perdure.errors import OutputError
 from perdure.reports.groups import group
-from perdure.reports.picture import _apart, _figure, _ticks, draw
+from perdure.reports.panels import ticks
+from perdure.reports.picture import _apart, _figure, draw
 from tests.reports.entries import entry
 
 METHODS = ("nsp2", "finetune", "frozen", "joint", "l2p", "dualprompt", "coda_prompt", "iprompt")
@@ -133,7 +134,7 @@ def test_labels_are_moved_apart_and_stay_in_order(wanted: list[float], gap: floa
 
 @given(st.integers(1, 2000))
 def test_ticks_are_few_and_in_range(tasks: int) -> None:
-    found = _ticks(tasks)
+    found = ticks(tasks)
     assert 1 <= len(found) <= 10
     assert set(found) <= set(range(1, tasks + 1))
 

@@ -24,7 +24,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _tune, _predict, *LOOKING):
+    for add in (_run, _demo, _compare, _tune, _report, _predict, *LOOKING):
         add(verbs)
     return root
 
@@ -153,6 +153,35 @@ def _tune(verbs: Any) -> None:
     tune.add_argument("--out", metavar="DIR", help="default: runs/tune/PRESET")
     tune.add_argument("-q", "--quiet", action="store_true", help="no progress")
     tune.set_defaults(again="")
+
+
+def _report(verbs: Any) -> None:
+    report = add_command(
+        verbs,
+        "report",
+        "write one page with tables and figures of several runs",
+        "report:report",
+        (
+            "perdure report runs/digits/nsp2 runs/digits/finetune",
+            "perdure report runs/digits --out digits.html         every run in a folder",
+            "perdure report runs/digits --against paper           published numbers beside ours",
+            "",
+            "The page needs nothing else; its tables and figures lie beside it as files too.",
+        ),
+        rest="folders",
+    )
+    report.add_argument(
+        "folders", metavar="DIR", nargs="+", help="a run's folder, or a folder of such folders"
+    )
+    report.add_argument(
+        "--out", metavar="FILE.html", default="report.html", help="default: %(default)s"
+    )
+    report.add_argument(
+        "--against",
+        metavar="paper",
+        choices=("paper",),
+        help="add published numbers, and say which of them compare",
+    )
 
 
 def _predict(verbs: Any) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from perdure.cli.comparison import by_benchmark, write_comparison
+from perdure.cli.comparison import write_comparison
 from perdure.cli.display import open_display
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.engine.config import load_config
@@ -15,6 +15,7 @@ from perdure.errors import OutputError
 from perdure.experiment import Entry, check_folder
 from perdure.experiment import run as run_once
 from perdure.reports.files import read_results
+from perdure.reports.groups import by_benchmark
 from perdure.reports.table import as_records, as_rich
 from perdure.reports.table import compare as make_rows
 

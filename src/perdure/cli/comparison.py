@@ -9,6 +9,7 @@ from pathlib import Path
 from perdure.atomic import atomic_write, make_folder
 from perdure.experiment import Entry
 from perdure.reports.files import write_markdown
+from perdure.reports.groups import by_benchmark
 from perdure.reports.picture import draw
 from perdure.reports.table import as_records, compare
 
@@ -34,17 +35,3 @@ def write_comparison(
     records = as_records(compare(entries))
     atomic_write(files[2], (json.dumps(records, indent=2) + "\n").encode())
     return files
-
-
-def by_benchmark(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with the benchmark alone as preset: the method has a column of its own.
-
-    Args:
-        entries: results; a preset that is a file stays as it is.
-    """
-    return [
-        {**entry, "preset": preset.removesuffix(f"/{entry['method']}")}
-        if (preset := entry.get("preset"))
-        else entry
-        for entry in entries
-    ]

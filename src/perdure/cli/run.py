@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perdure.cli.comparison import by_benchmark, write_comparison
+from perdure.cli.comparison import write_comparison
 from perdure.cli.display import open_display
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.parsing import UsageError
@@ -21,6 +21,7 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.experiment import Entry, Finished, default_folder, run_seeds
 from perdure.experiment import run as run_once
+from perdure.reports.groups import by_benchmark
 from perdure.reports.table import as_records, as_rich, compare
 
 _SELECTION = {

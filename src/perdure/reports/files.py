@@ -10,11 +10,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +22,7 @@ from perdure.atomic import atomic_write
 from perdure.errors import OutputError
 from perdure.reports.groups import Entry
 from perdure.reports.schema import find_fault
+from perdure.reports.sheet import as_csv, encode
 from perdure.reports.table import as_markdown, compare
 
 RESULTS = "results.json"
@@ -119,7 +118,7 @@ def write_accuracy(path: Path | str, entries: Sequence[Entry]) -> None:
             ):
                 correct = 0 if accuracy is None else round(accuracy * total)
                 lines.append((entry["head"], after, on, accuracy, correct, total))
-    atomic_write(path, _csv(lines))
+    atomic_write(path, as_csv(lines))
 
 
 def write_confusion(
@@ -140,7 +139,7 @@ def write_confusion(
     if sides != {len(classes)}:
         raise ValueError(f"{len(classes)} class names for a matrix with sides {sorted(sides)}")
     lines = [(name, *row) for name, row in zip(classes, confusion, strict=True)]
-    atomic_write(path, _csv([("true class", *classes), *lines]))
+    atomic_write(path, as_csv([("true class", *classes), *lines]))
 
 
 def write_markdown(path: Path | str, entries: Sequence[Entry]) -> None:
@@ -149,18 +148,7 @@ def write_markdown(path: Path | str, entries: Sequence[Entry]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    atomic_write(path, _encode(as_markdown(compare(entries))))
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return _encode(text.getvalue())
-
-
-def _encode(text: str) -> bytes:
-    # Names that come from files whose names are no UTF-8 must not cost a finished run its results.
-    return text.encode(errors="backslashreplace")
+    atomic_write(path, encode(as_markdown(compare(entries))))
 
 
 def _entry_text(entry: Mapping[str, Any]) -> str:

@@ -9,8 +9,12 @@ from typing import Any
 Entry = Mapping[str, Any]
 """One head of one run, as in ``results.json``."""
 
-SETTING = ("stream", "backbone", "preset")
-"""What else may differ between results, by the name of the key."""
+SETTING = ("stream", "backbone", "preset", "options")
+"""What else may differ between results, by the name of the key.
+
+``options`` are the keys of the configuration that set runs of one method apart; `reports.runs` adds
+them to results whose configuration is at hand.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Group:
 
 
 def group(entries: Sequence[Entry]) -> list[Group]:
-    """Join the entries of the same method, head, stream, backbone and preset, in order of arrival.
+    """Join the entries of the same method, head and ``SETTING``, in order of arrival.
 
     A seed that comes again is another run (with other settings, for instance), never a further
     seed: it opens a group of its own, labelled ``#2``. So do entries with another number of tasks.
@@ -69,9 +73,24 @@ def group(entries: Sequence[Entry]) -> list[Group]:
     taken: dict[str, int] = {}
     for (method, head, *rest), members in found.items():
         setting = dict(zip(SETTING, rest[: len(SETTING)], strict=True))
-        label = " · ".join([method, head, *(setting[key] or "–" for key in varying)])
+        told = [setting[key] or "–" for key in varying if key != "options" or setting[key]]
+        label = " · ".join([method, head, *told])
         repeat = taken[label] = taken.get(label, 0) + 1
         if repeat > 1:
             label = f"{label} #{repeat}"
         groups.append(Group(label, method, head, setting, varying, repeat, tuple(members)))
     return groups
+
+
+def by_benchmark(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return the entries with the benchmark alone as preset: the method has a column of its own.
+
+    Args:
+        entries: results; a preset that is a file stays as it is.
+    """
+    return [
+        {**entry, "preset": preset.removesuffix(f"/{entry['method']}")}
+        if (preset := entry.get("preset"))
+        else dict(entry)
+        for entry in entries
+    ]

@@ -18,11 +18,17 @@ FRACTIONS = (
     "plasticity",
     "within_task_accuracy",
     "task_inference_accuracy",
+    "selection_share_in_use",
+    "selection_entropy",
+    "selection_task_information",
 )
 """Keys with a number in [0, 1] or null."""
 
 DIFFERENCES = ("forgetting", "backward_transfer")
 """Keys with a number in [−1, 1] or null."""
+
+COSTS = ("trainable_parameters", "state_bytes")
+"""Keys of ``cost`` with a number from 0 or null."""
 
 REQUIRED = (*TEXT, "seed", "accuracy_matrix", "last_accuracy")
 
@@ -57,7 +63,11 @@ def _entry_fault(entry: Mapping[str, Any]) -> str | None:
         for key in keys:
             if not is_allowed(entry.get(key)):
                 return f"'{key}' is {_say(entry[key])}; allowed: {allowed}"
-    return _matrix_fault(entry["accuracy_matrix"]) or _lists_fault(entry)
+    return (
+        _matrix_fault(entry["accuracy_matrix"])
+        or _lists_fault(entry)
+        or _cost_fault(entry.get("cost"))
+    )
 
 
 def _matrix_fault(matrix: Any) -> str | None:
@@ -86,6 +96,17 @@ def _lists_fault(entry: Mapping[str, Any]) -> str | None:
         _is_list(images, tasks) and all(_is_whole(value) and value >= 0 for value in images)
     ):
         return f"'test_counts' is {_say(images)}; allowed: {tasks} whole numbers from 0"
+    sizes, names = entry.get("task_sizes"), entry.get("class_names")
+    if sizes is not None and not (
+        _is_list(sizes, tasks) and all(_is_whole(size) and size >= 1 for size in sizes)
+    ):
+        return f"'task_sizes' is {_say(sizes)}; allowed: {tasks} whole numbers from 1"
+    if names is not None and not (isinstance(names, list) and all(map(_is_text, names))):
+        return f"'class_names' is {_say(names)}; allowed: a list of names"
+    return _confusion_fault(entry)
+
+
+def _confusion_fault(entry: Mapping[str, Any]) -> str | None:
     confusion = entry.get("confusion")
     if confusion is not None and not (
         isinstance(confusion, list)
@@ -93,6 +114,20 @@ def _lists_fault(entry: Mapping[str, Any]) -> str | None:
         and all(_is_whole(value) and value >= 0 for row in confusion for value in row)
     ):
         return "'confusion' is not a square of whole numbers from 0"
+    names = entry.get("class_names")
+    if confusion and names is not None and len(confusion) != len(names):
+        return f"'confusion' has {len(confusion)} rows; allowed: {len(names)}, one per class name"
+    return None
+
+
+def _cost_fault(cost: Any) -> str | None:
+    if cost is None:
+        return None
+    if not isinstance(cost, Mapping):
+        return f"'cost' is {_say(cost)}; allowed: an object"
+    for key in COSTS:
+        if not _is_within(cost.get(key), 0.0, math.inf):
+            return f"'{key}' of 'cost' is {_say(cost[key])}; allowed: a number from 0, or null"
     return None
 
 
@@ -102,6 +137,10 @@ def _is_list(value: Any, length: int) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_name(value: Any) -> bool:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from perdure.metrics import SCALARS, spread
 from perdure.reports.groups import SETTING, Entry, Group, group
+from perdure.reports.sheet import Cell, Sheet, plain
 
 MISSING = "–"
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
@@ -64,6 +65,13 @@ _COLUMNS = (
     _Column("task inference %", "task\ninfer-\nence %", "task_inference_accuracy", 1),
     _Column("time", "time", "seconds", -1),
 )
+_EVERY_COLUMN = (
+    *_COLUMNS[:-1],
+    _Column("last acc, task mean %", "", "last_accuracy_task_mean", 1),
+    _Column("forgetting, program's (points)", "", "forgetting_reference", -1),
+    _Column("backward transfer (points)", "", "backward_transfer", 1),
+    _COLUMNS[-1],
+)
 
 
 def compare(entries: Sequence[Entry]) -> list[Row]:
@@ -73,7 +81,7 @@ def compare(entries: Sequence[Entry]) -> list[Row]:
         entries: results as in ``results.json``; a metric that is absent or None is unknown.
     """
     return [
-        Row(joined, {name: _spread(joined, name) for name in (*SCALARS, "seconds")})
+        Row(joined, {name: spread_over(joined.entries, name) for name in (*SCALARS, "seconds")})
         for joined in group(entries)
     ]
 
@@ -83,7 +91,7 @@ def as_rich(rows: Sequence[Row], title: str | None = None) -> Table:
     table = Table(
         title=title,
         title_justify="left",
-        caption=_note(rows),
+        caption=_note(rows) or None,
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),
@@ -107,25 +115,25 @@ def as_rich(rows: Sequence[Row], title: str | None = None) -> Table:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """Return the comparison as a GitHub table, one line per row, ending in a newline."""
+    return _as_sheet(rows, _COLUMNS).markdown()
+
+
+def every_metric(rows: Sequence[Row]) -> Sheet:
+    """Return the comparison with all of ``metrics.SCALARS``; the best of each column is marked."""
+    return _as_sheet(rows, _EVERY_COLUMN)
+
+
+def name_columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns that tell the rows of a comparison apart: heads, and texts per row."""
     names = _names(rows)
-    lines = [[*names, *(column.title for column in _COLUMNS)]]
-    lines.append([":--"] * len(names) + ["--:"] * len(_COLUMNS))
-    for row in rows:
-        line = [_escape(name) for name in _naming(row, names)]
-        for column in _COLUMNS:
-            text = _show(row, column)
-            line.append(f"**{text}**" if _is_best(row, rows, column) else text)
-        lines.append(line)
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    note = _note(rows)
-    return f"{table}\n{note}\n" if note else table
+    return names, [_naming(row, names) for row in rows]
 
 
 def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the comparison for JSON: fractions and seconds, not per cent.
 
-    Each record holds ``method``, ``head``, ``stream``, ``backbone``, ``preset``, ``seeds`` and, per
-    metric of ``metrics.SCALARS`` and for ``seconds``, ``{"mean": …, "std": …, "n": …}``.
+    Each record holds ``method``, ``head``, what `groups.SETTING` names, ``seeds`` and, per metric of
+    ``metrics.SCALARS`` and for ``seconds``, ``{"mean": …, "std": …, "n": …}``.
     """
     return [
         {
@@ -139,10 +147,21 @@ def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(joined: Group, name: str) -> Spread:
-    values = [entry.get(name) for entry in joined.entries]
+def spread_over(entries: Sequence[Entry], name: str) -> Spread:
+    """Return mean and deviation of a figure over results; one that is absent or None is unknown."""
+    values = [entry.get(name) for entry in entries]
     found = spread([None if value is None else float(value) for value in values])
     return Spread(found["mean"], found["std"], int(found["n"] or 0))
+
+
+def _as_sheet(rows: Sequence[Row], columns: Sequence[_Column]) -> Sheet:
+    heads, named = name_columns(rows)
+    lines = [
+        [*plain(names), *(Cell(_show(row, c), _is_best(row, rows, c)) for c in columns)]
+        for row, names in zip(rows, named, strict=True)
+    ]
+    align = "l" * len(heads) + "r" * len(columns)
+    return Sheet([*heads, *(c.title for c in columns)], lines, align, _note(rows))
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
@@ -162,14 +181,14 @@ def _naming(row: Row, names: Sequence[str]) -> list[str]:
     return [known[name] for name in names]
 
 
-def _note(rows: Sequence[Row]) -> str | None:
+def _note(rows: Sequence[Row]) -> str:
     notes = []
     if any(len(row.group.entries) > 1 for row in rows):
         notes.append("Mean ± standard deviation over seeds.")
     bounds = dict.fromkeys(row.group.method for row in rows if row.group.sees_old_images)
     if bounds:
         notes.append(f"Upper bound, sees old images: {', '.join(bounds)}.")
-    return " ".join(notes) or None
+    return " ".join(notes)
 
 
 def _is_best(row: Row, rows: Sequence[Row], column: _Column) -> bool:
@@ -203,7 +222,3 @@ def _show(row: Row, column: _Column) -> str:
     size, unit = next((size, unit) for size, unit in _UNITS if value.mean >= 2 * size or size == 1)
     deviation = "" if value.std is None else f" ± {value.std / size:.1f}"
     return f"{value.mean / size:.1f}{deviation} {unit}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")

@@ -1,0 +1,69 @@
+"""A table of texts, ready for GitHub, for spreadsheets and for the pages of a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """What stands in one place of a table; the best of its column is shown bold."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of texts.
+
+    Attributes:
+        heads: one per column.
+        rows: as many cells each.
+        align: a letter per column: ``l`` for texts, ``r`` for figures.
+        note: what to know when reading it; empty for nothing.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    align: str
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Return a GitHub table, one line per row, and the note; ends in a newline."""
+        marks = [":--" if letter == "l" else "--:" for letter in self.align]
+        lines = [list(self.heads), marks, *([_marked(cell) for cell in row] for row in self.rows)]
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return f"{table}\n{self.note}\n" if self.note else table
+
+    def csv(self) -> bytes:
+        """Return comma-separated values, in UTF-8, without the note."""
+        return as_csv([self.heads, *([cell.text for cell in row] for row in self.rows)])
+
+
+def plain(texts: Iterable[object]) -> list[Cell]:
+    """Return a row of cells none of which is the best."""
+    return [Cell(str(text)) for text in texts]
+
+
+def as_csv(rows: Iterable[Sequence[object]]) -> bytes:
+    """Return comma-separated values; what is no UTF-8 is escaped."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return encode(text.getvalue())
+
+
+def encode(text: str) -> bytes:
+    """Return the text in UTF-8; what is no UTF-8, as parts of file names may be, is escaped.
+
+    Names that come from such files must not cost a finished run its results.
+    """
+    return text.encode(errors="backslashreplace")
+
+
+def _marked(cell: Cell) -> str:
+    text = cell.text.replace("|", r"\|").replace("\n", " ")
+    return f"**{text}**" if cell.best else text
