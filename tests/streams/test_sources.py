@@ -24,9 +24,11 @@ def test_the_registry_knows_every_source() -> None:
         "domainnet200",
         "fashion_mnist",
         "folder",
+        "huggingface",
         "imagenet_a",
         "imagenet_r",
         "synthetic",
+        "table",
     ]
     with pytest.raises(UnknownNameError, match=r"Unknown source 'digit'. Did you mean 'digits'\?"):
         load_source("digit")

@@ -59,6 +59,8 @@ def make_stream(config: Config, img_size: int) -> Stream:
                 images_per_class=run.images_per_class,
                 test_images_per_class=run.test_images_per_class,
                 test_fraction=run.test_fraction,
+                image_column=run.image_column,
+                label_column=run.label_column,
                 skip_unreadable=run.skip_unreadable,
             ),
         )

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from perdure.errors import ConfigError, did_you_mean, unknown_name
 from perdure.heads import HEADS, HeadConfig
 from perdure.methods import METHODS, Method, MethodConfig
-from perdure.streams import SOURCES, TRANSFORMS, build_transform
+from perdure.streams import SOURCES, TRANSFORMS, build_transform, source_of
 
 Positive = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(0)]
@@ -42,7 +42,11 @@ class RunConfig:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
         device: ``auto``, ``cpu`` or ``cuda``.
         stream: where the images come from.
-        path: folder of a ``folder`` stream, or of a published data set's files.
+        path: folder, table or data set of one's own, or folder of a published data set's files.
+        data: sets ``stream`` and ``path``: a folder, a table (CSV, TSV, Parquet), ``hf:NAME``, or
+            the name of a stream.
+        image_column: of a table or data set, where it cannot be told.
+        label_column: likewise.
         tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
         images_per_class: cap on training images per class; None for all.
@@ -74,6 +78,9 @@ class RunConfig:
     device: str = "auto"
     stream: str = "digits"
     path: str | None = None
+    data: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     tasks: str | tuple[Positive, ...] = "B0-Inc2"
     class_order: str = "nsp2"
     images_per_class: Positive | None = None
@@ -153,6 +160,8 @@ def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
     if "method" not in values:
         raise ConfigError(f"No method named. Add method=NAME, one of: {', '.join(METHODS)}.")
     method = METHODS[str(values["method"])]
+    if values.get("data") is not None:
+        values = {**values, **source_of(str(values["data"])), "data": None}
     parts: dict[type[Any], dict[str, Any]] = {RunConfig: {}, HeadConfig: {}, method.Config: {}}
     known = {f.name: part for part in parts for f in dataclasses.fields(part)}
     for key, value in values.items():

@@ -1,9 +1,20 @@
 """Streams: data sets cut into tasks, and batches of their images."""
 
-from perdure.streams import cifar, cub, domainnet, fashion, folder, imagenet, synthetic
+from perdure.streams import (
+    cifar,
+    cub,
+    domainnet,
+    fashion,
+    folder,
+    huggingface,
+    imagenet,
+    synthetic,
+    table,
+)
 from perdure.streams.benchmarks import BENCHMARKS, Benchmark
 from perdure.streams.images import ArrayImages, FileImages, ImageSet
 from perdure.streams.loader import Batch, batch_count, batches
+from perdure.streams.own import source_of
 from perdure.streams.protocol import class_order, task_sizes
 from perdure.streams.sources import SOURCES, Source, SourceOptions, load_source
 from perdure.streams.stream import Stream, StreamOptions, Subset, TaskData, build_stream
@@ -36,8 +47,11 @@ __all__ = [
     "domainnet",
     "fashion",
     "folder",
+    "huggingface",
     "imagenet",
     "load_source",
+    "source_of",
     "synthetic",
+    "table",
     "task_sizes",
 ]

@@ -27,7 +27,7 @@ def load_cifar100(options: SourceOptions) -> Source:
         ConfigError: an option that means nothing here.
         StreamError: the files are not at hand, or one of them is damaged.
     """
-    refuse_options("cifar100", options, "test_fraction", "synthetic_classes", "synthetic_size")
+    refuse_options("cifar100", options, "path")
     folder = BENCHMARKS["cifar100"].root(options.path) / "cifar-100-binary"
     lines = (folder / "fine_label_names.txt").read_text("utf-8", "replace").splitlines()
     names = tuple(line.strip().replace("_", " ") for line in lines if line.strip())

@@ -23,7 +23,7 @@ def load_cub200(options: SourceOptions) -> Source:
         ConfigError: an option that means nothing here.
         StreamError: the files are not at hand, or do not fit each other.
     """
-    refuse_options("cub200", options, "test_fraction", "synthetic_classes", "synthetic_size")
+    refuse_options("cub200", options, "path")
     root = BENCHMARKS["cub200"].root(options.path) / "CUB_200_2011"
     files, classes, training = (
         _column(root / name)

@@ -20,7 +20,7 @@ def load_domainnet200(options: SourceOptions) -> Source:
         ConfigError: an option that means nothing here.
         StreamError: the images are not at hand, or some of them are missing.
     """
-    refuse_options("domainnet200", options, "test_fraction", "synthetic_classes", "synthetic_size")
+    refuse_options("domainnet200", options, "path")
     root = BENCHMARKS["domainnet200"].root(options.path)
     listed = {
         split: [(path, int(label)) for path, _, label in (line.rpartition(" ") for line in lines)]

@@ -55,7 +55,7 @@ def load_fashion_mnist(options: SourceOptions) -> Source:
         ConfigError: an option that means nothing here.
         StreamError: the files are nowhere to be found, or one of them is damaged.
     """
-    refuse_options("fashion_mnist", options, "test_fraction", "synthetic_classes", "synthetic_size")
+    refuse_options("fashion_mnist", options, "path")
     benchmark = BENCHMARKS["fashion_mnist"]
     folder = fetch(benchmark) if options.path is None else benchmark.root(options.path)
     sets = {split: _read_split(folder, split, options) for split in FILES}

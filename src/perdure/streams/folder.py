@@ -38,7 +38,7 @@ def load_folder(options: SourceOptions) -> Source:
         StreamError: folders that are missing, empty or do not match.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    refuse_options("folder", options, "synthetic_classes", "synthetic_size")
+    refuse_options("folder", options, "path", "test_fraction")
     root = image_root(options.path)
     train, test = _split_files(root, options)
     return file_source("folder", tuple(train), labelled(train), labelled(test), options)

@@ -25,7 +25,7 @@ def load_imagenet_r(options: SourceOptions) -> Source:
         ConfigError: an option that means nothing here.
         StreamError: the images are not at hand, or some of them are missing.
     """
-    refuse_options("imagenet_r", options, "test_fraction", "synthetic_classes", "synthetic_size")
+    refuse_options("imagenet_r", options, "path")
     root = BENCHMARKS["imagenet_r"].root(options.path) / "imagenet-r"
     lines = {split: read_split(f"imagenet_r_{split}") for split in ("train", "val")}
     synsets = sorted({line.partition("/")[0] for line in lines["train"]})
@@ -48,7 +48,7 @@ def load_imagenet_a(options: SourceOptions) -> Source:
         ConfigError: an option that means nothing here.
         StreamError: the images are not at hand, or a class has none.
     """
-    refuse_options("imagenet_a", options, "test_fraction", "synthetic_classes", "synthetic_size")
+    refuse_options("imagenet_a", options, "path")
     files = class_files(BENCHMARKS["imagenet_a"].root(options.path) / "imagenet-a")
     train, test = hold_out(files, TEST_FRACTION)
     names = class_names(tuple(files))

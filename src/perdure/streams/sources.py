@@ -25,11 +25,14 @@ class SourceOptions:
     """What a source can be asked for. A source refuses options that mean nothing to it.
 
     Attributes:
-        path: folder of the images (``folder``), or of a published data set's files where they are
-            not kept with the others.
+        path: folder of the images (``folder``), file of the table (``table``), name or folder of the
+            data set (``huggingface``), or folder of a published data set's files where they are not
+            kept with the others.
         images_per_class: at most so many training images per class, drawn by ``seed``.
         test_images_per_class: at most so many test images per class; the same for every seed.
-        test_fraction: ``folder`` without a test folder: share of each class held out, in (0, 1).
+        test_fraction: own images without a test split: share of each class held out, in (0, 1).
+        image_column: ``table`` and ``huggingface``: where the images are, if it cannot be told.
+        label_column: likewise, their classes.
         skip_unreadable: leave unreadable images out, and list them, instead of failing.
         seed: seed of the run. In a stream the stream's own seed takes its place.
         memory_budget: bytes of decoded, and again of transformed, pixels that may be kept.
@@ -44,6 +47,8 @@ class SourceOptions:
     images_per_class: int | None = None
     test_images_per_class: int | None = None
     test_fraction: float = 0.2
+    image_column: str | None = None
+    label_column: str | None = None
     skip_unreadable: bool = False
     seed: int = 0
     memory_budget: int = MEMORY_BUDGET
@@ -140,14 +145,34 @@ def load_source(name: str, options: SourceOptions | None = None) -> Source:
     return SOURCES[name](options or SourceOptions())
 
 
-def refuse_options(source: str, options: SourceOptions, *unused: str) -> None:
+_OF_SOME = (
+    "path",
+    "test_fraction",
+    "image_column",
+    "label_column",
+    "synthetic_classes",
+    "synthetic_size",
+)
+"""Options that mean something to some sources only."""
+
+
+def refuse_options(source: str, options: SourceOptions, *used: str) -> None:
     """Refuse options that were set although the source has no use for them.
 
+    Args:
+        source: its name.
+        options: as they were set.
+        *used: those that mean something to this source and not to all.
+
     Raises:
-        ConfigError: one of ``unused`` differs from its default.
+        ConfigError: another one differs from its default.
     """
     for field in fields(options):
-        if field.name in unused and getattr(options, field.name) != field.default:
+        if (
+            field.name in _OF_SOME
+            and field.name not in used
+            and getattr(options, field.name) != field.default
+        ):
             raise ConfigError(
                 f"Source '{source}' has no use for {field.name}={getattr(options, field.name)}. "
                 f"Leave {field.name} out, or choose another source: {', '.join(SOURCES)}."
@@ -211,9 +236,7 @@ def load_digits(options: SourceOptions) -> Source:
         ConfigError: a path or another option that means nothing here.
         StreamError: scikit-learn is not installed.
     """
-    refuse_options(
-        "digits", options, "path", "test_fraction", "synthetic_classes", "synthetic_size"
-    )
+    refuse_options("digits", options)
     try:
         data = importlib.import_module("sklearn.datasets").load_digits()
     except ImportError as error:

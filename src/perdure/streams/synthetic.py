@@ -31,7 +31,7 @@ def draw_synthetic(options: SourceOptions) -> Source:
     Raises:
         ConfigError: a path or another option that means nothing here.
     """
-    refuse_options("synthetic", options, "path", "test_fraction")
+    refuse_options("synthetic", options, "synthetic_classes", "synthetic_size")
     classes = options.synthetic_classes
     sets = {}
     for split, count in (

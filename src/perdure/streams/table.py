@@ -1,0 +1,221 @@
+"""Your own images: a table with a line per image, its file and its class."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.streams.files import file_source
+from perdure.streams.folder import Files, hold_out, labelled
+from perdure.streams.protocol import listed
+from perdure.streams.sources import SOURCES, Source, SourceOptions, refuse_options
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""What a table's file is called."""
+
+IMAGES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
+LABELS = ("label", "class", "category", "target", "class_name")
+SPLITS = ("split", "subset")
+_SPLIT = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of the table.
+
+    Attributes:
+        number: of the line in the file, from 1.
+        path: the image's file.
+        label: name of its class.
+        split: ``train``, ``test``, or empty where the table does not say.
+    """
+
+    number: int
+    path: Path
+    label: str
+    split: str
+
+
+@SOURCES.register("table")
+def load_table(options: SourceOptions) -> Source:
+    """Load the images that a CSV, TSV or Parquet file lists.
+
+    Columns: the image's file (relative to the table's folder, or absolute), its class, and where
+    there is one its split, ``train`` or ``test``; others are left alone. They are found by the usual
+    names, or named by ``image_column`` and ``label_column``. Without splits ``test_fraction`` of each
+    class is held out as for a folder. Classes follow the alphabet, or their value where all are
+    whole numbers.
+
+    Raises:
+        ConfigError: no path, an option that means nothing here, or Parquet without pyarrow.
+        StreamError: a table that cannot be read or does not say what is needed.
+        UnreadableImageError: images that cannot be decoded, all of them listed.
+    """
+    refuse_options("table", options, "path", "test_fraction", "image_column", "label_column")
+    if options.path is None:
+        raise ConfigError(f"Source 'table' needs path=FILE, a table ({', '.join(TABLES)}).")
+    train, test = _splits(_rows(options.path.expanduser(), options), options)
+    return file_source("table", tuple(train), labelled(train), labelled(test), options)
+
+
+def find_column(
+    columns: Sequence[str], usual: Iterable[str], named: str | None, key: str, where: str
+) -> str:
+    """Find a column by what the user says, or by the usual names.
+
+    Args:
+        columns: those that there are.
+        usual: what it is called as a rule, in order of preference.
+        named: what the user says.
+        key: how the user says it.
+        where: what has the columns.
+
+    Raises:
+        StreamError: there is no such column.
+    """
+    if named is not None:
+        if named in columns:
+            return named
+        hint = did_you_mean(named, columns)
+        raise StreamError(f"{where} has no column '{named}'.{hint} It has: {', '.join(columns)}.")
+    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    wanted = list(usual)
+    for name in wanted:
+        if name in by_name:
+            return by_name[name]
+    raise StreamError(
+        f"{where} has no column called {' or '.join(wanted)}. It has: {', '.join(columns)}. Rename "
+        f"one, or name it: {key}={columns[0]}"
+    )
+
+
+def _rows(table: Path, options: SourceOptions) -> list[_Row]:
+    """Read and check every line."""
+    lines = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
+    if not lines:
+        raise StreamError(f"'{table}' has no line but its header. Add a line per image.")
+    columns = list(lines[0])
+    image = find_column(columns, IMAGES, options.image_column, "image_column", f"'{table}'")
+    label = find_column(columns, LABELS, options.label_column, "label_column", f"'{table}'")
+    split = next((name for name in columns if name.strip().lower() in SPLITS), None)
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        where = f"line {number} of '{table}'"
+        text = str(line[image] or "").strip()
+        if not text:
+            raise StreamError(f"There is no file in {where}, column '{image}'. Fill it in.")
+        path = table.parent / Path(text).expanduser()
+        named = _label(line[label], where, label)
+        rows.append(_Row(number, path, named, "" if split is None else _split(line[split], where)))
+    _check_files(rows, table)
+    return rows
+
+
+def _csv(table: Path) -> list[dict[str, Any]]:
+    """Read a file of lines whose values are parted by commas, semicolons or tabs."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(_DELIMITERS, key=header.count)
+            lines = list(csv.DictReader(file, delimiter=delimiter, strict=True))
+    except FileNotFoundError:
+        raise StreamError(f"The table '{table}' does not exist.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StreamError(
+            f"'{table}' cannot be read as a table: {error}. It must be UTF-8 text with a header "
+            "such as path,label and a line per image."
+        ) from error
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise StreamError(
+                f"Line {number} of '{table}' has not as many values as the header. Put values that "
+                "hold a comma into quotation marks."
+            )
+    return lines
+
+
+def _parquet(table: Path) -> list[dict[str, Any]]:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet tables need pyarrow. Type: pip install 'perdure[tables]'"
+        ) from error
+    try:
+        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+    except (OSError, ValueError) as error:
+        raise StreamError(f"'{table}' cannot be read as Parquet: {error}.") from error
+    return lines
+
+
+def _label(value: Any, where: str, column: str) -> str:
+    """The name of a class: a text, or a whole number."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value, whole = int(value), True
+    text = str(value).strip() if whole or isinstance(value, str) else ""
+    if not text:
+        raise StreamError(
+            f"The label in {where}, column '{column}', is {value!r}. A label is a text or a whole "
+            "number."
+        )
+    return text
+
+
+def _split(value: Any, where: str) -> str:
+    split = _SPLIT.get(str(value).strip().lower())
+    if split is None:
+        raise StreamError(
+            f"The split in {where} is {value!r}. Allowed: train and test. Validation images are "
+            "split off the training images by validation_fraction=…"
+        )
+    return split
+
+
+def _check_files(rows: Sequence[_Row], table: Path) -> None:
+    twice = [path for path, times in Counter(row.path for row in rows).items() if times > 1]
+    if twice:
+        lines = [str(row.number) for row in rows if row.path == twice[0]]
+        more = f" and {len(twice) - 1} other files" if len(twice) > 1 else ""
+        raise StreamError(
+            f"'{table}' lists '{twice[0]}' more than once (lines {listed(lines)}){more}. Keep one "
+            "line per image."
+        )
+    missing = [row for row in rows if not row.path.is_file()]
+    if missing:
+        raise StreamError(
+            f"{len(missing):,} of {len(rows):,} files of '{table}' do not exist, first "
+            f"'{missing[0].path}' (line {missing[0].number}). Paths count from the table's folder."
+        )
+
+
+def _splits(rows: Sequence[_Row], options: SourceOptions) -> tuple[Files, Files]:
+    """Training and test files of every class, classes in order."""
+    whole = all(row.label.removeprefix("-").isdecimal() for row in rows)
+    order: Callable[[str], Any] = int if whole else str
+    names = sorted({row.label for row in rows}, key=order)
+    if not rows[0].split:
+        return hold_out(_by_class(names, rows), options.test_fraction)
+    if options.test_fraction != SourceOptions.test_fraction:
+        raise ConfigError(
+            f"test_fraction={options.test_fraction} has no use: the table says which images are for "
+            "testing. Leave test_fraction out, or remove the column."
+        )
+    parts = [[row for row in rows if row.split == split] for split in ("train", "test")]
+    return _by_class(names, parts[0]), _by_class(names, parts[1])
+
+
+def _by_class(names: Sequence[str], rows: Sequence[_Row]) -> Files:
+    files: dict[str, list[Path]] = {name: [] for name in names}
+    for row in rows:
+        files[row.label].append(row.path)
+    return files
