@@ -42,7 +42,7 @@ def _run(verbs: Any) -> None:
             "perdure run digits/nsp2 --resume          go on after an interruption",
             "perdure run digits/l2p --diagnose         does the choice of prompts know the task?",
             "perdure run my.toml --dry-run             check everything, compute nothing",
-            "perdure run digits/nsp2 stream=folder path=photos tasks=B0-Inc5",
+            "perdure run digits/nsp2 data=photos tasks=B0-Inc5   your own images",
             "",
             "`perdure ls presets` lists the presets, `perdure show run` the keys of a run,",
             "`perdure show METHOD` those of a method.",
