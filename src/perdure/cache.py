@@ -60,6 +60,15 @@ def data_dir() -> Path:
     return _writable(home() / "data")
 
 
+def text_dir() -> Path:
+    """Return the folder for text features of classes, created when it is not there.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "text")
+
+
 def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
