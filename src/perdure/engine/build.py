@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
+from perdure.language import text_features
 from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
 
 
@@ -63,3 +65,28 @@ def make_stream(config: Config, img_size: int) -> Stream:
             ),
         )
     )
+
+
+def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:
+    """Attach text features to the tasks, where a head asks for them.
+
+    Args:
+        stream: its class names say what the texts are about.
+        config: names the source of the texts.
+        fetch: whether a text tower may be run, and fetched; without, it is only looked up.
+
+    Raises:
+        LanguageError: texts or a source of them that cannot be used.
+        ConfigError: a source that cannot be read, or that does not exist.
+    """
+    heads = config.heads
+    if not config.needs_text:
+        return stream
+    found = text_features(heads.text_features, heads.templates, stream.class_names, fetch=fetch)
+    if found is None:
+        return stream
+    tasks = [
+        replace(data, task=replace(data.task, text_features=found[list(data.task.classes)]))
+        for data in stream.tasks
+    ]
+    return replace(stream, tasks=tuple(tasks))

@@ -1,4 +1,4 @@
-"""Closed-form classifiers from class means and one pooled covariance."""
+"""Gaussians of classes: classifiers in closed form, and features drawn anew."""
 
 from __future__ import annotations
 
@@ -88,3 +88,48 @@ def discriminant(
     factor = torch.linalg.cholesky(shrunk)
     weight = torch.cholesky_solve(means.double().T, factor).T
     return weight, -0.5 * (weight * means.double()).sum(dim=1)
+
+
+def class_factors(
+    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: tuple[int, ...], ridge: float
+) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d d"]]:
+    """Return mean and lower-triangular Cholesky factor of every class, in float64.
+
+    factor · factorᵀ = covariance + ridge · I, the covariance with divisor n − 1; that of a single
+    image is zero.
+
+    Args:
+        features: one row per image.
+        labels: class of each row.
+        classes: the classes wanted, each with at least one row, in the order of the result's rows.
+        ridge: positive; it makes the covariance of few images invertible.
+    """
+    means, factors = [], []
+    for label in classes:
+        x = features[labels == label].double()
+        mean = x.mean(dim=0)
+        covariance = (x - mean).T @ (x - mean) / max(len(x) - 1, 1)
+        covariance.diagonal().add_(ridge)
+        means.append(mean)
+        factors.append(torch.linalg.cholesky(covariance))
+    return torch.stack(means), torch.stack(factors)
+
+
+def gaussian_samples(
+    means: Float[Tensor, "c d"],
+    factors: Float[Tensor, "c d d"],
+    count: int,
+    random: torch.Generator,
+) -> Float[Tensor, "c n d"]:
+    """Draw from N(mean, factor · factorᵀ) of every class, in the type and on the device of both.
+
+    mean + factor · noise, with noise from the generator in order of class and sample.
+
+    Args:
+        means: one row per class.
+        factors: see `class_factors`.
+        count: samples n per class.
+        random: on the same device.
+    """
+    noise = torch.empty(len(means), count, means.shape[1], dtype=means.dtype, device=means.device)
+    return torch.baddbmm(means[:, None], noise.normal_(generator=random), factors.mT)
