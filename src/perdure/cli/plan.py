@@ -14,7 +14,7 @@ from perdure.cli.display import counted
 from perdure.cli.output import print_columns, print_fields
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
-from perdure.engine.model import Model
+from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
 from perdure.experiment import check, check_folder
 from perdure.streams import Stream, batch_count
@@ -64,6 +64,8 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "precision": backbone.precision,
         "stream": run.stream,
         "data_at_hand": at_hand,
+        "texts_at_hand": not first.needs_text or stream.tasks[0].task.text_features is not None,
+        "text_features": first.heads.text_features,
         "transform": run.transform,
         "tasks": tasks,
         "steps": sum(task["steps"] for task in tasks),
@@ -92,6 +94,8 @@ def print_plan(made: dict[str, Any]) -> None:
         fields.append(
             ("note", f"the images of {made['stream']} are not at hand: the run fetches them")
         )
+    if not made["texts_at_hand"]:
+        fields.append(("note", f"the run computes text features with {made['text_features']}"))
     print_fields(fields)
     print()
     rows = [
@@ -132,7 +136,10 @@ def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
 def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, Any]:
     """Build the method and its heads as a run does, which checks them, and count what they train."""
     model = Model(backbone, config)
-    model.start_task(plan(stream, config)[0].data.task)
+    task = plan(stream, config)[0].data.task
+    if task.text_features is not None:  # a tower that is not at hand gives none in a dry run
+        check_text(task, backbone, config)
+    model.start_task(task)
     matrices = list(model.method.parameters())
     count = sum(matrix.numel() for matrix in matrices)
     parts = []
@@ -140,9 +147,9 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
         shapes = sorted({" × ".join(str(side) for side in matrix.shape) for matrix in matrices})
         what = f"matrices of {', '.join(shapes)}" if len(matrices) > 1 else f"matrix of {shapes[0]}"
         parts.append(f"{len(matrices)} {what} ({counted(count, 'parameter')})")
-    if model.method.traits.trains:
+    if model.trained_head is not None:
         each = "once" if model.method.traits.cumulative else "per task"
-        parts.append(f"one linear layer {each}")
+        parts.append(f"{model.trained_head.learned} {each}")
     return {"trained": " and ".join(parts), "trainable_parameters": count}
 
 
