@@ -12,9 +12,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from perdure.numerics.gaussians import (
-    class_factors,
     class_moments,
     discriminant,
+    gaussian_factor,
     gaussian_samples,
     oracle_shrinkage,
 )
@@ -168,24 +168,25 @@ def test_discriminant_of_points_without_spread_uses_plain_distance() -> None:
 
 
 @given(seed=seeds, sizes=counts, dim=st.integers(1, 5))
-def test_class_factors(seed: int, sizes: list[int], dim: int) -> None:
+def test_gaussian_factor(seed: int, sizes: list[int], dim: int) -> None:
     """factor · factorᵀ = covariance + ridge · I, lower triangular, one image included."""
     features, labels = drawn(seed, sizes, dim)
-    means, factors = class_factors(features, labels, tuple(range(len(sizes))), 1e-3)
-    assert means.dtype == factors.dtype == torch.float64
-    torch.testing.assert_close(factors, factors.tril())
     for label, size in enumerate(sizes):
         rows = features[labels == label].double()
-        torch.testing.assert_close(means[label], rows.mean(0))
+        mean, factor = gaussian_factor(rows.float(), 1e-3)
+        assert mean.dtype == factor.dtype == torch.float64
+        torch.testing.assert_close(factor, factor.tril())
+        torch.testing.assert_close(mean, rows.mean(0))
         covariance = np.zeros((dim, dim)) if size == 1 else np.cov(rows.T.numpy()).reshape(dim, dim)
         wanted = torch.from_numpy(covariance) + 1e-3 * torch.eye(dim, dtype=torch.float64)
-        torch.testing.assert_close(factors[label] @ factors[label].T, wanted)
+        torch.testing.assert_close(factor @ factor.T, wanted)
 
 
 def test_gaussian_samples() -> None:
     """mean + factor · noise: the literal formula, and the moments of torch's own distribution."""
     features, labels = drawn(3, [6, 9], 4)
-    means, factors = class_factors(features, labels, (0, 1), 1e-4)
+    pairs = [gaussian_factor(features[labels == label], 1e-4) for label in range(2)]
+    means, factors = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     count = 20_000
     samples = gaussian_samples(means, factors, count, generator(0, "samples"))
     assert samples.shape == (2, count, 4)

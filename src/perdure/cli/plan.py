@@ -49,6 +49,9 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     backbone = make_backbone(standing_in)
     stream, at_hand = _stream(first, backbone.img_size)
     tasks = _tasks(first, stream)
+    notes = list(stream.notes)
+    if first.needs_text and stream.tasks[0].task.text_features is None:
+        notes.append(f"the run computes text features with {first.heads.text_features}")
     return {
         "preset": first.preset,
         "method": run.method,
@@ -64,12 +67,10 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "precision": backbone.precision,
         "stream": run.stream,
         "data_at_hand": at_hand,
-        "texts_at_hand": not first.needs_text or stream.tasks[0].task.text_features is not None,
-        "text_features": first.heads.text_features,
         "transform": run.transform,
         "tasks": tasks,
         "steps": sum(task["steps"] for task in tasks),
-        "notes": list(stream.notes),
+        "notes": notes,
         "seeds": list(seeds) or [run.seed],
         "folders": [str(folder) for folder, _ in folders] or [str(out)],
         "state": _state(out) if not seeds else None,
@@ -94,8 +95,6 @@ def print_plan(made: dict[str, Any]) -> None:
         fields.append(
             ("note", f"the images of {made['stream']} are not at hand: the run fetches them")
         )
-    if not made["texts_at_hand"]:
-        fields.append(("note", f"the run computes text features with {made['text_features']}"))
     print_fields(fields)
     print()
     rows = [

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.heads.base import HEADS, Head, HeadConfig, TrainedHead
-from perdure.numerics.gaussians import class_factors, gaussian_samples
+from perdure.numerics.gaussians import gaussian_factor, gaussian_samples
 from perdure.types import BackboneSpec, Generators, Survey, Task
 
 LOGIT_SCALE = math.log(100.0)
@@ -143,9 +143,12 @@ class LanguageHead(ClassVectorHead, TrainedHead):
         """Take in the Gaussians of the task's classes and refine the projection under all of them."""
         if not self.config.refine_epochs:
             return
-        means, factors = class_factors(*survey.features("train"), task.classes, RIDGE)
-        self.get_buffer(f"means_{task.index}").copy_(means)
-        self.get_buffer(f"factors_{task.index}").copy_(factors)
+        features, labels = survey.features("train")
+        means, factors = self._statistics(task.index)
+        for row, label in enumerate(task.classes):
+            mean, factor = gaussian_factor(features[labels == label], RIDGE)
+            means[row].copy_(mean)
+            factors[row].copy_(factor)
         weight = self.weight.clone().requires_grad_()
         sgd = torch.optim.SGD([weight], lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
         for epoch in range(self.config.refine_epochs):
@@ -155,7 +158,12 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     def _refine(self, weight: Tensor, sgd: torch.optim.SGD, task: int, epoch: int) -> None:
         """One pass over newly drawn features, in drawn order."""
         random = self._random(task, epoch)
-        drawn = torch.cat([self._draw(index, random) for index in range(task + 1)])
+        drawn = torch.cat(
+            [
+                gaussian_samples(*self._statistics(index), SAMPLES, random).flatten(0, 1)
+                for index in range(task + 1)
+            ]
+        )
         labels = torch.arange(len(self.text), device=drawn.device).repeat_interleave(SAMPLES)
         scale = self.scale.value.detach().exp()
         order = torch.randperm(len(drawn), generator=random, device=drawn.device)
@@ -167,9 +175,8 @@ class LanguageHead(ClassVectorHead, TrainedHead):
             loss.backward()
             sgd.step()
 
-    def _draw(self, index: int, random: torch.Generator) -> Float[Tensor, "n d"]:
-        means, factors = (self.get_buffer(f"{name}_{index}") for name in ("means", "factors"))
-        return gaussian_samples(means, factors, SAMPLES, random).flatten(0, 1)
+    def _statistics(self, task: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d d"]]:
+        return self.get_buffer(f"means_{task}"), self.get_buffer(f"factors_{task}")
 
     def _random(self, task: int, epoch: int) -> torch.Generator:
         """A generator of these names' own, on the device of the features."""

@@ -90,29 +90,23 @@ def discriminant(
     return weight, -0.5 * (weight * means.double()).sum(dim=1)
 
 
-def class_factors(
-    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: tuple[int, ...], ridge: float
-) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d d"]]:
-    """Return mean and lower-triangular Cholesky factor of every class, in float64.
+def gaussian_factor(
+    features: Float[Tensor, "n d"], ridge: float
+) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+    """Return mean and lower-triangular Cholesky factor of one class's Gaussian, in float64.
 
     factor · factorᵀ = covariance + ridge · I, the covariance with divisor n − 1; that of a single
     image is zero.
 
     Args:
-        features: one row per image.
-        labels: class of each row.
-        classes: the classes wanted, each with at least one row, in the order of the result's rows.
+        features: one row per image, at least one.
         ridge: positive; it makes the covariance of few images invertible.
     """
-    means, factors = [], []
-    for label in classes:
-        x = features[labels == label].double()
-        mean = x.mean(dim=0)
-        covariance = (x - mean).T @ (x - mean) / max(len(x) - 1, 1)
-        covariance.diagonal().add_(ridge)
-        means.append(mean)
-        factors.append(torch.linalg.cholesky(covariance))
-    return torch.stack(means), torch.stack(factors)
+    x = features.double()
+    mean = x.mean(dim=0)
+    covariance = (x - mean).T @ (x - mean) / max(len(x) - 1, 1)
+    covariance.diagonal().add_(ridge)
+    return mean, torch.linalg.cholesky(covariance)
 
 
 def gaussian_samples(
@@ -127,7 +121,7 @@ def gaussian_samples(
 
     Args:
         means: one row per class.
-        factors: see `class_factors`.
+        factors: see `gaussian_factor`.
         count: samples n per class.
         random: on the same device.
     """
