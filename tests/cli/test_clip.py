@@ -57,19 +57,20 @@ def test_dry_run_looks_texts_up(perdure: Perdure, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
-    ("source", "code", "message"),
+    ("key", "code", "message"),
     [
-        ("absent.safetensors", 2, "there is no such file"),
-        ("narrow.safetensors", 2, "these vectors have 300 numbers, but the image projection of"),
-        ("ViT-B-16/opnai", 2, "Did you mean 'openai'?"),
+        ("text_features=absent.safetensors", 2, "there is no such file"),
+        ("text_features=narrow.safetensors", 2, "these vectors have 300 numbers, but the image"),
+        ("text_features=ViT-B-16/opnai", 2, "Did you mean 'openai'?"),
+        ("backbone=test_vit", 1, "own image projection, but 'test_vit.r160_in1k' has none"),
     ],
 )
 def test_refused_before_the_folder_is_claimed(
-    perdure: Perdure, tmp_path: Path, dry: list[str], source: str, code: int, message: str
+    perdure: Perdure, tmp_path: Path, dry: list[str], key: str, code: int, message: str
 ) -> None:
     texts(Path("narrow.safetensors"), width=300)
     out = tmp_path / "out"
-    keys = [*CLIP, f"text_features={source}"]
+    keys = [*CLIP, key]
     said = perdure("run", "digits/clip_zero_shot", *keys, "--out", out, *dry)
     assert (said.code, said.out) == (code, "")
     assert message in said.err

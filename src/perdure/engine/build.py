@@ -9,6 +9,7 @@ from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
+from perdure.engine.model import check_backbone
 from perdure.language import text_features
 from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
 
@@ -17,14 +18,14 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
     """Create the frozen backbone of a run.
 
     Raises:
-        BackboneError: it cannot be built, found or fetched.
+        BackboneError: it cannot be built, found or fetched, or is not for this method and its heads.
     """
     run = config.run
 
     def tell(text: str) -> None:
         sink(Event("progress", fields={"phase": text}))
 
-    return create_backbone(
+    backbone = create_backbone(
         run.backbone,
         weights=run.weights,
         img_size=run.img_size,
@@ -33,6 +34,9 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
         seed=run.seed,
         on_progress=tell,
     )
+    # Before images are read, and before a text tower is fetched.
+    check_backbone(backbone, config.method_class, config)
+    return backbone
 
 
 def make_stream(config: Config, img_size: int) -> Stream:
