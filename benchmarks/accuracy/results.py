@@ -1,4 +1,4 @@
-"""Every method on two data sets and two streams, and the experiments on I-Prompt, in one recipe.
+"""Methods of one recipe on two data sets and two streams, and the experiments on I-Prompt.
 
 Every run is a cell with a folder of its own; finished cells are kept and skipped, interrupted ones go
 on. At the end the tables between the markers of docs/results.md are written anew from what is there.
@@ -20,6 +20,7 @@ from typing import Any
 from perdure.engine.config import Config, make_config
 from perdure.engine.diagnose import selecting_methods
 from perdure.experiment import run
+from perdure.heads import HEADS
 from perdure.methods import METHODS
 from perdure.reports.files import read_results
 
@@ -99,12 +100,21 @@ def cells() -> list[Cell]:
     for data in DATA:
         for stream, sizes in STREAMS.items():
             shared = {"stream": data, "tasks": sizes}
-            for method in METHODS:
+            for method in compared():
                 found.append(Cell(f"{data}/{stream}/{method}", {**shared, **_of(method)}))
     for change, options in list(ABLATIONS.items())[1:]:
         values = {"stream": "digits", "tasks": STREAMS["5x2"], **_of("iprompt"), **options}
         found.append(Cell(f"digits/5x2/iprompt: {change}", values))
     return found
+
+
+def compared() -> list[str]:
+    """Methods of one recipe; those that compare images with class vectors have another."""
+    return [
+        name
+        for name in METHODS
+        if not any(HEADS[head].needs_projection for head in METHODS[name].traits.heads)
+    ]
 
 
 def _of(method: str) -> dict[str, Any]:
@@ -175,7 +185,7 @@ def main_table(done: Results, stream: str) -> str:
         "time |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
-    for method in METHODS:
+    for method in compared():
         entries = done.get(f"{stream}/{method}")
         if entries:
             heads = {entry["head"]: entry for entry in entries}
