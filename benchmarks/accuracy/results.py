@@ -44,6 +44,8 @@ RECIPE: dict[str, Any] = {
 """The same for every method, whatever its paper's."""
 TEMPERATURE = 5.0
 """Of the VPT family, as in the presets."""
+GUIDED = ("language", "zero_shot")
+"""Heads that compare images with class vectors; here the classes' mean images stand in for texts."""
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "the defaults": {},
@@ -109,9 +111,12 @@ def cells() -> list[Cell]:
 
 def _of(method: str) -> dict[str, Any]:
     values: dict[str, Any] = {"method": method}
-    if not METHODS[method].traits.fixed_heads:
-        values["heads"] = ["linear", "gaussian"]
-    if "temperature" in {option.name for option in _fields(method)}:
+    traits = METHODS[method].traits
+    if not traits.fixed_heads:
+        values["heads"] = [traits.trained_head, "gaussian"]
+    if traits.heads[0] in GUIDED:
+        values["class_embeddings"] = "mean"
+    elif "temperature" in {option.name for option in _fields(method)}:
         values["temperature"] = TEMPERATURE
     return values
 
@@ -171,7 +176,7 @@ def write_tables(done: Results) -> None:
 def main_table(done: Results, stream: str) -> str:
     """Accuracy and forgetting of every method under both heads."""
     rows = [
-        "| method | linear: last | average | forgetting | gaussian: last | average | forgetting | "
+        "| method | trained head: last | average | forgetting | gaussian: last | average | forgetting | "
         "time |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
@@ -179,8 +184,9 @@ def main_table(done: Results, stream: str) -> str:
         entries = done.get(f"{stream}/{method}")
         if entries:
             heads = {entry["head"]: entry for entry in entries}
+            trained = next((heads[name] for name in ("linear", *GUIDED) if name in heads), None)
             closed = heads.get("gaussian") or heads.get("ncm")
-            cells = [*_scores(heads.get("linear")), *_scores(closed)]
+            cells = [*_scores(trained), *_scores(closed)]
             rows.append(f"| `{method}` | {' | '.join(cells)} | {entries[0]['seconds']:.0f} s |")
     return "\n".join(rows)
 

@@ -69,6 +69,15 @@ def archives_dir() -> Path:
     return _writable(home() / "data" / "archives")
 
 
+def text_dir() -> Path:
+    """Return the folder for text features of classes, created when it is not there.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "text")
+
+
 def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,10 @@ class UnreadableImageError(StreamError):
     """One or more image files that cannot be decoded."""
 
 
+class LanguageError(PerdureError):
+    """Texts of classes, or features of them, that cannot be had or used."""
+
+
 class CheckpointError(PerdureError):
     """A checkpoint or saved model that is missing, damaged or of another configuration."""
 

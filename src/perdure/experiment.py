@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.atomic import check_place
-from perdure.engine.build import make_backbone, make_stream
+from perdure.engine.build import make_backbone, make_stream, with_text
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.engine.diagnose import diagnose as diagnosis_of
@@ -83,7 +83,7 @@ def run(
         return _diagnose_finished(finished, config, on_event)
     # What cannot work is refused before the folder is claimed: the corrected command finds it free.
     backbone = make_backbone(config, on_event)
-    stream = make_stream(config, backbone.img_size)
+    stream = with_text(make_stream(config, backbone.img_size), config)
     sink = EventLog(path / "events.jsonl", on_event)
     going = Run(config, stream, backbone, path / "checkpoints", sink)
     folder = RunFolder(path, config, resume)
@@ -141,7 +141,7 @@ def check(config: Config, img_size: int) -> Stream:
     Raises:
         PerdureError: what would stop the run.
     """
-    stream = make_stream(config, img_size)
+    stream = with_text(make_stream(config, img_size), config, fetch=False)
     plan(stream, config)
     return stream
 

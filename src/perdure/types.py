@@ -147,8 +147,14 @@ class Survey(Protocol):
     def __call__(self, observer: Observer, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
 
-    def features(self, split: Split = "train") -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-        """Return readouts and labels of the split under test-time additions, computed once."""
+    def features(
+        self, split: Split = "train", plain: bool = False
+    ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        """Return readouts and labels of the split under test-time additions, computed once.
+
+        With ``plain``, class tokens of the plain backbone: what they would be had nothing been
+        learned.
+        """
 
     def has(self, split: Split) -> bool:
         """Tell whether the split holds any image."""
@@ -187,6 +193,7 @@ class Traits:
         state_growth: how the method's own state (heads apart) grows.
         cumulative: whether the engine supplies the union of all tasks so far.
         heads: the heads it runs under when none are named.
+        trained_head: the head whose loss its training minimises, whatever heads are evaluated.
         fixed_heads: whether only those heads make sense for it.
         selects: whether it chooses prompts by image, and records ``selection.*``: per image, how much
             it chose each.
@@ -207,6 +214,7 @@ class Traits:
     state_growth: Literal["none", "per task", "per class"] = "none"
     cumulative: bool = False
     heads: tuple[str, ...] = ("linear",)
+    trained_head: str = "linear"
     fixed_heads: bool = False
     selects: bool = False
     prompts_of_tasks: bool = False

@@ -14,6 +14,7 @@ from perdure.bench.floor import Shape
 from perdure.errors import PerdureError
 from tests.cli.command import Perdure
 
+CLIP = "vit_xsmall_patch16_clip_224"
 BACKBONE = ("test_vit", 4, 32, "fp32", "cpu", 1)
 
 
@@ -22,12 +23,30 @@ def rows() -> dict[str, dict[str, Any]]:
     """All methods at the small size, the late task an early one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "LATE", 4)
-        return {name: cost.measure(name, *BACKBONE) for name in cost.trained_methods()}
+        return {name: cost.measure(name, *BACKBONE) for name in cost.methods_on("test_vit")}
 
 
 def test_methods_are_those_that_train_prompts() -> None:
-    assert {"nsp2", "iprompt", "l2p"} <= set(cost.trained_methods())
-    assert not {"lda", "ncm", "linear"} & set(cost.trained_methods())
+    assert {"nsp2", "iprompt", "l2p", "clip_nsp2"} <= set(cost.trained_methods())
+    assert not {"lda", "ncm", "linear", "clip_zero_shot"} & set(cost.trained_methods())
+
+
+def test_methods_that_need_a_projection_are_measured_where_there_is_one() -> None:
+    everything = set(cost.trained_methods())
+    assert set(cost.methods_on(CLIP)) == set(cost.methods_on("clip_vit_base_patch16")) == everything
+    assert everything - set(cost.methods_on("test_vit")) == {
+        "clip_finetune",
+        "clip_joint",
+        "clip_nsp2",
+    }
+
+
+def test_state_of_the_language_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Per class a vector of 512 numbers, a mean of 256 and a factor of 256 × 256."""
+    monkeypatch.setattr(cost, "LATE", 4)
+    row = cost.measure("clip_nsp2", CLIP, *BACKBONE[1:])
+    assert row["head_bytes_per_class"] == 4 * (512 + 256 + 256**2)
+    assert row["state_bytes_per_task"] == 0
 
 
 def test_counted_operations_are_those_of_the_formula(rows: dict[str, dict[str, Any]]) -> None:
@@ -65,6 +84,7 @@ def test_refusals() -> None:
         (["lda"], {}, "trains no prompts"),
         (["nsp"], {}, "Did you mean 'nsp2'"),
         (["nsp2"], {"pairs": 0}, "pairs=0"),
+        (["clip_nsp2"], {}, "'clip_nsp2' needs an image projection, and 'test_vit' has none"),
     ):
         with pytest.raises(PerdureError, match=text):
             cost.cost_report(methods, backbone="test_vit", **options)  # type: ignore[arg-type]
@@ -80,9 +100,12 @@ def test_command(
     said = perdure("bench", "cost", "--out", tmp_path / "c", "--methods", "nsp2,l2p")
     assert said.code == 0
     assert "nsp2 on vit_base_patch16_224.augreg_in21k, batches of 8" in said.err
+    assert "has no image projection" not in said.err
     assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["nsp2", "l2p"]
     assert (tmp_path / "c" / "cost.png").read_bytes().startswith(b"\x89PNG")
-    listed = json.loads(perdure("bench", "cost", "--out", tmp_path / "c", "--json").out)
+    said = perdure("bench", "cost", "--out", tmp_path / "c", "--json")
+    assert "has no image projection: without clip_finetune, clip_joint, clip_nsp2" in said.err
+    listed = json.loads(said.out)
     assert json.loads((tmp_path / "c" / "cost.json").read_text()) == listed
     assert {row["method"] for row in listed} == set(rows)
     needed = {"method", "train_ms_per_image", "train_flops_per_image", "inference_flops_per_image"}

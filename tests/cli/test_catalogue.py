@@ -64,8 +64,12 @@ def test_ls_backbones_knows_what_is_at_hand(perdure: Perdure, tmp_path: Path) ->
 
 def test_ls_methods_says_who_sees_old_images(perdure: Perdure) -> None:
     items = {item["name"]: item for item in json.loads(perdure("ls", "methods", "--json").out)}
-    assert [name for name, item in items.items() if item["sees_old_images"]] == ["joint"]
+    assert [name for name, item in items.items() if item["sees_old_images"]] == [
+        "clip_joint",
+        "joint",
+    ]
     assert "NeurIPS 2024" in items["nsp2"]["paper"]
+    assert "mean and one D × D factor" in items["clip_finetune"]["keeps_of_old_images"]
 
 
 def test_ls_of_an_unknown_kind(perdure: Perdure) -> None:

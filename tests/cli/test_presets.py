@@ -12,6 +12,10 @@ from perdure.engine.config import load_config, preset_file, preset_names
 from tests.cli.command import TINY, Perdure
 
 EVERY = {
+    "clip_finetune",
+    "clip_joint",
+    "clip_nsp2",
+    "clip_zero_shot",
     "coda_prompt",
     "dualprompt",
     "finetune",
@@ -31,12 +35,13 @@ BENCHMARKS = {
     "digits": EVERY,
     "fashion_mnist": EVERY,
 }
+SMALL_CLIP = ("backbone=vit_xsmall_patch16_clip_224", "refine_epochs=2")
 PRESETS = sorted(f"{benchmark}/{name}" for benchmark, names in BENCHMARKS.items() for name in names)
 
 
 def test_every_preset_is_tested() -> None:
     assert preset_names() == PRESETS
-    assert len(PRESETS) == 30
+    assert len(PRESETS) == 38
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -60,7 +65,8 @@ def test_preset_runs(
 ) -> None:
     # Pictures take half the time of a tiny run and are tested elsewhere.
     monkeypatch.setattr("perdure.experiment.draw", lambda *args: None)
-    said = perdure("run", name, *TINY, "--out", tmp_path / "out", "-q", "--json")
+    projected = SMALL_CLIP if "/clip_" in name else ()
+    said = perdure("run", name, *TINY, *projected, "--out", tmp_path / "out", "-q", "--json")
     assert (said.code, said.err) == (0, "")
     entries = json.loads(said.out)["results"]
     config = load_config(name)

@@ -162,14 +162,13 @@ class NeverLearns(Finetune):
 class ProjectsAtRandom(NSP2):
     """Replaces both projectors by random ones of the same rank."""
 
-    def _renew_projectors(self, block: int) -> None:
-        super()._renew_projectors(block)
-        for kind in ("affinity", "aggregation"):
-            projector = self.get_buffer(f"projector_{kind}_{block}")
-            dim, rank = len(projector), round(float(projector.trace()))
-            drawn = torch.randn(dim, dim, generator=self.generator(f"{kind}.{block}"))
-            basis = torch.linalg.qr(drawn)[0][:, :rank]
-            projector.copy_(basis @ basis.T)
+    def _renew_projector(self, name: str) -> None:
+        super()._renew_projector(name)
+        projector = self.get_buffer(f"projector_{name}")
+        dim, rank = len(projector), round(float(projector.trace()))
+        drawn = torch.randn(dim, dim, generator=self.generator(name))
+        basis = torch.linalg.qr(drawn)[0][:, :rank]
+        projector.copy_(basis @ basis.T)
 
 
 MUTANTS: list[tuple[type[Method], Check, str]] = [

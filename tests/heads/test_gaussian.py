@@ -17,9 +17,10 @@ from perdure.errors import ConfigError
 from perdure.heads import HEADS, GaussianHead, Head, HeadConfig, NearestMeanHead
 from perdure.heads.gaussian import SHRINKAGES
 from perdure.randomness import generator
-from perdure.types import Observer, Split, Task
+from perdure.types import BackboneSpec, Observer, Split, Task
 
 DIM = 5
+SPEC = BackboneSpec("features", DIM, 1, 1, 1, True, 1, 1e-6)
 seeds = st.integers(0, 10**6)
 sizes = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
@@ -59,7 +60,7 @@ def drawn(seed: int, classes: int, images: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def head(name: str, config: HeadConfig | None = None) -> Head:
-    return HEADS[name](DIM, config or HeadConfig(), lambda key: generator(0, key))
+    return HEADS[name](SPEC, config or HeadConfig(), lambda key: generator(0, key))
 
 
 def fitted(name: str, counts: Sequence[int], seed: int, config: HeadConfig | None = None) -> Head:

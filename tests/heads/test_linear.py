@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from perdure.heads import HeadConfig, LinearHead
 from perdure.randomness import generator
-from perdure.types import Survey, Task
+from perdure.types import BackboneSpec, Survey, Task
 
 DIM = 8
+SPEC = BackboneSpec("features", DIM, 1, 1, 1, True, 1, 1e-6)
 
 
 def task(index: int, count: int, seen: int) -> Task:
@@ -20,7 +21,7 @@ def task(index: int, count: int, seen: int) -> Task:
 
 def head(init: str = "reference", seed: int = 0) -> LinearHead:
     config = HeadConfig(head_init=init)  # type: ignore[arg-type]
-    return LinearHead(DIM, config, lambda name: generator(seed, name))
+    return LinearHead(SPEC, config, lambda name: generator(seed, name))
 
 
 def train(layer: nn.Module) -> None:
@@ -136,7 +137,7 @@ class Given:
 
 
 def centred() -> LinearHead:
-    return LinearHead(DIM, HeadConfig(head_inputs="centred"), lambda name: generator(0, name))
+    return LinearHead(SPEC, HeadConfig(head_inputs="centred"), lambda name: generator(0, name))
 
 
 def through_tasks(made: LinearHead, before: list[Tensor], after: list[Tensor]) -> None:

@@ -11,7 +11,13 @@ from sklearn.covariance import oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from perdure.numerics.gaussians import class_moments, discriminant, oracle_shrinkage
+from perdure.numerics.gaussians import (
+    class_moments,
+    discriminant,
+    gaussian_factor,
+    gaussian_samples,
+    oracle_shrinkage,
+)
 from perdure.randomness import generator
 
 seeds = st.integers(0, 10**6)
@@ -159,3 +165,53 @@ def test_discriminant_of_points_without_spread_uses_plain_distance() -> None:
     scores = torch.tensor([[1.9, 0.3], [0.2, 2.5], [0.3, 0.2]]).double() @ weight.T + bias
     assert scores.argmax(dim=1).tolist() == [1, 2, 0]
     torch.testing.assert_close(weight, means.double())
+
+
+@given(seed=seeds, sizes=counts, dim=st.integers(1, 5))
+def test_gaussian_factor(seed: int, sizes: list[int], dim: int) -> None:
+    """factor · factorᵀ = covariance + ridge · I, lower triangular, one image included."""
+    features, labels = drawn(seed, sizes, dim)
+    for label, size in enumerate(sizes):
+        rows = features[labels == label].double()
+        mean, factor = gaussian_factor(rows.float(), 1e-3)
+        assert mean.dtype == factor.dtype == torch.float64
+        torch.testing.assert_close(factor, factor.tril())
+        torch.testing.assert_close(mean, rows.mean(0))
+        covariance = np.zeros((dim, dim)) if size == 1 else np.cov(rows.T.numpy()).reshape(dim, dim)
+        wanted = torch.from_numpy(covariance) + 1e-3 * torch.eye(dim, dtype=torch.float64)
+        torch.testing.assert_close(factor @ factor.T, wanted)
+
+
+def test_gaussian_samples() -> None:
+    """mean + factor · noise: the literal formula, and the moments of torch's own distribution."""
+    features, labels = drawn(3, [6, 9], 4)
+    pairs = [gaussian_factor(features[labels == label], 1e-4) for label in range(2)]
+    means, factors = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    count = 20_000
+    samples = gaussian_samples(means, factors, count, generator(0, "samples"))
+    assert samples.shape == (2, count, 4)
+    random = generator(0, "samples")
+    noise = torch.empty(2, count, 4, dtype=torch.float64).normal_(generator=random)
+    for label in range(2):
+        rows = features[labels == label].double()
+        covariance = rows.T.cov() + 1e-4 * torch.eye(4)
+        literal = torch.stack([means[label] + factors[label] @ z for z in noise[label, :50]])
+        torch.testing.assert_close(samples[label, :50], literal)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            theirs = torch.distributions.MultivariateNormal(rows.mean(0), covariance)
+            others = theirs.sample(torch.Size([count]))
+        level = float(covariance.diagonal().max()) ** 0.5
+        for moment, tolerance in ((lambda x: x.mean(0), 0.03), (lambda x: x.T.cov(), 0.05 * level)):
+            ours, wanted = moment(samples[label]), moment(others)
+            assert float((ours - wanted).abs().max()) < 2 * level * tolerance
+
+
+def test_gaussian_samples_are_those_of_the_generator() -> None:
+    means, factors = torch.zeros(2, 3), torch.eye(3).expand(2, 3, 3)
+    first, again, other = (
+        gaussian_samples(means, factors, 5, generator(seed, "samples")) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.dtype == torch.float32

@@ -12,12 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from perdure.backbones.catalog import create_backbone
+from perdure.backbones.catalog import create_backbone, describe
 from perdure.backbones.vit import FrozenViT
 from perdure.bench.training import CLASSES, TrainingStep, now, peak_memory, random_pixels, setting
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
+from perdure.heads import HEADS
 from perdure.methods import METHODS
 
 REFERENCE = "finetune"
@@ -32,12 +33,26 @@ def trained_methods() -> tuple[str, ...]:
     return tuple(name for name, traits in found if traits.trains and not traits.frozen_features)
 
 
-def check_methods(methods: Sequence[str]) -> None:
+def methods_on(backbone: str) -> tuple[str, ...]:
+    """Those of `trained_methods` that can work on a backbone: some need its image projection.
+
+    Raises:
+        UnknownNameError: no such backbone.
+    """
+    projection = describe(backbone).projection > 0
+    return tuple(
+        name
+        for name in trained_methods()
+        if projection or not HEADS[METHODS[name].traits.trained_head].needs_projection
+    )
+
+
+def check_methods(methods: Sequence[str], backbone: str) -> None:
     """Refuse methods whose cost cannot be measured.
 
     Raises:
-        UnknownNameError: no such method.
-        ConfigError: a method without prompts to train.
+        UnknownNameError: no such method or backbone.
+        ConfigError: a method without prompts to train, or one that the backbone is not for.
     """
     for method in methods:
         METHODS[method]
@@ -45,6 +60,11 @@ def check_methods(methods: Sequence[str]) -> None:
             raise ConfigError(
                 f"Method '{method}' trains no prompts. Name one that does: "
                 f"{', '.join(trained_methods())}."
+            )
+        if method not in methods_on(backbone):
+            raise ConfigError(
+                f"Method '{method}' needs an image projection, and '{backbone}' has none. Name a "
+                "CLIP, as --backbones clip_vit_base_patch16."
             )
 
 
@@ -75,13 +95,13 @@ def cost_report(
         One JSON-ready object per method.
 
     Raises:
-        ConfigError: a method without prompts to train, or a value that makes no sense.
+        ConfigError: a method that cannot be measured here, or a value that makes no sense.
     """
     if batch_size < 1 or pairs < 1:
         raise ConfigError(
             f"batch_size={batch_size}, pairs={pairs}: both must be 1 or more, as batch_size=8."
         )
-    check_methods(methods)
+    check_methods(methods, backbone)
     options = (backbone, batch_size, img_size, precision, device, pairs)
     context = multiprocessing.get_context("spawn")
     found = []

@@ -66,8 +66,8 @@ class TimedSurvey:
                 self._model.forward(self._images[positions], observer=observer, float32=True)
         self.seconds = now(self._model.backbone.device) - began
 
-    def features(self, split: Split = "train") -> tuple[Tensor, Tensor]:
-        """Readouts of all images."""
+    def features(self, split: Split = "train", plain: bool = False) -> tuple[Tensor, Tensor]:
+        """Readouts of all images; no head that is timed asks for plain features."""
         with torch.no_grad():
             readout, _ = self._model.forward(self._images, float32=True)
         return readout, torch.arange(len(self._images)) % CLASSES

@@ -47,14 +47,18 @@ def step(args: argparse.Namespace) -> int:
 def cost(args: argparse.Namespace) -> int:
     """Do ``perdure bench cost``."""
     from perdure.atomic import atomic_write, make_folder
-    from perdure.bench.cost import check_methods, cost_report, trained_methods
+    from perdure.bench.cost import check_methods, cost_report, methods_on, trained_methods
     from perdure.reports.cost_picture import draw_cost
 
-    methods = args.methods or trained_methods()
-    check_methods(methods)
+    chosen = {backbone: args.methods or methods_on(backbone) for backbone in args.backbones}
+    for backbone, methods in chosen.items():
+        check_methods(methods, backbone)
+        left_out = [] if args.methods else sorted(set(trained_methods()) - set(methods))
+        if left_out:
+            messages().print(f"{backbone} has no image projection: without {', '.join(left_out)}")
     folder = make_folder(Path(args.out))
     rows: list[dict[str, Any]] = []
-    for backbone in args.backbones:
+    for backbone, methods in chosen.items():
         for batch_size in args.batch_sizes:
             for method in methods:
                 messages().print(f"{method} on {backbone}, batches of {batch_size}")

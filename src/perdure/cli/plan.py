@@ -14,7 +14,7 @@ from perdure.cli.display import counted
 from perdure.cli.output import print_columns, print_fields
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
-from perdure.engine.model import Model
+from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
 from perdure.experiment import check, check_folder
 from perdure.streams import BENCHMARKS, Stream, batch_count
@@ -49,6 +49,9 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     backbone = make_backbone(standing_in)
     stream, at_hand = _stream(first, backbone.img_size)
     tasks = _tasks(first, stream)
+    notes = list(stream.notes)
+    if first.needs_text and stream.tasks[0].task.text_features is None:
+        notes.append(f"the run computes text features with {first.heads.text_features}")
     return {
         "preset": first.preset,
         "method": run.method,
@@ -67,7 +70,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "transform": run.transform,
         "tasks": tasks,
         "steps": sum(task["steps"] for task in tasks),
-        "notes": list(stream.notes),
+        "notes": notes,
         "seeds": list(seeds) or [run.seed],
         "folders": [str(folder) for folder, _ in folders] or [str(out)],
         "state": _state(out) if not seeds else None,
@@ -132,7 +135,10 @@ def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
 def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, Any]:
     """Build the method and its heads as a run does, which checks them, and count what they train."""
     model = Model(backbone, config)
-    model.start_task(plan(stream, config)[0].data.task)
+    task = plan(stream, config)[0].data.task
+    if task.text_features is not None:  # a tower that is not at hand gives none in a dry run
+        check_text(task, backbone, config)
+    model.start_task(task)
     matrices = list(model.method.parameters())
     count = sum(matrix.numel() for matrix in matrices)
     parts = []
@@ -140,9 +146,9 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
         shapes = sorted({" × ".join(str(side) for side in matrix.shape) for matrix in matrices})
         what = f"matrices of {', '.join(shapes)}" if len(matrices) > 1 else f"matrix of {shapes[0]}"
         parts.append(f"{len(matrices)} {what} ({counted(count, 'parameter')})")
-    if model.method.traits.trains:
+    if model.trained_head is not None:
         each = "once" if model.method.traits.cumulative else "per task"
-        parts.append(f"one linear layer {each}")
+        parts.append(f"{model.trained_head.learned} {each}")
     return {"trained": " and ".join(parts), "trainable_parameters": count}
 
 

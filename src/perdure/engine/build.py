@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
+from perdure.engine.model import check_backbone
+from perdure.language import text_features
 from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
 
 
@@ -15,14 +18,14 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
     """Create the frozen backbone of a run.
 
     Raises:
-        BackboneError: it cannot be built, found or fetched.
+        BackboneError: it cannot be built, found or fetched, or is not for this method and its heads.
     """
     run = config.run
 
     def tell(text: str) -> None:
         sink(Event("progress", fields={"phase": text}))
 
-    return create_backbone(
+    backbone = create_backbone(
         run.backbone,
         weights=run.weights,
         img_size=run.img_size,
@@ -31,6 +34,9 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
         seed=run.seed,
         on_progress=tell,
     )
+    # Before images are read, and before a text tower is fetched.
+    check_backbone(backbone, config.method_class, config)
+    return backbone
 
 
 def make_stream(config: Config, img_size: int) -> Stream:
@@ -65,3 +71,28 @@ def make_stream(config: Config, img_size: int) -> Stream:
             ),
         )
     )
+
+
+def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:
+    """Attach text features to the tasks, where a head asks for them.
+
+    Args:
+        stream: its class names say what the texts are about.
+        config: names the source of the texts.
+        fetch: whether a text tower may be run, and fetched; without, it is only looked up.
+
+    Raises:
+        LanguageError: texts or a source of them that cannot be used.
+        ConfigError: a source that cannot be read, or that does not exist.
+    """
+    heads = config.heads
+    if not config.needs_text:
+        return stream
+    found = text_features(heads.text_features, heads.templates, stream.class_names, fetch=fetch)
+    if found is None:
+        return stream
+    tasks = [
+        replace(data, task=replace(data.task, text_features=found[list(data.task.classes)]))
+        for data in stream.tasks
+    ]
+    return replace(stream, tasks=tuple(tasks))

@@ -19,7 +19,8 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from perdure.errors import ConfigError, did_you_mean, unknown_name
-from perdure.heads import HEADS, HeadConfig
+from perdure.heads import HEADS, HeadConfig, TrainedHead
+from perdure.language import TEMPLATES
 from perdure.methods import METHODS, Method, MethodConfig
 from perdure.streams import SOURCES, TRANSFORMS, build_transform, source_of
 
@@ -130,6 +131,19 @@ class Config:
     def head_names(self) -> tuple[str, ...]:
         """The heads that are evaluated."""
         return self.run.heads or self.method_class.traits.heads
+
+    @property
+    def built_heads(self) -> tuple[str, ...]:
+        """The heads that are evaluated, and the one that training goes through."""
+        traits = self.method_class.traits
+        trained = (traits.trained_head,) if traits.trains else ()
+        return tuple(dict.fromkeys((*self.head_names, *trained)))
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether a head asks for text features of the classes."""
+        guided = any(HEADS[name].needs_projection for name in self.built_heads)
+        return guided and self.heads.class_embeddings == "text"
 
     def flat(self) -> dict[str, Any]:
         """Every key with its value, as a preset would hold it; None is left out."""
@@ -277,6 +291,14 @@ def _check_heads(config: Config) -> None:
         )
     if len(set(config.head_names)) != len(config.head_names):
         raise ConfigError(f"heads={list(config.head_names)}: each head at most once.")
+    for head in config.head_names:
+        if issubclass(HEADS[head], TrainedHead) and head != traits.trained_head:
+            raise ConfigError(
+                f"heads={list(config.head_names)}: method '{config.run.method}' trains under "
+                f"'{traits.trained_head}', so '{head}' would stay untrained. Name "
+                f"{traits.trained_head}, or heads in closed form, as gaussian."
+            )
+    TEMPLATES[config.heads.templates]
     chooses = config.heads.shrinkage == "validation" and "gaussian" in config.head_names
     if chooses and not config.run.validation_fraction:
         raise ConfigError(

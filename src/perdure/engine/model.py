@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
-from perdure.errors import BackboneError, CheckpointError
-from perdure.heads import HEADS, Head, LinearHead
+from perdure.errors import BackboneError, CheckpointError, ConfigError
+from perdure.heads import HEADS, Head, TrainedHead
 from perdure.methods import Method
 from perdure.randomness import generator
 from perdure.types import Features, Loss, Midway, Observer, Survey, Task
@@ -30,12 +30,43 @@ def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) ->
             f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
             f"{spec.obstacles[0]}. Methods on frozen features (linear, ncm, lda) can take it."
         )
+    guided = [head for head in config.built_heads if HEADS[head].needs_projection]
+    if guided and spec.projection is None:
+        raise BackboneError(
+            f"Head '{guided[0]}' of method '{name}' compares images with their classes behind the "
+            f"backbone's own image projection, but '{backbone.name}' has none. Choose a CLIP, as "
+            "backbone=clip_vit_base_patch16, or a method and heads without: `perdure ls methods`."
+        )
+
+
+def check_text(task: Task, backbone: FrozenViT, config: Config) -> None:
+    """Refuse text features that do not fit the backbone's image projection.
+
+    Raises:
+        ConfigError: the task has none although a head needs them, or they are of another width.
+    """
+    if not config.needs_text:
+        return
+    if task.text_features is None:
+        raise ConfigError(
+            "class_embeddings='text', but the stream's tasks carry no text features. Attach them "
+            "with perdure.engine.build.with_text, or take class_embeddings=mean."
+        )
+    assert backbone.spec.projection is not None, "check_backbone has seen to it"
+    ours, theirs = len(backbone.spec.projection[0]), task.text_features.shape[1]
+    if ours != theirs:
+        raise ConfigError(
+            f"text_features={config.heads.text_features!r}: these vectors have {theirs} numbers, "
+            f"but the image projection of '{backbone.name}' gives {ours}. Name the text tower that "
+            "was trained with this backbone, or take class_embeddings=mean."
+        )
 
 
 class Model:
     """What predicts: backbone, method and heads, with the tasks they have been through.
 
-    Training always happens under per-task linear layers; the heads that predict may be others.
+    Training happens under the head that the method's traits name; the heads that predict may be
+    others.
 
     Args:
         backbone: shared, frozen, owned by the caller.
@@ -54,18 +85,16 @@ class Model:
         self.config = config
         self._read = cls.rows_read(config.method, backbone.spec)
         self.method = cls(backbone.spec, config.method, random).to(backbone.device)
-        dim = backbone.spec.dim
-        names = dict.fromkeys(config.head_names)
-        if cls.traits.trains:
-            names.setdefault("linear")
-        self.heads: dict[str, Head] = {n: HEADS[n](dim, config.heads, random) for n in names}
+        self.heads: dict[str, Head] = {
+            name: HEADS[name](backbone.spec, config.heads, random) for name in config.built_heads
+        }
         self.tasks: list[Task] = []
 
     @property
-    def trained_head(self) -> LinearHead | None:
-        """The linear head that training minimises the loss of; None where nothing is trained."""
-        head = self.heads.get("linear")
-        return head if isinstance(head, LinearHead) else None
+    def trained_head(self) -> TrainedHead | None:
+        """The head that training minimises the loss of; None where nothing is trained."""
+        head = self.heads.get(self.method.traits.trained_head)
+        return head if isinstance(head, TrainedHead) else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,8 +116,8 @@ class Model:
         return any([part.prepare(task, survey) for part in parts])  # noqa: C419  each is to run
 
     def task_layer(self, task: Task) -> nn.Module | None:
-        """The linear layer that the task trains."""
-        return self.trained_head.layers[task.index] if self.trained_head is not None else None
+        """The part of the head that the task trains."""
+        return self.trained_head.trained(task) if self.trained_head is not None else None
 
     def forward(
         self,
@@ -142,7 +171,7 @@ class Model:
             query: the plain backbone's class tokens of them, likewise.
         """
         head = self.trained_head
-        assert head is not None, "a method that trains has a linear head"
+        assert head is not None, "a method that trains has a head to train under"
         features = Features()
         if readout is None:
             readout, features = self.forward(images, task, query=query)

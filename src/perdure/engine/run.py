@@ -17,7 +17,7 @@ from perdure.engine.checkpoint import Checkpoints, Point
 from perdure.engine.config import Config
 from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
-from perdure.engine.model import Model
+from perdure.engine.model import Model, check_text
 from perdure.engine.optim import TaskOptimiser, lr_factor
 from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
@@ -65,7 +65,7 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
     """Lay out the stages of a run and refuse what cannot work.
 
     Raises:
-        ConfigError: a task of one class with nothing but the linear head to evaluate.
+        ConfigError: a task of one class with nothing but the trained head to evaluate.
     """
     traits = config.method_class.traits
     if not traits.cumulative:
@@ -81,7 +81,8 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
         if traits.trains and len(task.classes) == 1 and not closed:
             raise ConfigError(
                 f"Task {task.index + 1} has the single class '{task.names[0]}': cross-entropy has "
-                "nothing to learn from it. Add heads=linear,gaussian, or choose larger tasks."
+                f"nothing to learn from it. Add heads={','.join(config.head_names)},gaussian, or "
+                "choose larger tasks."
             )
     return stages
 
@@ -121,6 +122,7 @@ class Run:
         self._clock = time.perf_counter()
         self._evaluate = Evaluator(sink)
         self.model = Model(backbone, config)
+        check_text(stream.tasks[0].task, backbone, config)
         self._surveyed: tuple[Stage, ImageSurvey] | None = None
         self.selection: dict[str, float] = {}
         self.rows: Rows = {head: [None] * len(stream.tasks) for head in config.head_names}

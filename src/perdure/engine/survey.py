@@ -100,32 +100,55 @@ class ImageSurvey:
         self._splits: dict[Split, Subset | None] = {"train": data.train, "val": data.val}
         self._task = data.task.index
         self._sink = sink
-        self._features: dict[Split, Float[Tensor, "n d"]] = {}
+        self._features: dict[tuple[Split, bool], Float[Tensor, "n d"]] = {}
 
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
-        subset = self._subset(split)
-        found, start = [], 0
-        total = batch_count(len(subset), self._model.config.run.eval_batch_size)
-        for done, batch in enumerate(ordered_batches(self._model, subset), start=1):
+        total, start = len(self._subset(split)), 0
+
+        def readout(batch: Batch) -> Float[Tensor, "b d"]:
+            nonlocal start
             positions = torch.arange(start, start + len(batch.labels))
             start += len(batch.labels)
             if observer is not None:
-                observer.start_batch(positions, len(subset), batch.labels)
-            with torch.no_grad():
-                readout, _ = self._model.forward(batch.images, observer=observer, float32=True)
-            found.append(readout)
+                observer.start_batch(positions, total, batch.labels)
+            return self._model.forward(batch.images, observer=observer, float32=True)[0]
+
+        self._features[split, False] = self._pass(split, readout)
+
+    def features(
+        self, split: Split = "train", plain: bool = False
+    ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        """Return readouts and labels of the split, from the pass already made where there is one.
+
+        With ``plain``, class tokens of the plain backbone.
+        """
+        plain = plain and not self._model.method.traits.frozen_features
+        if (split, plain) not in self._features:
+            if plain:
+                self._features[split, plain] = self._pass(split, self._plain)
+            else:
+                self(None, split)
+        features = self._features[split, plain]
+        return features, self._subset(split).labels.to(features.device)
+
+    def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
+        backbone = self._model.backbone.float32
+        found = backbone(backbone.normalise(batch.images)).cls
+        assert found is not None
+        return found
+
+    @torch.no_grad()
+    def _pass(self, split: Split, compute: Callable[[Batch], Tensor]) -> Float[Tensor, "n d"]:
+        """What ``compute`` makes of every image of the split, in data set order."""
+        subset, found = self._subset(split), []
+        total = batch_count(len(subset), self._model.config.run.eval_batch_size)
+        for done, batch in enumerate(ordered_batches(self._model, subset), start=1):
+            found.append(compute(batch))
             self._sink(
                 Event("progress", self._task, {"phase": "survey", "done": done, "total": total})
             )
-        self._features[split] = torch.cat(found)
-
-    def features(self, split: Split = "train") -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-        """Return readouts and labels of the split, from the pass already made where there is one."""
-        if split not in self._features:
-            self(None, split)
-        features = self._features[split]
-        return features, self._subset(split).labels.to(features.device)
+        return torch.cat(found)
 
     def has(self, split: Split) -> bool:
         """Tell whether the split holds any image."""

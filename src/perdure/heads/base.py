@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.registry import Registry
-from perdure.types import Generators, Survey, Task
+from perdure.types import BackboneSpec, Generators, Survey, Task
 
 
 @dataclass(frozen=True)
@@ -27,27 +28,43 @@ class HeadConfig:
             in few steps, and their scores compare.
         shrinkage: of the Gaussian head's covariance: ``analytic`` (oracle-approximating) or
             ``validation`` (chosen on the current task's validation split).
+        class_embeddings: what stands for a class in the heads ``language`` and ``zero_shot``:
+            ``text``, or ``mean``: the mean image of the class under the plain backbone (ours).
+        text_features: where texts come from: a text tower of open_clip as ``MODEL/TAG``, or a
+            ``.safetensors`` file with one vector per class under the class's name.
+        templates: the captions that a text tower gets for every class.
+        refine_epochs: passes over drawn features that refine the image projection of ``language``
+            after every task; 0 for none, and then nothing is stored of old images.
     """
 
     head_init: Literal["reference", "fresh"] = "reference"
     head_inputs: Literal["features", "centred"] = "features"
     shrinkage: Literal["analytic", "validation"] = "analytic"
+    class_embeddings: Literal["text", "mean"] = "text"
+    text_features: str = "ViT-B-16/openai"
+    templates: str = "photo"
+    refine_epochs: Annotated[int, Ge(0)] = 50
 
 
 class Head(nn.Module, abc.ABC):
     """Classifies features of all classes seen so far.
 
     Args:
-        dim: width of a feature.
+        spec: the backbone whose features it classifies.
         config: the heads' options.
         generator: gives the generator of each initialisation.
+
+    Attributes:
+        closed_form: whether it is fitted to a task without gradients, so that one class is enough.
+        needs_projection: whether it needs the backbone's own image projection.
     """
 
     closed_form: ClassVar[bool]
+    needs_projection: ClassVar[bool] = False
 
-    def __init__(self, dim: int, config: HeadConfig, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = spec.dim
         self.config = config
         self.generator = generator
 
@@ -66,6 +83,25 @@ class Head(nn.Module, abc.ABC):
     @abc.abstractmethod
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the finished task, where the head is fitted in closed form."""
+
+
+class TrainedHead(Head):
+    """A head that methods train under, on the classes of the current task alone.
+
+    Attributes:
+        learned: what a task trains of it, in words.
+    """
+
+    closed_form: ClassVar[bool] = False
+    learned: ClassVar[str]
+
+    @abc.abstractmethod
+    def task_logits(self, features: Float[Tensor, "b d"], task: Task) -> Float[Tensor, "b k"]:
+        """Score one task's classes only; what training minimises the loss of."""
+
+    @abc.abstractmethod
+    def trained(self, task: Task) -> nn.Module:
+        """The part that the task trains along with the method."""
 
 
 HEADS: Registry[type[Head]] = Registry("head")

@@ -11,7 +11,7 @@ from torch import Tensor
 from perdure.errors import ConfigError
 from perdure.heads.base import HEADS, Head, HeadConfig
 from perdure.numerics.gaussians import class_moments, discriminant, oracle_shrinkage
-from perdure.types import Generators, Survey, Task
+from perdure.types import BackboneSpec, Generators, Survey, Task
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What ``shrinkage = "validation"`` chooses from."""
@@ -25,9 +25,9 @@ class NearestMeanHead(Head):
 
     means: Tensor
 
-    def __init__(self, dim: int, config: HeadConfig, generator: Generators) -> None:
-        super().__init__(dim, config, generator)
-        self.register_buffer("means", torch.zeros(0, dim))
+    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.register_buffer("means", torch.zeros(0, spec.dim))
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
@@ -62,12 +62,12 @@ class GaussianHead(Head):
     bias: Tensor
     rho: Tensor
 
-    def __init__(self, dim: int, config: HeadConfig, generator: Generators) -> None:
-        super().__init__(dim, config, generator)
-        self.register_buffer("means", torch.zeros(0, dim, dtype=torch.float64))
+    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.register_buffer("means", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("scatter", torch.zeros(dim, dim, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros(0, dim, dtype=torch.float64))
+        self.register_buffer("scatter", torch.zeros(spec.dim, spec.dim, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rho", torch.zeros((), dtype=torch.float64))
 

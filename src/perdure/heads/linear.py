@@ -8,28 +8,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perdure.heads.base import HEADS, Head, HeadConfig
-from perdure.types import Generators, Survey, Task
+from perdure.heads.base import HEADS, HeadConfig, TrainedHead
+from perdure.types import BackboneSpec, Generators, Survey, Task
 
 
 @HEADS.register("linear")
-class LinearHead(Head):
+class LinearHead(TrainedHead):
     """Concatenates the tasks' layers at prediction: no task id, no temperature.
 
     With ``head_inputs="centred"`` every layer scores (x − μ)/σ: mean and spread of the training
     features of all tasks so far, those of earlier tasks as they were when these ended.
     """
 
-    closed_form: ClassVar[bool] = False
+    learned: ClassVar[str] = "one linear layer"
 
-    def __init__(self, dim: int, config: HeadConfig, generator: Generators) -> None:
-        super().__init__(dim, config, generator)
+    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
         self.layers = nn.ModuleList()
         self._centred = config.head_inputs == "centred"
         if self._centred:
             self.register_buffer("images", torch.zeros(()))
-            self.register_buffer("feature_sum", torch.zeros(dim))
-            self.register_buffer("square_sum", torch.zeros(dim))
+            self.register_buffer("feature_sum", torch.zeros(spec.dim))
+            self.register_buffer("square_sum", torch.zeros(spec.dim))
 
     def start_task(self, task: Task) -> None:
         """Add the task's layer: U(±1/√D), or a copy of the first task's layer (`HeadConfig`)."""
@@ -64,6 +64,10 @@ class LinearHead(Head):
     def task_logits(self, features: Float[Tensor, "b d"], task: Task) -> Float[Tensor, "b k"]:
         """Score one task's classes only; what training minimises the loss of."""
         return self._scores(self.layers[task.index], features)
+
+    def trained(self, task: Task) -> nn.Module:
+        """The task's layer."""
+        return self.layers[task.index]
 
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Score every class seen so far."""

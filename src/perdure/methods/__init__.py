@@ -1,6 +1,7 @@
 """Methods: one file each, found here by name."""
 
 from perdure.methods import (
+    clip,
     coda_prompt,
     dualprompt,
     finetune,
@@ -18,6 +19,7 @@ __all__ = [
     "METHODS",
     "Method",
     "MethodConfig",
+    "clip",
     "coda_prompt",
     "dualprompt",
     "finetune",

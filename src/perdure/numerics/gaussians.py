@@ -1,4 +1,4 @@
-"""Closed-form classifiers from class means and one pooled covariance."""
+"""Gaussians of classes: classifiers in closed form, and features drawn anew."""
 
 from __future__ import annotations
 
@@ -88,3 +88,42 @@ def discriminant(
     factor = torch.linalg.cholesky(shrunk)
     weight = torch.cholesky_solve(means.double().T, factor).T
     return weight, -0.5 * (weight * means.double()).sum(dim=1)
+
+
+def gaussian_factor(
+    features: Float[Tensor, "n d"], ridge: float
+) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+    """Return mean and lower-triangular Cholesky factor of one class's Gaussian, in float64.
+
+    factor · factorᵀ = covariance + ridge · I, the covariance with divisor n − 1; that of a single
+    image is zero.
+
+    Args:
+        features: one row per image, at least one.
+        ridge: positive; it makes the covariance of few images invertible.
+    """
+    x = features.double()
+    mean = x.mean(dim=0)
+    covariance = (x - mean).T @ (x - mean) / max(len(x) - 1, 1)
+    covariance.diagonal().add_(ridge)
+    return mean, torch.linalg.cholesky(covariance)
+
+
+def gaussian_samples(
+    means: Float[Tensor, "c d"],
+    factors: Float[Tensor, "c d d"],
+    count: int,
+    random: torch.Generator,
+) -> Float[Tensor, "c n d"]:
+    """Draw from N(mean, factor · factorᵀ) of every class, in the type and on the device of both.
+
+    mean + factor · noise, with noise from the generator in order of class and sample.
+
+    Args:
+        means: one row per class.
+        factors: see `gaussian_factor`.
+        count: samples n per class.
+        random: on the same device.
+    """
+    noise = torch.empty(len(means), count, means.shape[1], dtype=means.dtype, device=means.device)
+    return torch.baddbmm(means[:, None], noise.normal_(generator=random), factors.mT)

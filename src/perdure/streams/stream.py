@@ -152,8 +152,10 @@ class Stream:
         parts = self.tasks[: index + 1]
         seen = parts[-1].task.seen
         vals = [part.val for part in parts if part.val is not None]
+        texts = [part.task.text_features for part in parts if part.task.text_features is not None]
+        text = torch.cat(texts) if texts else None
         return TaskData(
-            task=Task(index, tuple(range(seen)), self.class_names[:seen], seen),
+            task=Task(index, tuple(range(seen)), self.class_names[:seen], seen, text),
             train=_union([part.train for part in parts]),
             val=_union(vals) if vals else None,
             test=_union([part.test for part in parts]),

@@ -62,7 +62,7 @@ def check_backbone_unchanged(method_name: str) -> None:
 def check_gradients(method_name: str) -> None:
     """Every parameter is trained in the first or second task, and what is trained gets a gradient.
 
-    What a task trains is what ``param_groups`` lists and the task's linear layer. Each of these
+    What a task trains is what ``param_groups`` lists and its part of the head. Each of these
     must get a finite gradient that is not zero in one of the first three steps.
     """
     trial = make_trial(method_name, batch_size=32)
@@ -91,7 +91,7 @@ def _train_and_watch(method_name: str, trial: Trial, model: Model, stage: Stage)
         for parameter in group["params"]
     }
     layer = [name for name in trained if name.startswith("layer.")]
-    assert layer, f"'{method_name}' trains no linear layer in task {task.index}."
+    assert layer, f"'{method_name}' trains no part of a head in task {task.index}."
     silent = set(trained)
     for epoch in range(FIRST_STEPS):
         batch = next(

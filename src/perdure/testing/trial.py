@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
@@ -23,7 +23,9 @@ from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, Stage
 from perdure.engine.survey import ImageSurvey
 from perdure.errors import PerdureError
+from perdure.heads import HEADS
 from perdure.methods import METHODS
+from perdure.randomness import generator
 from perdure.streams import (
     ImageSet,
     Source,
@@ -38,6 +40,8 @@ from perdure.streams import (
 BACKBONE = "test_vit"
 """Random weights of 371 k parameters, without LayerScale, which would mute prompts."""
 SIDE = 32
+PROJECTION = 16
+"""Width of the random image projection, for methods that need one."""
 TEST_IMAGES = 8
 
 Check = Callable[[str], None]
@@ -99,11 +103,14 @@ def make_trial(
         "batch_size": 8,
         "lr": 0.03,
         "eval_batch_size": 16,
+        "class_embeddings": "mean",
+        "refine_epochs": 3,
     }
     if "train_after" in own_options(method_name):
         values["train_after"] = "each"
     config = make_config({**values, **options})
-    return Trial(config, _backbone(), _stream(config, sizes, images, watch))
+    projected = any(HEADS[name].needs_projection for name in config.built_heads)
+    return Trial(config, _backbone(projected), _stream(config, sizes, images, watch))
 
 
 def own_options(method_name: str) -> frozenset[str]:
@@ -143,7 +150,9 @@ def begin(model: Model | None, stage: Stage, trial: Trial) -> tuple[Model, Image
 def asks_for_gradients(backbone: FrozenViT) -> bool:
     """Tell whether a method has made weights that it can reach ask for gradients."""
     spec = backbone.spec
-    return any(tensor.requires_grad for tensor in (*spec.key_weight, *spec.norm_scale))
+    projection = [tensor for tensor in spec.projection or () if tensor is not None]
+    reachable = (*spec.key_weight, *spec.norm_scale, *projection)
+    return any(tensor.requires_grad for tensor in reachable)
 
 
 def contained(check: Check) -> Check:
@@ -175,17 +184,22 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_built: dict[str, FrozenViT] = {}
+_built: dict[bool, tuple[str, FrozenViT]] = {}
 
 
-def _backbone() -> FrozenViT:
+def _backbone(projected: bool) -> FrozenViT:
     """The random backbone; built anew only if a trial has changed the one at hand."""
-    for digest, backbone in _built.items():
+    if projected in _built:
+        digest, backbone = _built[projected]
         if backbone.digest() == digest and not asks_for_gradients(backbone):
             return backbone
-    _built.clear()
     backbone = create_backbone(BACKBONE, weights="random", img_size=SIDE, precision="fp32")
-    _built[backbone.digest()] = backbone
+    if projected:
+        dim = backbone.spec.dim
+        drawn = torch.randn(PROJECTION, dim, generator=generator(0, "projection")) / dim**0.5
+        weight = nn.Parameter(drawn, requires_grad=False)  # as in a timm model
+        backbone.spec = dataclasses.replace(backbone.spec, projection=(weight, None))
+    _built[projected] = (backbone.digest(), backbone)
     return backbone
 
 
