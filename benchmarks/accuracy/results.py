@@ -176,8 +176,8 @@ def write_tables(done: Results) -> None:
 def main_table(done: Results, stream: str) -> str:
     """Accuracy and forgetting of every method under both heads."""
     rows = [
-        "| method | trained head: last | average | forgetting | gaussian: last | average | forgetting | "
-        "time |",
+        "| method | trained head: last | average | forgetting | gaussian: last | average | "
+        "forgetting | time |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for method in METHODS:

@@ -129,7 +129,7 @@ def _tune(verbs: Any) -> None:
         (
             "perdure tune digits/nsp2 --budget 8",
             "perdure tune digits/nsp2 --space lr=0.003,0.01 temperature=5,28 --seeds 0,1",
-            "perdure tune digits/l2p img_size=64 --head gaussian --out runs/tune/l2p",
+            "perdure tune digits/l2p img_size=64 --head gaussian",
             "",
             "The same command goes on after an interruption; a larger budget adds trials.",
         ),
