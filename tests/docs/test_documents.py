@@ -45,7 +45,12 @@ def test_python_examples_run(
 
 
 @pytest.mark.parametrize("command", _commands())
-def test_commands_can_be_typed(command: str) -> None:
+def test_commands_can_be_typed(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos.csv").touch()
     words = shlex.split(command)[1:]
     args = read(parser(), words)
     if args.command == "run":

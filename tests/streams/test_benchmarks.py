@@ -56,7 +56,7 @@ def fetched(name: str) -> Path:
 
 
 def test_every_benchmark_is_a_source() -> None:
-    assert set(BENCHMARKS) == set(SOURCES) - {"folder", "synthetic"}
+    assert set(BENCHMARKS) == set(SOURCES) - {"folder", "huggingface", "synthetic", "table"}
     assert set(WRITERS) == {name for name, known in BENCHMARKS.items() if known.files}
     for name, known in BENCHMARKS.items():
         assert name == known.name

@@ -47,7 +47,7 @@ class RunConfig:
         data: sets ``stream`` and ``path``: a folder, a table (CSV, TSV, Parquet), ``hf:NAME``, or
             the name of a stream.
         image_column: of a table or data set, where it cannot be told.
-        label_column: likewise.
+        label_column: their classes, likewise.
         tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
         images_per_class: cap on training images per class; None for all.
