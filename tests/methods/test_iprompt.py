@@ -151,3 +151,28 @@ def _stages(trial: Any) -> Any:
     from perdure.engine.run import plan
 
     return plan(trial.stream, trial.config)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"selection": "topk", "top_k": 3},
+        {"selection": "soft"},
+        {"scale_by_similarity": False},
+        {"where": "mlp"},
+        {"target": "cls"},
+        {"target": "cls", "readout": "cls"},
+        {"key_init": "random"},
+        {"key_weight": 0.0},
+        {"keys": "residual"},
+        {"readout": "tokens"},
+        {"token_weights": "similarity"},
+        {"token_weights": "uniform"},
+    ],
+    ids=str,
+)
+def test_every_choice_learns_two_tasks(choice: dict[str, Any]) -> None:
+    outcome = make_trial("iprompt", pool=6, **choice).run()
+    prompts = outcome.model.method.get_buffer("merged_2")
+    assert float(prompts.norm()) > 0
+    assert outcome.selection["selection_share_in_use"] > 0

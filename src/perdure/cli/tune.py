@@ -24,7 +24,11 @@ def search(args: argparse.Namespace) -> int:
     space = _space(args.space) if args.space else None
     seeds = read_seeds(args.seeds, args.overrides)
     asked = make_search(config, space, seeds, args.head)
-    out = Path(args.out) if args.out else Path("runs/tune") / default_folder(config).relative_to("runs")
+    out = (
+        Path(args.out)
+        if args.out
+        else Path("runs/tune") / default_folder(config).relative_to("runs")
+    )
     count = min(args.budget, asked.size)
     if not args.json:
         messages().print(f"{counted(count, 'trial')} of {_say(asked)}")

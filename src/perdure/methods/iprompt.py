@@ -272,11 +272,12 @@ class IPrompt(Method):
         added = self._weights(similarity) @ prompts.to(tokens.dtype)
         rest = tokens.shape[1] - self.rows.stop
         delta = F.pad(added, (0, 0, self.rows.start, rest))
+        records = {f"similarity.{block}": best.float()}
         if training:
             penalties = {"key_pull": (1 - best.float()).mean() / len(self.blocks)}
-            return delta, penalties if self._learns_keys else {}, {}
+            return delta, penalties if self._learns_keys else {}, records
         histogram = F.one_hot(chosen, self.config.pool).float().mean(dim=1)
-        return delta, {}, {f"selection.{block}": histogram, f"similarity.{block}": best.float()}
+        return delta, {}, {**records, f"selection.{block}": histogram}
 
     def _weights(self, similarity: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
         """Weight of every prompt for every token."""
