@@ -218,9 +218,11 @@ def test_labels_that_are_texts(rows: datasets.Dataset, tmp_path: Path) -> None:
     assert hugging(saved(texts, tmp_path / "texts")).class_names == ("a", "b")
 
 
-def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(name: str) -> None:
+        raise ConnectionError(f"no way to {name}")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(StreamError, match=r"'no/where' cannot be loaded .*save_to_disk"):
         hugging("no/where")
     with pytest.raises(ConfigError, match="needs path=NAME"):
