@@ -90,7 +90,7 @@ def main() -> None:
     sides: dict[str, dict[str, tuple[Tensor, Tensor]]] = {"free": {}, "published": {}, "exact": {}}
     for block in method.prompts.blocks:
         scale = spec.norm_scale[block].double()
-        published = affinity_gram(seen.query_grams[block], spec.key_weight[block])
+        published = affinity_gram(seen.sums[f"queries_{block}"], spec.key_weight[block])
         exact = scale[:, None] * published * scale
         shares = [kept(exact, condition, dim // 2) for condition in (published, exact)]
         print(
@@ -99,7 +99,7 @@ def main() -> None:
         )
         prompts = method.prompts.matrices[str(block)].detach().double()
         spread = (prompts.var(-1, correction=0) + spec.norm_eps).sqrt()
-        second = seen.prompt_grams[block]
+        second = seen.sums[f"aggregation_{block}"]
         name = f"prompts.matrices.{block}"
         rule = method.config.rank_rule
         sides["free"][name] = (torch.eye(len(prompts)).double(), torch.eye(dim).double())
