@@ -201,10 +201,9 @@ def test_a_class_with_a_single_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_diverging_setting_is_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
-    search = small_search({"lr": (1e30, 0.01)}, weight_decay=0.0)
+    search = small_search({"lr": (1e30, 0.01)}, epochs=2)
     trials = tune(search, 2, tmp_path)
     scores = {trial.values["lr"]: trial.score for trial in trials}
     assert scores[0.01] is not None
-    winner = best(trials)
-    assert winner is not None
-    assert winner.values == {"lr": 0.01} or scores[1e30] is not None
+    assert scores[1e30] is None
+    assert best(trials) in trials
