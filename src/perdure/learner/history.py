@@ -1,0 +1,41 @@
+"""What a classifier has been through, as its folder and its card tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One call of `learn`, or one task of a run.
+
+    Attributes:
+        images: training images it brought, per class name.
+        new: those of its classes that were not known before.
+        held_out: images kept from training to measure with.
+        accuracy: per evaluated head, share of the held-out images told right among all classes then
+            known; empty where none were held out.
+        calibration_error: per evaluated head, expected calibration error on them, after tempering.
+    """
+
+    images: dict[str, int]
+    new: tuple[str, ...]
+    held_out: int = 0
+    accuracy: dict[str, float] = field(default_factory=dict)
+    calibration_error: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class History:
+    """All lessons, and what they left beside the model's tensors.
+
+    Attributes:
+        lessons: in order.
+        temperatures: per evaluated head, what its scores are divided by before the softmax; 1 where
+            a head has none.
+        forgotten: classes that were removed again, as positions in order of arrival.
+    """
+
+    lessons: tuple[Lesson, ...] = ()
+    temperatures: dict[str, float] = field(default_factory=dict)
+    forgotten: tuple[int, ...] = ()
