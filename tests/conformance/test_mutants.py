@@ -14,7 +14,7 @@ from perdure.backbones.additions import Additions
 from perdure.engine import survey
 from perdure.engine.evaluate import Evaluator
 from perdure.engine.model import Model
-from perdure.engine.run import Run, Stage
+from perdure.engine.training import Training
 from perdure.errors import UnknownNameError
 from perdure.methods import METHODS, Method
 from perdure.methods.finetune import Finetune
@@ -241,10 +241,13 @@ def test_engine_that_tells_the_task_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_engine_that_surveys_old_images_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def everything(self: Run, stage: Stage) -> survey.ImageSurvey:
-        return survey.ImageSurvey(self.model, self.stream.upto(stage.last), self.sink)
+    seen: list[TaskData] = []
 
-    monkeypatch.setattr(Run, "_survey", everything)
+    def first(self: Training) -> survey.ImageSurvey:
+        seen.append(self.data)
+        return survey.ImageSurvey(self.model, seen[0], self._sink)
+
+    monkeypatch.setattr(Training, "_survey", first)
     with pytest.raises(AssertionError, match="read images that task 1 may not see"):
         check_images_touched("nsp2")
 

@@ -232,7 +232,7 @@ class TestKnownTokens:
 
     def test_they_save_time_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
         known = carry_out(self.CONFIG).model.state()
-        monkeypatch.setattr("perdure.engine.run.known_tokens", lambda *args: None)
+        monkeypatch.setattr("perdure.engine.training.known_tokens", lambda *args: None)
         anew = carry_out(self.CONFIG).model.state()
         for key, value in known.items():
             torch.testing.assert_close(value, anew[key], rtol=1e-3, atol=1e-4)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from perdure.backbones.additions import Additions
-from perdure.engine.run import Run, Stage
 from perdure.engine.survey import ImageSurvey
+from perdure.engine.training import Training
 from perdure.testing import make_trial
 from perdure.testing.trial import evaluation_pixels
 
@@ -33,7 +33,7 @@ def test_readout_is_the_plain_class_token(method: str) -> None:
 def test_features_known_in_advance_train_the_same_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without augmentation the features of a task are computed once; that saves time only."""
     known = make_trial("linear", epochs=2).run().model.state()
-    monkeypatch.setattr(Run, "_known_features", lambda self, stage: None)
+    monkeypatch.setattr(Training, "_known_features", lambda self: None)
     anew = make_trial("linear", epochs=2).run().model.state()
     assert known.keys() == anew.keys()
     for key, value in known.items():
@@ -42,13 +42,13 @@ def test_features_known_in_advance_train_the_same_layer(monkeypatch: pytest.Monk
 
 def test_augmented_features_are_not_known_in_advance(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    known = Run._known_features
+    known = Training._known_features
 
-    def note(self: Run, stage: Stage) -> Tensor | None:
-        found.append(known(self, stage))
+    def note(self: Training) -> Tensor | None:
+        found.append(known(self))
         return found[-1]
 
-    monkeypatch.setattr(Run, "_known_features", note)
+    monkeypatch.setattr(Training, "_known_features", note)
     make_trial("linear", transform="flip_crop").run()
     assert found == [None, None]
     make_trial("linear").run()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ from perdure.engine.config import Config
 from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
-from perdure.engine.optim import TaskOptimiser, lr_factor
-from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
-from perdure.errors import ConfigError, DivergenceError
-from perdure.heads import HEADS
+from perdure.engine.optim import TaskOptimiser
+from perdure.engine.training import Training, refuse_single_class
 from perdure.metrics import BatchCounts
 from perdure.selection import describe
-from perdure.streams import Batch, Stream, TaskData, batch_count, batches, build_transform
+from perdure.streams import Stream, TaskData
 
 Rows = dict[str, list[BatchCounts | None]]
 
@@ -75,15 +72,8 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
     else:
         last = len(stream.tasks) - 1
         stages = [Stage(_union(stream, last), last, True)]
-    closed = any(HEADS[name].closed_form for name in config.head_names)
     for stage in stages:
-        task = stage.data.task
-        if traits.trains and len(task.classes) == 1 and not closed:
-            raise ConfigError(
-                f"Task {task.index + 1} has the single class '{task.names[0]}': cross-entropy has "
-                f"nothing to learn from it. Add heads={','.join(config.head_names)},gaussian, or "
-                "choose larger tasks."
-            )
+        refuse_single_class(stage.data.task, config)
     return stages
 
 
@@ -123,7 +113,6 @@ class Run:
         self._evaluate = Evaluator(sink)
         self.model = Model(backbone, config)
         check_text(stream.tasks[0].task, backbone, config)
-        self._surveyed: tuple[Stage, ImageSurvey] | None = None
         self.selection: dict[str, float] = {}
         self.rows: Rows = {head: [None] * len(stream.tasks) for head in config.head_names}
 
@@ -135,64 +124,34 @@ class Run:
             OutputError: a checkpoint that cannot be written.
             CheckpointError: a checkpoint that cannot be used.
         """
-        training = self._restore()
+        restored = self._restore()
         for index in range(self._point.stages_done, len(self.stages)):
             stage = self.stages[index]
-            if training is None:
-                self._start(stage)
-            self._train(stage, training)
-            training = None
-            self._finish(index, stage)
+            if restored is None:
+                training = self._start(stage)
+            else:
+                training = Training(self.model, stage.data, self.sink)
+            self._train(training, restored)
+            restored = None
+            self._finish(index, stage, training)
         return Outcome(self.model, self.rows, self._point.seconds, self.selection)
 
-    def _start(self, stage: Stage) -> None:
+    def _start(self, stage: Stage) -> Training:
         if stage.fresh:
             self.model = Model(self.backbone, self.config)
-        task = stage.data.task
-        self.sink(
-            Event(
-                "task", task.index, {"classes": list(task.names), "images": len(stage.data.train)}
-            )
-        )
-        self.model.start_task(task)
-        if self.model.prepare(task, self._survey(stage)):
+        training = Training(self.model, stage.data, self.sink)
+        if training.start():
             self._commit(Point(self._point.stages_done, prepared=True), whole=True)
+        return training
 
-    def _train(self, stage: Stage, restored: dict[str, torch.Tensor] | None) -> None:
-        task, run = stage.data.task, self.config.run
-        if not self.model.method.traits.trains or len(task.classes) == 1:
-            return
-        optimiser = TaskOptimiser(
-            self.model.method, self.model.task_layer(task), run, protect=task.index > 0
-        )
-        if restored:
-            optimiser.load(restored)
-        per_epoch = batch_count(len(stage.data.train), run.batch_size)
-        total = run.epochs * per_epoch
-        known = self._known_features(stage)
-        tokens = None if known is not None else known_tokens(self.model, stage.data, self.sink)
-        queries = known_queries(self.model, stage.data, self.sink)
-        meter = Meter(self.sink, task.index, per_epoch, total)
-        for step, batch in self._training_batches(stage, self._point.steps_done, per_epoch):
-            readout = None if known is None else known[batch.positions.to(known.device)]
-            images = batch.images if tokens is None else tokens.take(batch.positions)
-            query = None if queries is None else queries[batch.positions.to(queries.device)]
-            loss = self.model.training_loss(images, batch.labels, task, readout, query)
-            values = {name: float(term.detach()) for name, term in loss.terms.items()}
-            _check_finite(values, task.index, step, per_epoch)
-            optimiser.step(loss.total, lr_factor(run, step, per_epoch))
-            meter(step + 1, values, len(batch.labels))
-            if (step + 1) % run.checkpoint_every == 0 or step + 1 == total:
-                point = replace(self._point, steps_done=step + 1)
-                self._commit(point, optimiser=optimiser)
+    def _train(self, training: Training, restored: dict[str, torch.Tensor] | None) -> None:
+        def keep(steps: int, optimiser: TaskOptimiser) -> None:
+            self._commit(replace(self._point, steps_done=steps), optimiser=optimiser)
 
-    def _finish(self, index: int, stage: Stage) -> None:
-        survey = self._survey(stage)
-        task = stage.data.task
-        with torch.no_grad():
-            self.model.method.end_task(task, survey)
-            for head in self.model.heads.values():
-                head.end_task(task, survey)
+        training.train(keep, self._point.steps_done, restored)
+
+    def _finish(self, index: int, stage: Stage, training: Training) -> None:
+        training.finish()
         counts = self._evaluate(self.model, self.stream.tasks[: stage.last + 1])
         for name, row in counts.items():
             self.rows[name][stage.last] = row
@@ -202,44 +161,6 @@ class Run:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
         self._commit(Point(index + 1), whole=True)
-
-    def _survey(self, stage: Stage) -> ImageSurvey:
-        """A new survey; where features never change, one for the whole stage."""
-        if self._surveyed is None or self._surveyed[0] is not stage:
-            self._surveyed = (stage, ImageSurvey(self.model, stage.data, self.sink))
-        survey = self._surveyed[1]
-        if not self.model.method.traits.frozen_features:
-            self._surveyed = None
-        return survey
-
-    def _known_features(self, stage: Stage) -> torch.Tensor | None:
-        """Training features where they never change: nothing added, nothing augmented."""
-        frozen = self.model.method.traits.frozen_features
-        transform = build_transform(self.config.run.transform, self.backbone.img_size)
-        if not (frozen and transform.deterministic):
-            return None
-        return self._survey(stage).features("train")[0]
-
-    def _training_batches(
-        self, stage: Stage, done: int, per_epoch: int
-    ) -> Iterator[tuple[int, Batch]]:
-        run, task = self.config.run, stage.data.task.index
-        for epoch in range(done // per_epoch, run.epochs):
-            first = done % per_epoch if epoch == done // per_epoch else 0
-            loaded = batches(
-                stage.data.train,
-                run.batch_size,
-                transform=run.transform,
-                side="train",
-                img_size=self.backbone.img_size,
-                seed=run.seed,
-                task=task,
-                epoch=epoch,
-                workers=run.workers,
-                start_step=first,
-            )
-            for offset, batch in enumerate(loaded):
-                yield epoch * per_epoch + first + offset, batch
 
     def _commit(
         self, point: Point, *, whole: bool = False, optimiser: TaskOptimiser | None = None
@@ -293,51 +214,6 @@ class Run:
         if stage.fresh:
             self.model = Model(self.backbone, self.config)
         self.model.start_task(stage.data.task)
-
-
-class Meter:
-    """Reports progress at every step and mean losses at the end of every epoch.
-
-    Args:
-        sink: told about both.
-        task: index of the task.
-        per_epoch: steps of an epoch.
-        total: steps of the task.
-    """
-
-    def __init__(self, sink: Sink, task: int, per_epoch: int, total: int) -> None:
-        self._sink, self._task, self._per_epoch, self._total = sink, task, per_epoch, total
-        self._sums: dict[str, float] = {}
-        self._steps = self._images = 0
-        self._began = time.perf_counter()
-
-    def __call__(self, done: int, values: dict[str, float], images: int) -> None:
-        """Take in one step."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps += 1
-        self._images += images
-        fields = {"phase": "training", "done": done, "total": self._total, **values}
-        self._sink(Event("progress", self._task, fields))
-        if done % self._per_epoch:
-            return
-        rate = self._images / (time.perf_counter() - self._began)
-        means = {name: value / self._steps for name, value in self._sums.items()}
-        epoch = {"epoch": done // self._per_epoch, "images_per_second": round(rate, 2), **means}
-        self._sink(Event("epoch", self._task, epoch))
-        self._sums, self._steps, self._images = {}, 0, 0
-        self._began = time.perf_counter()
-
-
-def _check_finite(values: dict[str, float], task: int, step: int, per_epoch: int) -> None:
-    wrong = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise DivergenceError(
-            f"The loss is not finite ({', '.join(wrong)}) in task {task + 1}, epoch "
-            f"{step // per_epoch + 1}, step {step % per_epoch + 1}. Try a lower learning rate "
-            "(lr=…), a higher temperature, or precision=fp32. Earlier tasks are safe: the last "
-            "checkpoint was not touched."
-        )
 
 
 def _pack_rows(rows: Rows) -> dict[str, list[Any]]:

@@ -1,0 +1,197 @@
+"""One task on a model: grow, initialise, train, take in. A run's stages and a lesson share it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from perdure.engine.config import Config
+from perdure.engine.events import Event, Sink, ignore
+from perdure.engine.model import Model
+from perdure.engine.optim import TaskOptimiser, lr_factor
+from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
+from perdure.errors import ConfigError, DivergenceError
+from perdure.heads import HEADS
+from perdure.streams import Batch, TaskData, batch_count, batches, build_transform
+from perdure.types import Task
+
+Keep = Callable[[int, TaskOptimiser], None]
+"""Told the steps done, every ``checkpoint_every`` steps and after the last."""
+
+
+def refuse_single_class(task: Task, config: Config) -> None:
+    """Refuse a task that gives the method nothing to learn and no head to take it in.
+
+    Raises:
+        ConfigError: a task of one class with nothing but the trained head to evaluate.
+    """
+    closed = any(HEADS[name].closed_form for name in config.head_names)
+    if config.method_class.traits.trains and len(task.classes) == 1 and not closed:
+        raise ConfigError(
+            f"Task {task.index + 1} has the single class '{task.names[0]}': cross-entropy has "
+            f"nothing to learn from it. Add heads={','.join(config.head_names)},gaussian, or "
+            "choose larger tasks."
+        )
+
+
+class Training:
+    """Takes a model through one task: `start`, `train` and `finish`, in this order.
+
+    Where a run goes on from a checkpoint, the model has been through some of it before: then what
+    is done already is left out.
+
+    Args:
+        model: changed in place.
+        data: the task and its images.
+        sink: told what happens.
+    """
+
+    def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:
+        self.model = model
+        self.data = data
+        self._sink = sink
+        self._kept: ImageSurvey | None = None
+
+    def start(self) -> bool:
+        """Let the model grow and initialise from data; tells whether it did the latter."""
+        task = self.data.task
+        images = {"classes": list(task.names), "images": len(self.data.train)}
+        self._sink(Event("task", task.index, images))
+        self.model.start_task(task)
+        return self.model.prepare(task, self._survey())
+
+    def train(
+        self,
+        keep: Keep | None = None,
+        done: int = 0,
+        restored: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Take all steps of the task; none for a single class, or where nothing is trained.
+
+        Args:
+            keep: what keeps checkpoints.
+            done: steps taken before.
+            restored: what was being trained then.
+
+        Raises:
+            DivergenceError: a loss that is not finite.
+        """
+        task, run = self.data.task, self.model.config.run
+        if not self.model.method.traits.trains or len(task.classes) == 1:
+            return
+        optimiser = TaskOptimiser(
+            self.model.method, self.model.task_layer(task), run, protect=task.index > 0
+        )
+        if restored:
+            optimiser.load(restored)
+        per_epoch = batch_count(len(self.data.train), run.batch_size)
+        total = run.epochs * per_epoch
+        known = self._known_features()
+        tokens = None if known is not None else known_tokens(self.model, self.data, self._sink)
+        queries = known_queries(self.model, self.data, self._sink)
+        meter = Meter(self._sink, task.index, per_epoch, total)
+        for step, batch in self._batches(done, per_epoch):
+            readout = None if known is None else known[batch.positions.to(known.device)]
+            images = batch.images if tokens is None else tokens.take(batch.positions)
+            query = None if queries is None else queries[batch.positions.to(queries.device)]
+            loss = self.model.training_loss(images, batch.labels, task, readout, query)
+            values = {name: float(term.detach()) for name, term in loss.terms.items()}
+            _check_finite(values, task.index, step, per_epoch)
+            optimiser.step(loss.total, lr_factor(run, step, per_epoch))
+            meter(step + 1, values, len(batch.labels))
+            if keep and ((step + 1) % run.checkpoint_every == 0 or step + 1 == total):
+                keep(step + 1, optimiser)
+
+    def finish(self) -> None:
+        """Let method and heads take in what they keep of the finished task."""
+        survey = self._survey()
+        with torch.no_grad():
+            self.model.method.end_task(self.data.task, survey)
+            for head in self.model.heads.values():
+                head.end_task(self.data.task, survey)
+
+    def _survey(self) -> ImageSurvey:
+        """A new survey; where features never change, one for the whole task."""
+        if self._kept is not None:
+            return self._kept
+        survey = ImageSurvey(self.model, self.data, self._sink)
+        if self.model.method.traits.frozen_features:
+            self._kept = survey
+        return survey
+
+    def _known_features(self) -> Float[Tensor, "n d"] | None:
+        """Training features where they never change: nothing added, nothing augmented."""
+        frozen = self.model.method.traits.frozen_features
+        transform = build_transform(self.model.config.run.transform, self.model.backbone.img_size)
+        if not (frozen and transform.deterministic):
+            return None
+        return self._survey().features("train")[0]
+
+    def _batches(self, done: int, per_epoch: int) -> Iterator[tuple[int, Batch]]:
+        run, task = self.model.config.run, self.data.task.index
+        for epoch in range(done // per_epoch, run.epochs):
+            first = done % per_epoch if epoch == done // per_epoch else 0
+            loaded = batches(
+                self.data.train,
+                run.batch_size,
+                transform=run.transform,
+                side="train",
+                img_size=self.model.backbone.img_size,
+                seed=run.seed,
+                task=task,
+                epoch=epoch,
+                workers=run.workers,
+                start_step=first,
+            )
+            for offset, batch in enumerate(loaded):
+                yield epoch * per_epoch + first + offset, batch
+
+
+class Meter:
+    """Reports progress at every step and mean losses at the end of every epoch.
+
+    Args:
+        sink: told about both.
+        task: index of the task.
+        per_epoch: steps of an epoch.
+        total: steps of the task.
+    """
+
+    def __init__(self, sink: Sink, task: int, per_epoch: int, total: int) -> None:
+        self._sink, self._task, self._per_epoch, self._total = sink, task, per_epoch, total
+        self._sums: dict[str, float] = {}
+        self._steps = self._images = 0
+        self._began = time.perf_counter()
+
+    def __call__(self, done: int, values: dict[str, float], images: int) -> None:
+        """Take in one step."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps += 1
+        self._images += images
+        fields = {"phase": "training", "done": done, "total": self._total, **values}
+        self._sink(Event("progress", self._task, fields))
+        if done % self._per_epoch:
+            return
+        rate = self._images / (time.perf_counter() - self._began)
+        means = {name: value / self._steps for name, value in self._sums.items()}
+        epoch = {"epoch": done // self._per_epoch, "images_per_second": round(rate, 2), **means}
+        self._sink(Event("epoch", self._task, epoch))
+        self._sums, self._steps, self._images = {}, 0, 0
+        self._began = time.perf_counter()
+
+
+def _check_finite(values: dict[str, float], task: int, step: int, per_epoch: int) -> None:
+    wrong = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        raise DivergenceError(
+            f"The loss is not finite ({', '.join(wrong)}) in task {task + 1}, epoch "
+            f"{step // per_epoch + 1}, step {step % per_epoch + 1}. Try a lower learning rate "
+            "(lr=…), a higher temperature, or precision=fp32. Earlier tasks are safe: the last "
+            "checkpoint was not touched."
+        )
