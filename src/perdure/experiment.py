@@ -204,7 +204,7 @@ def _add_diagnosis(
 
 def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry]) -> None:
     """Write everything a run leaves; ``results.json`` last, because it says that the run is done."""
-    classifier = ContinualClassifier(outcome.model)
+    classifier = ContinualClassifier.from_model(outcome.model)
     classifier.save(folder.model)
     draw(entries, folder.path / "results.png")
     write_all(folder.path, entries, entries[0]["class_names"])

@@ -161,6 +161,19 @@ class Survey(Protocol):
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What of a forgotten class stays behind.
+
+    Attributes:
+        what: in words.
+        tensors: names of the tensors that carry it, within the part that says so.
+    """
+
+    what: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Loss:
     """Named scalar terms; the engine minimises their sum and logs each."""
 

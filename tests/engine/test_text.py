@@ -49,7 +49,7 @@ def test_texts_of_the_file_reach_the_head(method: str, texts: Path) -> None:
 
 def test_saved_model_predicts_without_the_texts(texts: Path, tmp_path: Path) -> None:
     trial = guided("clip_nsp2", texts)
-    classifier = ContinualClassifier(trial.run().model)
+    classifier = ContinualClassifier.from_model(trial.run().model)
     classifier.save(tmp_path / "model")
     texts.unlink()
     loaded = ContinualClassifier.load(tmp_path / "model", backbone=trial.backbone)

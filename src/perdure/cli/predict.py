@@ -17,7 +17,7 @@ def predict(args: argparse.Namespace) -> int:
     folder = model_folder(Path(args.model))
     images = image_files([Path(image) for image in args.images])
     classifier = ContinualClassifier.load(folder)
-    found = classifier.predict(images, args.head)
+    found = [best for (best,) in classifier.top(images, 1, args.head)]
     if args.json:
         print_json(
             [

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
@@ -85,10 +89,7 @@ def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:
         LanguageError: texts or a source of them that cannot be used.
         ConfigError: a source that cannot be read, or that does not exist.
     """
-    heads = config.heads
-    if not config.needs_text:
-        return stream
-    found = text_features(heads.text_features, heads.templates, stream.class_names, fetch=fetch)
+    found = text_of(stream.class_names, config, fetch=fetch)
     if found is None:
         return stream
     tasks = [
@@ -96,3 +97,13 @@ def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:
         for data in stream.tasks
     ]
     return replace(stream, tasks=tuple(tasks))
+
+
+def text_of(
+    names: Sequence[str], config: Config, *, fetch: bool = True
+) -> Float[Tensor, "c e"] | None:
+    """Text features of classes, where a head asks for them; see `with_text`."""
+    heads = config.heads
+    if not config.needs_text:
+        return None
+    return text_features(heads.text_features, heads.templates, names, fetch=fetch)

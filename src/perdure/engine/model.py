@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping
 
@@ -89,6 +90,16 @@ class Model:
             name: HEADS[name](backbone.spec, config.heads, random) for name in config.built_heads
         }
         self.tasks: list[Task] = []
+
+    def copy(self) -> Model:
+        """The same model with tensors of its own; the backbone stays shared."""
+        spec = self.backbone.spec
+        shared = {id(thing): thing for thing in (spec, spec.projection)}
+        twin = copy.copy(self)
+        twin.method = copy.deepcopy(self.method, dict(shared))
+        twin.heads = {name: copy.deepcopy(h, dict(shared)) for name, h in self.heads.items()}
+        twin.tasks = list(self.tasks)
+        return twin
 
     @property
     def trained_head(self) -> TrainedHead | None:

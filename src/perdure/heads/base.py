@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perdure.registry import Registry
-from perdure.types import BackboneSpec, Generators, Survey, Task
+from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,12 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.
+        takes_no_more: why more images of a known class cannot be taken in; empty where they can.
     """
 
     closed_form: ClassVar[bool]
     needs_projection: ClassVar[bool] = False
+    takes_no_more: ClassVar[str]
 
     def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
         super().__init__()
@@ -84,6 +86,28 @@ class Head(nn.Module, abc.ABC):
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the finished task, where the head is fitted in closed form."""
 
+    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+        """Take in more images of classes that the head knows, as if they had been there before.
+
+        Only where ``takes_no_more`` is empty.
+
+        Args:
+            features: readouts, one row per image.
+            labels: classes in order of arrival.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no more: {self.takes_no_more}")
+
+    @abc.abstractmethod
+    def forget(self, label: int) -> list[Trace]:
+        """Overwrite what is held of a class alone, and say what of it stays in the rest.
+
+        Its output stays, so that those of other classes keep their places; what it says means
+        nothing any more.
+
+        Args:
+            label: position of the class in order of arrival.
+        """
+
 
 class TrainedHead(Head):
     """A head that methods train under, on the classes of the current task alone.
@@ -93,6 +117,7 @@ class TrainedHead(Head):
     """
 
     closed_form: ClassVar[bool] = False
+    takes_no_more: ClassVar[str] = "it is trained on a task's images together, and they are gone"
     learned: ClassVar[str]
 
     @abc.abstractmethod

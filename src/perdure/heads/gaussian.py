@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from perdure.errors import ConfigError
 from perdure.heads.base import HEADS, Head, HeadConfig
-from perdure.numerics.gaussians import class_moments, discriminant, oracle_shrinkage
-from perdure.types import BackboneSpec, Generators, Survey, Task
+from perdure.numerics.gaussians import (
+    ClassMoments,
+    class_moments,
+    discriminant,
+    merge_moments,
+    oracle_shrinkage,
+)
+from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What ``shrinkage = "validation"`` chooses from."""
@@ -22,16 +28,20 @@ class NearestMeanHead(Head):
     """Scores a class by the cosine between the feature and the class mean."""
 
     closed_form: ClassVar[bool] = True
+    takes_no_more: ClassVar[str] = ""
 
     means: Tensor
+    counts: Tensor
 
     def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.register_buffer("means", torch.zeros(0, spec.dim))
+        self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
         self.means = torch.cat([self.means, self.means.new_zeros(len(task.classes), self.dim)])
+        self.counts = torch.cat([self.counts, self.counts.new_zeros(len(task.classes))])
 
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Cosine similarity with every class mean, in [-1, 1]."""
@@ -39,11 +49,26 @@ class NearestMeanHead(Head):
         return unit(features, dim=1) @ unit(self.means, dim=1).T
 
     def end_task(self, task: Task, survey: Survey) -> None:
-        """Store the mean feature of each of the task's classes."""
-        features, labels = survey.features("train")
-        self.means[list(task.classes)] = class_moments(features, labels, task.classes).means.to(
-            self.means
-        )
+        """Store the mean feature of each of the task's classes, and how many images it is of."""
+        moments = class_moments(*survey.features("train"), task.classes)
+        self.means[list(task.classes)] = moments.means.to(self.means)
+        self.counts[list(task.classes)] = moments.counts.to(self.counts)
+
+    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+        """Move the means of these classes."""
+        rows = labels.unique().tolist()
+        new = class_moments(features, labels, tuple(rows))
+        total = self.counts[rows] + new.counts
+        share = (new.counts / total).double()[:, None]
+        old = self.means[rows].double()
+        self.means[rows] = (old + share * (new.means - old)).to(self.means)
+        self.counts[rows] = total
+
+    def forget(self, label: int) -> list[Trace]:
+        """Overwrite the class's mean and count; nothing else knows of it."""
+        self.means[label] = 0
+        self.counts[label] = 0
+        return []
 
 
 @HEADS.register("gaussian")
@@ -54,6 +79,7 @@ class GaussianHead(Head):
     """
 
     closed_form: ClassVar[bool] = True
+    takes_no_more: ClassVar[str] = ""
 
     means: Tensor
     counts: Tensor
@@ -95,16 +121,57 @@ class GaussianHead(Head):
         self.means[rows] = moments.means.to(self.means)
         self.counts[rows] = moments.counts.to(self.counts)
         self.scatter += moments.scatter.to(self.scatter)
-        images = int(self.counts.sum())
-        covariance = self.scatter / images
-        if self.config.shrinkage == "validation":
-            self.rho.fill_(self._best_on_validation(covariance, survey))
-        else:
-            free = max(images - len(self.counts), 1)
-            self.rho.fill_(max(oracle_shrinkage(covariance, free), min(SHRINKAGES)))
-        self._solve(covariance, float(self.rho))
+        rho = self._best_on_validation(survey) if self._validates else self._analytic()
+        self._solve(rho)
 
-    def _best_on_validation(self, covariance: Float[Tensor, "d d"], survey: Survey) -> float:
+    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+        """Merge the moments of more images of these classes, and solve anew.
+
+        A shrinkage that was chosen on validation images stays as it is.
+        """
+        rows = labels.unique().tolist()
+        new = class_moments(features, labels, tuple(rows))
+        old = ClassMoments(self.means[rows], self.counts[rows], self.scatter)
+        merged = merge_moments(old, new)
+        self.means[rows], self.counts[rows] = merged.means, merged.counts
+        self.scatter.copy_(merged.scatter)
+        self._solve(float(self.rho) if self._validates else self._analytic())
+
+    def forget(self, label: int) -> list[Trace]:
+        """Overwrite the class's mean, weight and bias.
+
+        A class of one image adds nothing to the pooled covariance, and leaves no trace. Of others
+        the scatter cannot be taken out again, as it is not kept per class; their count stays with
+        it, since the covariance is the mean over all images.
+        """
+        self.means[label], self.weight[label], self.bias[label] = 0, 0, 0
+        images = int(self.counts[label])
+        if images == 1:
+            self.counts[label] = 0
+            self._solve(float(self.rho) if self._validates else self._analytic())
+            return []
+        return [
+            Trace(
+                f"the covariance that all classes share, with the spread of its {images} images, and "
+                "that number; so the weights of all other classes, which are made with it",
+                ("scatter", "counts", "rho", "weight", "bias"),
+            )
+        ]
+
+    @property
+    def _validates(self) -> bool:
+        return self.config.shrinkage == "validation"
+
+    @property
+    def _covariance(self) -> Float[Tensor, "d d"]:
+        return self.scatter / max(int(self.counts.sum()), 1)
+
+    def _analytic(self) -> float:
+        """The shrinkage from the covariance and the number of images alone."""
+        free = int(self.counts.sum()) - int((self.counts > 0).sum())
+        return max(oracle_shrinkage(self._covariance, max(free, 1)), min(SHRINKAGES))
+
+    def _best_on_validation(self, survey: Survey) -> float:
         if not survey.has("val"):
             raise ConfigError(
                 "shrinkage='validation' needs a validation split: set validation_fraction=0.25, "
@@ -113,13 +180,15 @@ class GaussianHead(Head):
         features, labels = survey.features("val")
         scores = []
         for rho in SHRINKAGES:
-            self._solve(covariance, rho)
+            self._solve(rho)
             scores.append(float((self.logits(features).argmax(1) == labels).double().mean()))
         best = max(scores)
         ties = [rho for rho, score in zip(SHRINKAGES, scores, strict=True) if score == best]
         return ties[len(ties) // 2]
 
-    def _solve(self, covariance: Float[Tensor, "d d"], rho: float) -> None:
-        weight, bias = discriminant(self.means, covariance, rho)
+    def _solve(self, rho: float) -> None:
+        """Set the shrinkage, and weight and bias by it."""
+        weight, bias = discriminant(self.means, self._covariance, rho)
+        self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)

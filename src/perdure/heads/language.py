@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from perdure.heads.base import HEADS, Head, HeadConfig, TrainedHead
 from perdure.numerics.gaussians import gaussian_factor, gaussian_samples
-from perdure.types import BackboneSpec, Generators, Survey, Task
+from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 LOGIT_SCALE = math.log(100.0)
 """The logarithm of what cosines are multiplied with, where it starts."""
@@ -64,6 +64,11 @@ class ClassVectorHead(Head):
         self.text[list(task.classes)] = F.normalize(means, dim=1)
         return True
 
+    def forget(self, label: int) -> list[Trace]:
+        """Overwrite the class's vector; nothing else knows of it."""
+        self.text[label] = 0
+        return []
+
     def cosines(
         self,
         features: Float[Tensor, "b d"],
@@ -79,6 +84,7 @@ class ZeroShotHead(ClassVectorHead):
     """CLIP as it is: cosine between image and class vector, nothing learned."""
 
     closed_form: ClassVar[bool] = True
+    takes_no_more: ClassVar[str] = "it learns nothing from images once a class has its vector"
 
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Cosines times 100, CLIP's own scale."""
@@ -107,6 +113,7 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     numbers) and a Cholesky factor (D × D numbers) per class, from when its task ended.
     """
 
+    takes_no_more: ClassVar[str] = "its Gaussians do not keep how many images they are of"
     learned: ClassVar[str] = "the logit scale"
 
     weight: Tensor
@@ -155,25 +162,46 @@ class LanguageHead(ClassVectorHead, TrainedHead):
             self._refine(weight, sgd, task.index, epoch)
         self.weight.copy_(weight.detach())
 
+    def forget(self, label: int) -> list[Trace]:
+        """Overwrite the class's vector and Gaussian; what they have shaped stays."""
+        traces = super().forget(label)
+        traces.append(Trace("the scale of all logits, which every task trains", ("scale.value",)))
+        if self.config.refine_epochs:
+            index, row = self._place(label)
+            for statistics in self._statistics(index):
+                statistics[row] = 0
+            what = "the image projection, which was refined on features drawn from its Gaussian"
+            traces.append(Trace(what, ("weight",)))
+        return traces
+
     def _refine(self, weight: Tensor, sgd: torch.optim.SGD, task: int, epoch: int) -> None:
         """One pass over newly drawn features, in drawn order."""
         random = self._random(task, epoch)
-        drawn = torch.cat(
-            [
-                gaussian_samples(*self._statistics(index), SAMPLES, random).flatten(0, 1)
-                for index in range(task + 1)
-            ]
+        samples = torch.cat(
+            [gaussian_samples(*self._statistics(i), SAMPLES, random) for i in range(task + 1)]
         )
-        labels = torch.arange(len(self.text), device=drawn.device).repeat_interleave(SAMPLES)
+        factors = [self._statistics(i)[1] for i in range(task + 1)]
+        # Zeros where a class was forgotten: of such a class nothing is drawn.
+        rows = torch.cat([f.diagonal(dim1=1, dim2=2).any(1) for f in factors]).nonzero()[:, 0]
+        drawn, text = samples[rows].flatten(0, 1), self.text[rows]
+        labels = torch.arange(len(text), device=drawn.device).repeat_interleave(SAMPLES)
         scale = self.scale.value.detach().exp()
         order = torch.randperm(len(drawn), generator=random, device=drawn.device)
-        for rows in order.split(BATCH):
+        for taken in order.split(BATCH):
             with torch.enable_grad():
-                logits = scale * self.cosines(drawn[rows], weight, self.text)
-                loss = F.cross_entropy(logits, labels[rows])
+                logits = scale * self.cosines(drawn[taken], weight, text)
+                loss = F.cross_entropy(logits, labels[taken])
             sgd.zero_grad()
             loss.backward()
             sgd.step()
+
+    def _place(self, label: int) -> tuple[int, int]:
+        """The task that brought a class, and the row among its statistics."""
+        index = 0
+        while label >= len(self.get_buffer(f"means_{index}")):
+            label -= len(self.get_buffer(f"means_{index}"))
+            index += 1
+        return index, label
 
     def _statistics(self, task: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d d"]]:
         return self.get_buffer(f"means_{task}"), self.get_buffer(f"factors_{task}")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.heads.base import HEADS, HeadConfig, TrainedHead
-from perdure.types import BackboneSpec, Generators, Survey, Task
+from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
 @HEADS.register("linear")
@@ -81,6 +81,44 @@ class LinearHead(TrainedHead):
             ):
                 self.get_buffer(name).copy_(value)
 
+    def forget(self, label: int) -> list[Trace]:
+        """Overwrite the class's row; the other rows of its layer were trained against it."""
+        index, row = self._place(label)
+        layer = self.layers[index]
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter[row] = 0
+        traces = []
+        others = _rows(layer) - 1
+        if others:
+            touched = [index]
+            if self.config.head_init == "reference" and index == 0 and len(self.layers) > 1:
+                touched.append(1)
+            traces.append(
+                Trace(
+                    f"the layer that scores it and {others} other classes, which were told from it",
+                    tuple(f"layers.{i}.{name}" for i in touched for name in ("weight", "bias")),
+                )
+            )
+        if self._centred:
+            shifted = [
+                f"layers.{later}.{name}"
+                for later in range(index, len(self.layers))
+                for name in ("offset", "spread")
+            ]
+            what = "mean and spread of the features of all classes, which layers take off"
+            sums = ("images", "feature_sum", "square_sum")
+            traces.append(Trace(what, (*sums, *shifted)))
+        return traces
+
+    def _place(self, label: int) -> tuple[int, int]:
+        """The layer that scores a class, and the row in it."""
+        for index, layer in enumerate(self.layers):
+            if label < _rows(layer):
+                return index, label
+            label -= _rows(layer)
+        raise IndexError(f"there is no class {label}")
+
     def _sums(self, survey: Survey) -> tuple[Tensor, Tensor, Tensor]:
         """Number, sum and sum of squares of the features so far, with those of the survey."""
         features, _ = survey.features()
@@ -95,3 +133,7 @@ class LinearHead(TrainedHead):
             features = (features - layer.get_buffer("offset")) / layer.get_buffer("spread")
         scores: Tensor = layer(features)
         return scores
+
+
+def _rows(layer: nn.Module) -> int:
+    return len(layer.get_parameter("bias"))

@@ -1,21 +1,48 @@
-"""The object that is left when learning is done: it predicts, is saved and is loaded."""
+"""The object that people use: it learns one lesson after another, predicts, is saved and loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Shaped
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from perdure.backbones.vit import FrozenViT
+from perdure.engine.build import make_backbone
+from perdure.engine.config import Config
+from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
-from perdure.errors import ConfigError
-from perdure.learner.pictures import Picture, open_picture
+from perdure.errors import ConfigError, PerdureError, StreamError, did_you_mean
+from perdure.learner.forgetting import Forgotten, forget
+from perdure.learner.history import History, Lesson
+from perdure.learner.learned import Learned
+from perdure.learner.lessons import teach
+from perdure.learner.material import Material, Side, gather
+from perdure.learner.pictures import Picture, as_pictures, open_picture
+from perdure.learner.reporting import Report, make_report
 from perdure.learner.saving import read_model, write_model
-from perdure.streams import build_transform
+from perdure.learner.settings import (
+    EPOCHS,
+    METHOD,
+    make_settings,
+    next_settings,
+    parameters_of,
+    refuse_cumulative,
+)
+from perdure.streams import SourceOptions, build_transform
+from perdure.streams.protocol import listed
+
+
+class NotLearnedError(PerdureError, NotFittedError):  # type: ignore[misc]  # sklearn has no types
+    """A classifier that has learned nothing yet was asked for something it learned."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +51,8 @@ class Prediction:
 
     Attributes:
         name: the class.
-        label: its position in order of arrival.
-        probability: softmax of the head's scores, in [0, 1].
+        label: its position in ``classes_``.
+        probability: in [0, 1].
     """
 
     name: str
@@ -33,53 +60,247 @@ class Prediction:
     probability: float
 
 
-class ContinualClassifier:
-    """A classifier that has learned one or more tasks.
+class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+    """A classifier that learns new classes, call after call, and keeps the old ones.
 
-    A prediction for a picture is the same alone or among others, and needs no task id.
+    How many calls of `learn` there will be need not be known, and no image is kept. A prediction
+    for a picture is the same alone or among others, and needs no task id. A call that fails or is
+    interrupted changes nothing.
+
+    Parameters are only stored, and checked when something is learned, as in scikit-learn:
+    ``get_params``, ``set_params`` and ``clone`` work.
 
     Args:
-        model: backbone, method and heads after some tasks.
+        method: how the prompts learn: a registered method.
+        backbone: the frozen vision transformer: an index-wheel name or a timm name.
+        heads: the heads that predict; None for ``gaussian``, or the method's own where it has no
+            choice.
+        epochs: passes over a lesson's images.
+        seed: of initialisation, order and held-out images.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        calibration_fraction: share of every class with at least ten images that is kept from
+            training in each lesson, to fit the temperature of the probabilities on; 0 trains on
+            all images and leaves probabilities as they are.
+        options: any other key of a run's configuration, as ``{"lr": 0.003}``.
+
+    Example:
+        >>> clf = ContinualClassifier("lda", "test_vit", options={"weights": "random"})
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+        >>> clf.learn(images, ["cat", "cat", "dog", "dog"]).learn(images[:1], ["owl"]).classes_
+        array(['cat', 'dog', 'owl'], dtype='<U3')
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(
+        self,
+        method: str = METHOD,
+        backbone: str = "clip_vit_base_patch16",
+        heads: Sequence[str] | None = None,
+        epochs: int = EPOCHS,
+        seed: int = 0,
+        device: str = "auto",
+        calibration_fraction: float = 0.1,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.backbone = backbone
+        self.heads = heads
+        self.epochs = epochs
+        self.seed = seed
+        self.device = device
+        self.calibration_fraction = calibration_fraction
+        self.options = options
+
+    @classmethod
+    def from_model(cls, model: Model, history: History | None = None) -> ContinualClassifier:
+        """Make a classifier of a model that has learned already.
+
+        Args:
+            model: backbone, method and heads after some tasks.
+            history: what it has been through, where it was a classifier before.
+        """
+        parameters, options = parameters_of(model.config)
+        made = cls(**parameters, options=options or None)
+        made._learned = Learned(model, history or History())
+        return made
+
+    # ------------------------------------------------------------------------------ what is known
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of all classes, in order of arrival."""
-        return self.model.class_names
+    def model(self) -> Model:
+        """Backbone, method and heads."""
+        return self._known().model
+
+    @property
+    def history_(self) -> History:
+        """All lessons, temperatures and forgotten classes."""
+        return self._known().history
+
+    @property
+    def last_lesson_(self) -> Lesson:
+        """What the last call of `learn` brought, and how well it was told on held-out images.
+
+        Raises:
+            NotLearnedError: there was none, also where a run's model was loaded.
+        """
+        lessons = self._known().history.lessons
+        if not lessons:
+            raise NotLearnedError(
+                "This classifier came from a run and has had no lesson of its own."
+            )
+        return lessons[-1]
+
+    @property
+    def classes_(self) -> Shaped[np.ndarray, "c"]:
+        """Names of all known classes, in order of arrival; forgotten ones are not among them."""
+        return np.array(self._known().outputs.names, dtype=np.str_)
+
+    # -------------------------------------------------------------------------------------- learn
+
+    def learn(
+        self, data: Any, labels: Any = None, *, on_event: Sink = ignore
+    ) -> ContinualClassifier:
+        """Learn the classes of these images; classes that are known take them in as more images.
+
+        Args:
+            data: a folder with a folder per class (where it has ``train`` and ``test``, the former),
+                a table of path and label, ``hf:NAME``, a DataFrame, a data set of Hugging Face, a
+                torch Dataset of (image, label), a pair of images and labels, or images.
+            labels: names of the classes, one per image, where ``data`` is images alone.
+            on_event: told what happens.
+
+        Returns:
+            Itself.
+
+        Raises:
+            StreamError: nothing that can be made out, or images that cannot be used.
+            ConfigError: a parameter that is not allowed, or more images of an old class for a head
+                that cannot take them in.
+            DivergenceError: a loss that is not finite.
+        """
+        self._learned = self._taught(getattr(self, "_learned", None), data, labels, on_event)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> ContinualClassifier:
+        """Learn as `learn` does.
+
+        Args:
+            X: images.
+            y: names of their classes.
+            classes: scikit-learn's list of all classes to come; they need not be known here.
+        """
+        return self.learn(X, y)
+
+    def fit(self, X: Any, y: Any = None) -> ContinualClassifier:
+        """Start anew, and learn as `learn` does; if that fails, all is as before."""
+        self._learned = self._taught(None, X, y, ignore)
+        return self
+
+    def forget_class(self, name: str) -> Forgotten:
+        """Remove a class from heads and statistics, and say what still carries its influence.
+
+        It may be learned again, as a new class.
+
+        Raises:
+            ConfigError: no such class.
+        """
+        self._learned, forgotten = forget(self._known(), name)
+        return forgotten
+
+    # ------------------------------------------------------------------------------------ predict
+
+    def predict(self, X: Any, head: str | None = None) -> Shaped[np.ndarray, "n"]:
+        """Name the most likely class of every picture; see `logits`."""
+        best = self.logits(X, head).argmax(dim=1)
+        names: NDArray[np.str_] = self.classes_[best.cpu().numpy()]
+        return names
+
+    def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
+        """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
+        found: NDArray[np.float64] = self._probabilities(self.logits(X, head), head).numpy()
+        return found
+
+    def top(self, X: Any, k: int = 5, head: str | None = None) -> list[list[Prediction]]:
+        """The k most likely classes of every picture, most likely first; see `logits`.
+
+        Raises:
+            ConfigError: k is below 1.
+        """
+        if k < 1:
+            raise ConfigError(f"k={k}: ask for at least the best class, k=1.")
+        names = self._known().outputs.names
+        shares, labels = self._probabilities(self.logits(X, head), head).topk(min(k, len(names)))
+        return [
+            [Prediction(names[c], c, share) for c, share in zip(row, of_row, strict=True)]
+            for row, of_row in zip(labels.tolist(), shares.tolist(), strict=True)
+        ]
 
     def logits(self, pictures: Sequence[Picture], head: str | None = None) -> Float[Tensor, "n c"]:
-        """Score every class for every picture.
+        """Score every class for every picture, untempered; columns as in ``classes_``.
 
         Args:
             pictures: files, PIL images or uint8 arrays (height, width[, 3]).
             head: one of the evaluated heads; the last one named in the configuration by default.
 
         Raises:
+            NotLearnedError: nothing was learned yet.
             ConfigError: no such head, or nothing to predict.
-            UnreadableImageError: a file that cannot be decoded.
+            StreamError: something that is no picture, or a file that cannot be decoded.
         """
-        names = self.model.config.head_names
-        head = names[-1] if head is None else head
-        if head not in names:
-            raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
-        if not pictures:
+        learned = self._known()
+        model, head = learned.model, self._head(head)
+        opened = as_pictures(pictures)
+        if not opened:
             raise ConfigError("There is no picture to predict.")
-        run = self.model.config.run
-        test = build_transform(run.transform, self.model.backbone.img_size).test
+        run = model.config.run
+        test = build_transform(run.transform, model.backbone.img_size).test
         scores = [
-            self.model.logits(torch.stack([test(open_picture(picture)) for picture in part]))[head]
-            for part in _parts(pictures, run.eval_batch_size)
+            model.logits(torch.stack([test(open_picture(picture)) for picture in part]))[head]
+            for part in _parts(opened, run.eval_batch_size)
         ]
-        return torch.cat(scores)
+        return learned.outputs.known(torch.cat(scores))
 
-    def predict(self, pictures: Sequence[Picture], head: str | None = None) -> list[Prediction]:
-        """Name the most likely class of every picture; see `logits`."""
-        best = self.logits(pictures, head).softmax(dim=1).max(dim=1)
-        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [Prediction(self.classes[label], label, share) for share, label in pairs]
+    # -------------------------------------------------------------------------------------- judge
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Accuracy on labelled images, in [0, 1]; what is given is as for `report`."""
+        report = self.report(X, y)
+        if sample_weight is None:
+            return report.accuracy
+        raise ConfigError("sample_weight has no use: every image counts once. Leave it out.")
+
+    def report(self, data: Any, labels: Any = None, *, head: str | None = None) -> Report:
+        """Count what is told right, overall, per class and per task.
+
+        Args:
+            data: as for `learn`; where it has ``train`` and ``test``, the latter.
+            labels: names of the classes, where ``data`` is images alone.
+            head: one of the evaluated heads; the last one named in the configuration by default.
+
+        Raises:
+            StreamError: images that cannot be used, or of a class that is not known.
+        """
+        learned, head = self._known(), self._head(head)
+        material = self._gather(data, labels, "test", learned.model.config)
+        outputs = learned.outputs
+        for name in material.names:
+            if name not in outputs:
+                raise StreamError(
+                    f"The class '{name}' was never learned.{did_you_mean(name, outputs.names)} Known: "
+                    f"{listed(list(outputs.names), 20)}. Leave its images out, or learn it first."
+                )
+        column = torch.tensor([outputs.names.index(name) for name in material.names])
+        count = len(material.images)
+        scores = self.logits([material.images.image(index) for index in range(count)], head)
+        tasks = {c: task.index for task in learned.model.tasks for c in task.classes}
+        return make_report(
+            head,
+            outputs.names,
+            tuple(tasks[outputs.position(name)] for name in outputs.names),
+            self._probabilities(scores, head),
+            column[torch.from_numpy(material.images.labels)],
+        )
+
+    # --------------------------------------------------------------------------------------- keep
 
     def save(self, folder: Path | str) -> None:
         """Write weights and description; the backbone's weights are not part of it.
@@ -103,8 +324,75 @@ class ContinualClassifier:
         Raises:
             CheckpointError: a file is missing or damaged, or the backbone is another one.
         """
-        return cls(read_model(Path(folder), backbone, device))
+        return cls.from_model(read_model(Path(folder), backbone, device))
+
+    # ------------------------------------------------------------------------------------- inside
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_learned")
+
+    def _known(self) -> Learned:
+        if not hasattr(self, "_learned"):
+            raise NotLearnedError(
+                'This classifier has learned nothing yet. Type clf.learn("photos") with a folder '
+                'per class, or ContinualClassifier.load("model").'
+            )
+        return self._learned
+
+    def _head(self, head: str | None) -> str:
+        names = self._known().model.config.head_names
+        if head is not None and head not in names:
+            raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
+        return names[-1] if head is None else head
+
+    def _settings(self) -> Config:
+        parameters = {
+            key: getattr(self, key)
+            for key in ("method", "backbone", "heads", "epochs", "seed", "device")
+        }
+        share = self.calibration_fraction
+        if not _is_fraction(share):
+            raise ConfigError(
+                f"calibration_fraction={share!r}: allowed are 0 (none) up to but not including 1, as "
+                "0.1."
+            )
+        return make_settings(parameters, self.options)
+
+    def _taught(self, before: Learned | None, data: Any, labels: Any, sink: Sink) -> Learned:
+        config = self._settings()
+        refuse_cumulative(config)
+        if before is not None:
+            config = next_settings(before.model.config, config)
+        material = self._gather(data, labels, "train", config)
+        if before is None:
+            model = Model(make_backbone(config, sink), config)
+            before = Learned(model, History())
+        else:
+            model = before.model.copy()
+            model.config = config
+            before = Learned(model, before.history)
+        return teach(before, material, self.calibration_fraction, sink)
+
+    def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> Material:
+        run = config.run
+        options = SourceOptions(
+            image_column=run.image_column,
+            label_column=run.label_column,
+            skip_unreadable=run.skip_unreadable,
+            seed=run.seed,
+        )
+        return gather(data, labels, side, options)
+
+    def _probabilities(
+        self, scores: Float[Tensor, "n c"], head: str | None
+    ) -> Float64[Tensor, "n c"]:
+        temperature = self._known().temperature(self._head(head))
+        return (scores.double() / temperature).softmax(dim=1).cpu()
 
 
 def _parts(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1

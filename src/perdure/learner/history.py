@@ -15,7 +15,9 @@ class Lesson:
         held_out: images kept from training to measure with.
         accuracy: per evaluated head, share of the held-out images told right among all classes then
             known; empty where none were held out.
-        calibration_error: per evaluated head, expected calibration error on them, after tempering.
+        calibration_error: per evaluated head, expected calibration error on them, after tempering;
+            a little too good, as the temperature was fitted on the same images.
+        untempered_error: the same before tempering.
     """
 
     images: dict[str, int]
@@ -23,6 +25,7 @@ class Lesson:
     held_out: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
     calibration_error: dict[str, float] = field(default_factory=dict)
+    untempered_error: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

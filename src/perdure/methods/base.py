@@ -21,6 +21,7 @@ from perdure.types import (
     Read,
     Survey,
     Task,
+    Trace,
     Traits,
 )
 
@@ -116,6 +117,29 @@ class Method(nn.Module, abc.ABC):
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in what must be kept of the finished task. Must not change what is added."""
+
+    def traces(self, task: Task, later: int) -> list[Trace]:
+        """Say what of a class of this task stays here when its heads have forgotten it.
+
+        Args:
+            task: the task that brought the class.
+            later: how many tasks were trained after it.
+        """
+        names = tuple(name for name, _ in self.named_parameters())
+        kept = tuple(name for name, _ in self.named_buffers())
+        trained = len(task.classes) > 1
+        statistics = bool(kept and self.traits.stores_statistics)
+        found = []
+        if names and (trained or (statistics and later)):
+            found.append(Trace("prompts and keys, trained on images of it and others", names))
+        if kept and statistics:
+            what = (
+                f"what protects old tasks, with its images in it: {self.traits.stores_statistics}"
+            )
+            found.append(Trace(what, kept))
+        elif kept and trained:
+            found.append(Trace("prompts and keys that were trained so and are frozen now", kept))
+        return found
 
     def project(self, name: str, delta: Tensor) -> Tensor:
         """Map an optimiser's update of the named parameter to the one applied; linear in delta."""

@@ -25,6 +25,7 @@ from perdure.types import (
     Read,
     Survey,
     Task,
+    Trace,
     Traits,
 )
 
@@ -201,6 +202,15 @@ class IPrompt(Method):
             with torch.no_grad():
                 self.keys[str(block)][:groups] = F.normalize(made, dim=-1)
         return True
+
+    def traces(self, task: Task, later: int) -> list[Trace]:
+        """Beside what was trained: keys that began at the centres of the first task's images."""
+        found = super().traces(task, later)
+        if task.index == 0 and self.config.key_init == "kmeans" and not found:
+            names = tuple(self.state_dict())
+            what = "keys, which began at the centres of its images, and what was trained with them"
+            found.append(Trace(what, names))
+        return found
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Match and add, inside the blocks."""

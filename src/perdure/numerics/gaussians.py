@@ -46,6 +46,23 @@ def class_moments(
     return ClassMoments(means, counts, centred.T @ centred)
 
 
+def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
+    """Return the moments of the images of both together; exact, by the parallel-axis theorem.
+
+    scatter = scatter₁ + scatter₂ + Σ_c n₁n₂/(n₁ + n₂) (μ₁ − μ₂)(μ₁ − μ₂)ᵀ
+
+    Args:
+        first: of some images.
+        second: of others, of the same classes; each class has at least one image in either.
+    """
+    counts = first.counts + second.counts
+    share = (second.counts / counts).double()[:, None]
+    apart = second.means - first.means
+    between = (first.counts * share[:, 0]).sqrt()[:, None] * apart
+    scatter = first.scatter + second.scatter + between.T @ between
+    return ClassMoments(first.means + share * apart, counts, scatter)
+
+
 def oracle_shrinkage(covariance: Float[Tensor, "d d"], samples: int) -> float:
     """Weight of the scaled identity in an oracle-approximating shrinkage estimate (Chen et al. 2010).
 

@@ -134,3 +134,26 @@ def _image_set(
         None if pixels is None else [pixels[files.paths[index]] for index in kept],
         options.memory_budget,
     )
+
+
+def checked_images(
+    files: LabelledFiles, options: SourceOptions
+) -> tuple[FileImages, tuple[str, ...]]:
+    """Check files that are no part of a source, and hold their images.
+
+    Args:
+        files: one label per file.
+        options: the memory budget and what happens to unreadable images.
+
+    Returns:
+        The images, and ``"path: reason"`` per image that was left out.
+
+    Raises:
+        UnreadableImageError: images that cannot be decoded, all of them listed.
+    """
+    pixels, skipped = _verified(files.paths, options)
+    kept = [index for index, path in enumerate(files.paths) if path not in skipped]
+    paths = [files.paths[index] for index in kept]
+    decoded = None if pixels is None else [pixels[path] for path in paths]
+    faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
+    return FileImages(paths, files.labels[kept], decoded, options.memory_budget), faults

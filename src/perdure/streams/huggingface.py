@@ -188,3 +188,44 @@ def _held_out(labels: NDArray[np.int64], options: SourceOptions) -> NDArray[np.b
         order = permutation(len(positions), options.seed, "held out", int(label))
         mask[positions[order[:count]]] = True
     return mask
+
+
+def split_of(path: Path, split: str) -> Any:
+    """Load one split of a data set, by its hub name or from its folder.
+
+    Args:
+        path: the name or the folder.
+        split: ``train`` or ``test``; for testing the split ``validation`` stands in, and where there
+            is one split only, it is both.
+
+    Raises:
+        ConfigError: there is no ``datasets``.
+        StreamError: a data set that cannot be loaded.
+    """
+    return chosen_split(_load(path), split)
+
+
+def chosen_split(splits: Any, split: str) -> Any:
+    """Choose the training or test split among several by name."""
+    train = splits.get("train", next(iter(splits.values())))
+    return train if split == "train" else next((splits[n] for n in _TESTS if n in splits), train)
+
+
+def dataset_images(rows: Any, options: SourceOptions) -> tuple[DatasetImages, tuple[str, ...]]:
+    """Hold the images of a data set, labelled by position among its classes, with their names.
+
+    Args:
+        rows: a data set of ``datasets``.
+        options: what it is called (``path``), its columns and the memory budget.
+
+    Raises:
+        StreamError: it has no images or labels.
+    """
+    where = str(options.path)
+    image, label = _image_column(rows, options), _label_column(rows, options)
+    names = _class_names(rows, label)
+    labels = _labels(rows, label, names, where)
+    called = [f"{where}[{position}]" for position in range(len(labels))]
+    positions = np.arange(len(labels))
+    images = DatasetImages(rows, image, positions, labels, called, options.memory_budget)
+    return images, tuple(names)

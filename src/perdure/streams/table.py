@@ -219,3 +219,19 @@ def _by_class(names: Sequence[str], rows: Sequence[_Row]) -> Files:
     for row in rows:
         files[row.label].append(row.path)
     return files
+
+
+def table_files(options: SourceOptions, split: str) -> tuple[list[Path], list[str]]:
+    """Return the images that a table lists, in its order, with the names of their classes.
+
+    Args:
+        options: ``path`` is the table; columns may be named.
+        split: ``train`` or ``test``; every line counts where the table does not say.
+
+    Raises:
+        ConfigError: Parquet without pyarrow.
+        StreamError: a table that cannot be read or does not say what is needed.
+    """
+    assert options.path is not None
+    rows = [row for row in _rows(options.path.expanduser(), options) if row.split in ("", split)]
+    return [row.path for row in rows], [row.label for row in rows]

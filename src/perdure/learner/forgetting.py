@@ -1,0 +1,90 @@
+"""A class is removed again, and what still carries its influence is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from perdure.engine.model import Model
+from perdure.errors import ConfigError, did_you_mean
+from perdure.learner.learned import Learned
+from perdure.streams.protocol import listed
+from perdure.types import Task, Trace
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What became of a class that was to be forgotten.
+
+    Attributes:
+        name: of the class.
+        removed: what was overwritten or taken out.
+        remains: what still carries its influence; the tensors are named as in the saved file.
+    """
+
+    name: str
+    removed: tuple[str, ...]
+    remains: tuple[Trace, ...]
+
+    def __str__(self) -> str:
+        lines = [f"'{self.name}' is forgotten.", "Removed:"]
+        lines += [f"- {what}" for what in self.removed]
+        lines.append("Its influence remains in:" if self.remains else "Nothing else carries it.")
+        lines += [f"- {_described(trace)}" for trace in self.remains]
+        return "\n".join(lines)
+
+
+def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
+    """Remove a class on a copy; what was there before is not touched.
+
+    Raises:
+        ConfigError: no such class.
+    """
+    outputs = before.outputs
+    if name not in outputs:
+        raise ConfigError(
+            f"There is no class {name!r} to forget.{did_you_mean(str(name), outputs.names)} Known: "
+            f"{listed(list(outputs.names), 20)}."
+        )
+    label = outputs.position(name)
+    model = before.model.copy()
+    task = next(task for task in model.tasks if label in task.classes)
+    remains = _of_method(model, task)
+    if remains:
+        measured = tuple(
+            f"heads.{head}.{tensor}"
+            for head in model.heads
+            for tensor in model.heads[head].state_dict()
+        )
+        what = "what heads have taken in of other classes, as they saw it under these prompts"
+        remains.append(Trace(what, measured))
+    with torch.no_grad():
+        for head, part in model.heads.items():
+            remains += [_named(trace, f"heads.{head}.") for trace in part.forget(label)]
+    history = before.history
+    temperatures = tuple(
+        head for head in history.temperatures if any(lesson.held_out for lesson in history.lessons)
+    )
+    if temperatures:
+        remains.append(Trace("the temperatures, fitted on held-out images of it too", ()))
+    remains.append(Trace("its name and its number of images, in the list of lessons", ()))
+    removed = (
+        "its score: it is never predicted, and has no probability",
+        f"its vectors in the heads {', '.join(model.heads)}, overwritten with zeros",
+    )
+    after = replace(history, forgotten=tuple(sorted((*history.forgotten, label))))
+    return Learned(model, after), Forgotten(name, removed, tuple(remains))
+
+
+def _of_method(model: Model, task: Task) -> list[Trace]:
+    later = sum(len(other.classes) > 1 for other in model.tasks[task.index + 1 :])
+    return [_named(trace, "method.") for trace in model.method.traces(task, later)]
+
+
+def _named(trace: Trace, prefix: str) -> Trace:
+    return Trace(trace.what, tuple(prefix + name for name in trace.tensors))
+
+
+def _described(trace: Trace) -> str:
+    return f"{trace.what} ({listed(list(trace.tensors), 3)})" if trace.tensors else trace.what

@@ -1,0 +1,159 @@
+"""From a classifier's parameters to the configuration it learns under."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.engine.config import Config, RunConfig, make_config
+from perdure.errors import ConfigError
+from perdure.heads import HeadConfig
+from perdure.methods import METHODS
+
+METHOD = "nsp2"
+"""The method of a classifier that names none."""
+HEADS = ("gaussian",)
+"""The heads that are evaluated where none are named and the method leaves the choice."""
+EPOCHS = 4
+
+RECIPE: Mapping[str, Any] = {
+    "batch_size": 16,
+    "lr": 0.01,
+    "head_inputs": "centred",
+    "temperature": 5.0,
+}
+"""What differs from the papers' defaults: the settings of ``demo/nsp2``, made for small data."""
+
+PARAMETERS = ("method", "backbone", "heads", "epochs", "seed", "device")
+"""Keys of the configuration that are parameters of their own."""
+
+OF_STREAMS = (
+    "stream",
+    "path",
+    "data",
+    "tasks",
+    "class_order",
+    "images_per_class",
+    "test_images_per_class",
+    "test_fraction",
+    "checkpoint_every",
+)
+"""Keys without a meaning here: the images come with every call, and no checkpoint is kept."""
+
+PER_LESSON = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "schedule",
+    "milestones",
+    "weight_decay",
+    "validation_fraction",
+    "eval_batch_size",
+    "cache_queries",
+    "workers",
+    "image_column",
+    "label_column",
+    "skip_unreadable",
+)
+"""Keys that may differ from one lesson to the next."""
+
+
+def make_settings(parameters: Mapping[str, Any], options: Mapping[str, Any] | None) -> Config:
+    """Check a classifier's parameters.
+
+    Args:
+        parameters: those named in `PARAMETERS`; ``heads`` may be None.
+        options: any other keys of a run's configuration.
+
+    Raises:
+        ConfigError: an unknown key, one that has no use, or a value that its key does not allow.
+    """
+    options = _checked(options)
+    method = METHODS[str(parameters["method"])]
+    parts = (RunConfig, HeadConfig, method.Config)
+    known = {field.name for part in parts for field in dataclasses.fields(part)}
+    recipe = {key: value for key, value in RECIPE.items() if key in known}
+    values = {**recipe, "stream": "folder", **parameters, **options}
+    if values["heads"] is None:
+        free = not method.traits.fixed_heads and method.traits.heads == ("linear",)
+        values["heads"] = HEADS if free else ()
+    elif isinstance(values["heads"], str):
+        values["heads"] = (values["heads"],)
+    return make_config(values)
+
+
+def _checked(options: Any) -> Mapping[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise ConfigError(
+            f"options={options!r}: give a mapping of keys to values, as options={{'lr': 0.003}}."
+        )
+    for key in options:
+        if key in PARAMETERS:
+            raise ConfigError(
+                f"options={{{key!r}: …}}: {key} is a parameter of its own. Type "
+                f"{key}={options[key]!r}."
+            )
+        if key in OF_STREAMS:
+            raise ConfigError(
+                f"options={{{key!r}: …}} has no use: images come with every call of learn, and no "
+                f"checkpoint is kept. Leave {key} out."
+            )
+    return options
+
+
+def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and options under which a classifier has this configuration."""
+    flat = config.flat()
+    parameters = {**{key: flat[key] for key in PARAMETERS}, "heads": config.head_names}
+    usual = make_settings(parameters, None).flat()
+    options = {
+        key: value
+        for key, value in flat.items()
+        if key not in PARAMETERS + OF_STREAMS and usual.get(key) != value
+    }
+    return parameters, options
+
+
+def refuse_cumulative(config: Config) -> None:
+    """Refuse a method that needs what a classifier does not keep.
+
+    Raises:
+        ConfigError: it trains on the union of all tasks.
+    """
+    if config.method_class.traits.cumulative:
+        raise ConfigError(
+            f"Method '{config.run.method}' trains on all tasks at once and needs the images of old "
+            "ones, which a classifier that goes on learning does not keep. Choose another method: "
+            "`perdure ls methods`."
+        )
+
+
+def next_settings(now: Config, wanted: Config) -> Config:
+    """The configuration of the next lesson of a classifier that has learned before.
+
+    Args:
+        now: what it has learned under.
+        wanted: what its parameters say.
+
+    Raises:
+        ConfigError: they differ in what cannot change between lessons.
+    """
+    ours, theirs = now.flat(), wanted.flat()
+    theirs["heads"] = wanted.head_names
+    ours["heads"] = now.head_names
+    fixed = [
+        key
+        for key in sorted({*ours, *theirs})
+        if key not in (*PER_LESSON, *OF_STREAMS) and ours.get(key) != theirs.get(key)
+    ]
+    if fixed:
+        key = fixed[0]
+        raise ConfigError(
+            f"{key}={theirs.get(key)!r}: this classifier has learned under {key}={ours.get(key)!r}, "
+            "which cannot change between lessons. Set it back with set_params, or start anew with "
+            "fit."
+        )
+    return now.replace(**{key: theirs.get(key) for key in PER_LESSON})
