@@ -29,6 +29,11 @@ class NearestMeanHead(Head):
         super().__init__(spec, config, generator)
         self.register_buffer("means", torch.zeros(0, spec.dim))
 
+    @property
+    def stores_statistics(self) -> str:
+        """The means."""
+        return "per class one mean feature"
+
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
         self.means = torch.cat([self.means, self.means.new_zeros(len(task.classes), self.dim)])
@@ -54,6 +59,7 @@ class GaussianHead(Head):
     """
 
     closed_form: ClassVar[bool] = True
+    learning_only: ClassVar[tuple[str, ...]] = ("means", "counts", "scatter", "rho")
 
     means: Tensor
     counts: Tensor
@@ -70,6 +76,11 @@ class GaussianHead(Head):
         self.register_buffer("weight", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rho", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def stores_statistics(self) -> str:
+        """The moments."""
+        return "per class one mean feature; one D × D scatter of features"
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""

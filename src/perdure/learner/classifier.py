@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ from torch import Tensor
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
+from perdure.learner.card import Publication
+from perdure.learner.history import History
+from perdure.learner.hub import fetch, is_repository, push
 from perdure.learner.pictures import Picture, open_picture
-from perdure.learner.saving import read_model, write_model
+from perdure.learner.saving import Sizes, read_model, write_model
 from perdure.streams import build_transform
 
 
@@ -40,10 +44,12 @@ class ContinualClassifier:
 
     Args:
         model: backbone, method and heads after some tasks.
+        history: what it has been through, where that is known.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, history: History | None = None) -> None:
         self.model = model
+        self.history = history or History()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,13 +87,22 @@ class ContinualClassifier:
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [Prediction(self.classes[label], label, share) for share, label in pairs]
 
-    def save(self, folder: Path | str) -> None:
-        """Write weights and description; the backbone's weights are not part of it.
+    def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
+        """Write weights, classes, description and card; the backbone's weights are not part of it.
+
+        Whenever this is interrupted, the folder holds the old model or the new one.
+
+        Args:
+            folder: created if need be; a model found there is replaced.
+            inference_only: leave out what only learning on reads.
+
+        Returns:
+            Bytes of its tensors.
 
         Raises:
             OutputError: the folder cannot be written.
         """
-        write_model(Path(folder), self.model)
+        return write_model(Path(folder), self.model, self.history, inference_only=inference_only)
 
     @classmethod
     def load(
@@ -103,7 +118,63 @@ class ContinualClassifier:
         Raises:
             CheckpointError: a file is missing or damaged, or the backbone is another one.
         """
-        return cls(read_model(Path(folder), backbone, device))
+        saved = read_model(Path(folder), backbone, device)
+        return cls(saved.model, saved.history)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        revision: str | None = None,
+        backbone: FrozenViT | None = None,
+        device: str = "auto",
+    ) -> ContinualClassifier:
+        """Load a model from a folder or from the model hub.
+
+        Args:
+            name: a folder, or a repository of the hub, as ``me/model``.
+            revision: branch, tag or commit of the repository; the newest by default.
+            backbone: see `load`.
+            device: see `load`.
+
+        Raises:
+            CheckpointError: the model cannot be fetched, is damaged, or the backbone is another one.
+        """
+        if not is_repository(name):
+            return cls.load(name, backbone, device)
+        return cls.load(fetch(str(name), revision, backbone is None), backbone, device)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        inference_only: bool = False,
+        licence: str = "unknown",
+    ) -> str:
+        """Publish the model on the model hub.
+
+        Args:
+            repository: as ``me/model``; created if need be.
+            private: whether a new repository is for you alone.
+            inference_only: leave out what only learning on reads.
+            licence: that you publish it under, as the hub spells it: ``apache-2.0``.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError: it cannot be published.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            write_model(
+                Path(folder),
+                self.model,
+                self.history,
+                inference_only=inference_only,
+                publication=Publication(repository, licence),
+            )
+            return push(Path(folder), repository, private)
 
 
 def _parts(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
