@@ -115,6 +115,7 @@ class LanguageHead(ClassVectorHead, TrainedHead):
 
     takes_no_more: ClassVar[str] = "its Gaussians do not keep how many images they are of"
     learned: ClassVar[str] = "the logit scale"
+    learning_only: ClassVar[tuple[str, ...]] = ("means_*", "factors_*")
 
     weight: Tensor
 
