@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perdure.cli.looking import TIMED
 from perdure.cli.output import messages, print_columns, print_fields, print_json
+from perdure.errors import ConfigError
 
 COLUMNS = {
     "method": ("method", 1),
@@ -37,10 +42,45 @@ def step(args: argparse.Namespace) -> int:
         img_size=args.img_size,
         pairs=args.pairs,
     )
-    if args.json:
-        print_json(report)
-    else:
-        print_fields([(name.replace("_", " "), _shown(value)) for name, value in report.items()])
+    _print_report(report, args.json)
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Do ``perdure bench predict``."""
+    from perdure.bench.prediction import predict_report, save_untrained
+    from perdure.cli.predict import model_folder, write_answers
+    from perdure.learner import ContinualClassifier
+    from perdure.streams.walking import Listed
+
+    drawn = {"backbone": args.backbone, "img_size": args.img_size, "precision": args.precision}
+    named = [name for name, value in {"method": args.method, **drawn}.items() if value is not None]
+    if args.model and named:
+        raise ConfigError(
+            f"--{named[0].replace('_', '-')} is for a model with random weights; '{args.model}' has "
+            "its own. Leave one of them out."
+        )
+
+    def write(classifier: ContinualClassifier, files: Sequence[Path], size: int) -> None:
+        with Path(os.devnull).open("w") as out:
+            write_answers(classifier, map(Listed, files), out, "csv", batch_size=size)
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if args.model:
+            folder = model_folder(Path(args.model))
+        else:
+            save_untrained(
+                folder,
+                method=args.method or "nsp2",
+                backbone=args.backbone or TIMED,
+                img_size=args.img_size,
+                precision=args.precision or "auto",
+            )
+        report = predict_report(
+            folder, write, images=args.images, batch_size=args.batch_size, rounds=args.rounds
+        )
+    _print_report(report, args.json)
     return 0
 
 
@@ -81,6 +121,13 @@ def cost(args: argparse.Namespace) -> int:
     print_columns(list(columns), cells)
     print(f"\npicture  {folder / 'cost.png'}\nfigures  {folder / 'cost.json'}")
     return 0
+
+
+def _print_report(report: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+    else:
+        print_fields([(name.replace("_", " "), _shown(value)) for name, value in report.items()])
 
 
 def _cell(value: Any, factor: int | float) -> str:

@@ -188,16 +188,38 @@ def _predict(verbs: Any) -> None:
     predict = add_command(
         verbs,
         "predict",
-        "name the class of images with what a run has learned",
+        "name the classes of images with what a run has learned",
         "predict:predict",
         (
             "perdure predict runs/digits/nsp2 a.png b.png",
-            "perdure predict runs/digits/nsp2 photos --head linear --json",
+            "perdure predict runs/digits/nsp2 photos --format csv > photos.csv",
+            "find photos -mtime -1 | perdure predict runs/digits/nsp2 - --json",
+            "",
+            "Folders are gone through with all folders in them. An image that cannot be read gets a",
+            "row with the reason; the exit code is 1 then.",
         ),
-        rest="images",
+        rest="paths",
     )
     predict.add_argument("model", metavar="MODEL", help="folder of a finished run, or its model")
     predict.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, or folders of images"
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="image files, folders of them, or - for a path per line on standard input",
+    )
+    predict.add_argument(
+        "--top", metavar="K", type=positive, default=5, help="classes per image; default: 5"
+    )
+    predict.add_argument(
+        "--format",
+        metavar="FORMAT",
+        choices=("table", "csv", "json"),
+        help="table, csv or json; default: table (--json: json)",
     )
     predict.add_argument("--head", metavar="NAME", help="default: the last one of the run's heads")
+    predict.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive,
+        help="images that go through the backbone together; default: the model's eval_batch_size",
+    )

@@ -40,6 +40,8 @@ class Counting:
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
+            # Results that go to the terminal too are to stand above the bars; others go their way.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._bar: TaskID | None = None
         self._what = ""

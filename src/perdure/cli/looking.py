@@ -9,7 +9,7 @@ from perdure.cli.parsing import Parser, add_command, add_group, names, positive,
 KINDS = ("backbones", "heads", "methods", "presets", "streams", "transforms")
 """What ``perdure ls`` lists."""
 
-_TIMED = "vit_base_patch16_224.augreg_in21k"
+TIMED = "vit_base_patch16_224.augreg_in21k"
 """The architecture that benchmarks time."""
 
 
@@ -112,6 +112,7 @@ def _bench(verbs: Any) -> None:
     measures = bench.add_subparsers(dest="measure", metavar="measure", title="measures")
     _bench_step(measures)
     _bench_cost(measures)
+    _bench_predict(measures)
 
 
 def _bench_step(measures: Any) -> None:
@@ -131,7 +132,7 @@ def _bench_step(measures: Any) -> None:
     step.add_argument(
         "--backbone",
         metavar="NAME",
-        default=_TIMED,
+        default=TIMED,
         help="default: %(default)s, with random weights",
     )
     _timing(step)
@@ -160,8 +161,8 @@ def _bench_cost(measures: Any) -> None:
         "--backbones",
         metavar="NAME,…",
         type=names,
-        default=(_TIMED,),
-        help=f"default: {_TIMED}; random weights",
+        default=(TIMED,),
+        help=f"default: {TIMED}; random weights",
     )
     cost.add_argument(
         "--batch-sizes", metavar="N,…", type=positives, default=(8,), help="default: 8"
@@ -170,6 +171,36 @@ def _bench_cost(measures: Any) -> None:
         "--out", metavar="DIR", default="runs/cost", help="table and picture; default: %(default)s"
     )
     _timing(cost)
+
+
+def _bench_predict(measures: Any) -> None:
+    predict = add_command(
+        measures,
+        "predict",
+        "measure `perdure predict` on drawn JPEG files against the backbone's bare forward",
+        "bench:predict",
+        (
+            "perdure bench predict runs/digits/nsp2",
+            "perdure bench predict --method iprompt --images 128 --batch-size 16",
+            "perdure bench predict --backbone test_vit --img-size 64 --rounds 2   in a second",
+        ),
+    )
+    predict.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a run's folder; default: one with random weights"
+    )
+    predict.add_argument("--method", metavar="NAME", help="without MODEL; default: nsp2")
+    predict.add_argument("--backbone", metavar="NAME", help=f"without MODEL; default: {TIMED}")
+    predict.add_argument("--img-size", metavar="PX", type=positive, help="without MODEL")
+    predict.add_argument("--precision", metavar="TYPE", help="without MODEL: auto, fp32 or bf16")
+    predict.add_argument(
+        "--images", metavar="N", type=positive, default=64, help="JPEG files; default: 64"
+    )
+    predict.add_argument(
+        "--batch-size", metavar="N", type=positive, help="default: the model's eval_batch_size"
+    )
+    predict.add_argument(
+        "--rounds", metavar="N", type=positive, default=5, help="interleaved runs; default: 5"
+    )
 
 
 def _timing(parser: Parser) -> None:

@@ -22,9 +22,10 @@ def read(root: Parser, words: Sequence[str]) -> argparse.Namespace:
     args, extras = root.parse_known_args(words)
     rest = getattr(args, "rest", "")
     if rest:
-        words_left = [extra for extra in extras if not extra.startswith("-")]
+        options = [extra for extra in extras if extra.startswith("-") and extra != "-"]
+        words_left = [extra for extra in extras if extra not in options]
         setattr(args, rest, [*getattr(args, rest), *words_left])
-        extras = [extra for extra in extras if extra.startswith("-")]
+        extras = options
     getattr(args, "parser", root).refuse_unknown(extras)
     return args
 

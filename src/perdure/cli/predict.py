@@ -3,40 +3,98 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from perdure.cli.output import print_columns, print_json
+from perdure.cli.answers import WRITERS
+from perdure.cli.counting import Counting
+from perdure.cli.interrupt import CtrlC
+from perdure.cli.output import messages
 from perdure.errors import CheckpointError, ConfigError, did_you_mean
 from perdure.learner import ContinualClassifier
+from perdure.learner.saving import is_model
+from perdure.learner.streaming import predict_files
 from perdure.streams.decoding import SUFFIXES
+from perdure.streams.walking import Listed, walk
+
+STDIN = "-"
 
 
 def predict(args: argparse.Namespace) -> int:
     """Do ``perdure predict``."""
-    folder = model_folder(Path(args.model))
-    images = image_files([Path(image) for image in args.images])
-    classifier = ContinualClassifier.load(folder)
-    found = [best for (best,) in classifier.top(images, 1, args.head)]
-    if args.json:
-        print_json(
-            [
-                {
-                    "image": str(image),
-                    "name": one.name,
-                    "label": one.label,
-                    "probability": one.probability,
-                }
-                for image, one in zip(images, found, strict=True)
-            ]
-        )
-        return 0
-    rows = [
-        [str(image), one.name, f"{100 * one.probability:.1f} %"]
-        for image, one in zip(images, found, strict=True)
-    ]
-    print_columns(["image", "class", "probability"], rows)
-    return 0
+    if args.json and args.format not in (None, "json"):
+        raise ConfigError(f"--json and --format {args.format} exclude each other. Leave one out.")
+    check_paths(args.paths)
+    classifier = ContinualClassifier.load(model_folder(Path(args.model)))
+    ctrl_c = CtrlC()
+    ctrl_c.watch()
+    try:
+        with Counting() as counting:
+
+            def tell(done: int) -> None:
+                ctrl_c.check()
+                counting("images", done, None)
+
+            done, faulty = write_answers(
+                classifier,
+                listed(args.paths),
+                sys.stdout,
+                "json" if args.json else args.format or "table",
+                head=args.head,
+                top=args.top,
+                batch_size=args.batch_size,
+                tell=tell,
+            )
+    finally:
+        ctrl_c.leave()
+    if faulty:
+        messages().print(f"{faulty:,} of {done:,} images could not be read")
+    return 1 if faulty else 0
+
+
+def write_answers(
+    classifier: ContinualClassifier,
+    files: Iterable[Listed],
+    out: TextIO,
+    form: str,
+    *,
+    head: str | None = None,
+    top: int = 5,
+    batch_size: int | None = None,
+    tell: Callable[[int], None] = lambda done: None,
+) -> tuple[int, int]:
+    """Predict files and write the answers as they come.
+
+    Args:
+        classifier: predicts.
+        files: in the order of the answers.
+        out: where to write.
+        form: how, one of ``perdure.cli.answers.FORMATS``.
+        head: as for ``predict_files``.
+        top: likewise.
+        batch_size: likewise.
+        tell: told after every answer how many there are.
+
+    Returns:
+        How many files there were, and how many of them could not be read.
+
+    Raises:
+        ConfigError: as ``predict_files``.
+    """
+    found = predict_files(classifier, files, head=head, top=top, batch_size=batch_size)
+    done = faulty = 0
+    # Closed at once where nobody reads on, so that no thread goes on decoding.
+    with contextlib.closing(found), WRITERS[form](out, classifier.classes_.tolist(), top) as write:
+        for answer in found:
+            write(answer)
+            done += 1
+            faulty += bool(answer.fault)
+            tell(done)
+    return done, faulty
 
 
 def model_folder(path: Path) -> Path:
@@ -46,7 +104,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: it does not exist, holds no model, or its run is not finished.
     """
     for folder in (path, path / "model"):
-        if (folder / "model.json").exists():
+        if is_model(folder):
             return folder
     if not path.exists():
         near = did_you_mean(path.name, _neighbours(path))
@@ -60,33 +118,57 @@ def model_folder(path: Path) -> Path:
             f"`perdure run {path / 'config.toml'} --out {path} --resume`."
         )
     raise CheckpointError(
-        f"'{path}' holds no model. Name the folder of a finished run, or its folder 'model' with "
-        "model.json in it."
+        f"'{path}' holds no model. Name a saved model's folder, with its config.json, or the folder of "
+        "a finished run."
     )
 
 
-def image_files(given: Sequence[Path]) -> list[Path]:
-    """Return the image files that files and folders stand for, folders in alphabetical order.
+def check_paths(given: Sequence[str]) -> None:
+    """Refuse what the command line names in vain, before anything is computed.
 
     Raises:
         ConfigError: a name that does not exist, or a folder without an image.
     """
-    files = []
-    for path in given:
+    for path in (Path(one) for one in given if one != STDIN):
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if not inside:
+            if next(walk(path), None) is None:
                 raise ConfigError(
                     f"The folder '{path}' holds no image file. Expected are files ending in "
-                    f"{', '.join(sorted(SUFFIXES))}, straight in it."
+                    f"{', '.join(sorted(SUFFIXES))}, in it or in folders in it."
                 )
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
+        elif not path.exists():
             near = did_you_mean(path.name, _neighbours(path))
-            raise ConfigError(f"There is no image '{path}'.{near}")
-    return files
+            raise ConfigError(
+                f"There is no image '{path}'.{near} Name image files, folders of them, or '-' to "
+                "read paths from standard input."
+            )
+
+
+def listed(given: Sequence[str]) -> Iterator[Listed]:
+    """Find the image files that files and folders stand for; ``-`` names those on standard input."""
+    for one in given:
+        for path in _paths_on_stdin() if one == STDIN else [Path(one)]:
+            if not _is_folder(path):
+                yield Listed(path)
+                continue
+            inside = walk(path)
+            yield next(inside, Listed(path, "this folder holds no image file"))
+            yield from inside
+
+
+def _paths_on_stdin() -> Iterator[Path]:
+    """Read a path per line, in whatever bytes files are called."""
+    for line in sys.stdin.buffer:
+        name = line.rstrip(b"\r\n")
+        if name:
+            yield Path(os.fsdecode(name))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a folder on the way that may not be entered
+        return False
 
 
 def _neighbours(path: Path) -> list[str]:

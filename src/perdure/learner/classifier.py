@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64, Shaped, UInt8
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
@@ -217,7 +217,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         found: NDArray[np.float64] = self._probabilities(self.logits(X, head), head).numpy()
         return found
 
-    def top(self, X: Any, k: int = 5, head: str | None = None) -> list[list[Prediction]]:
+    def top(self, X: Any, k: int = 5, head: str | None = None) -> list[tuple[Prediction, ...]]:
         """The k most likely classes of every picture, most likely first; see `logits`.
 
         Raises:
@@ -225,11 +225,18 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         """
         if k < 1:
             raise ConfigError(f"k={k}: ask for at least the best class, k=1.")
+        return self.rank(self.logits(X, head), k, head)
+
+    def rank(
+        self, scores: Float[Tensor, "n c"], k: int = 5, head: str | None = None
+    ) -> list[tuple[Prediction, ...]]:
+        """The k most likely classes by these scores, most likely first; of ties the first to arrive."""
         names = self._known().outputs.names
-        shares, labels = self._probabilities(self.logits(X, head), head).topk(min(k, len(names)))
+        best = self._probabilities(scores, head).sort(dim=1, descending=True, stable=True)
+        rows = zip(best.indices[:, :k].tolist(), best.values[:, :k].tolist(), strict=True)
         return [
-            [Prediction(names[c], c, share) for c, share in zip(row, of_row, strict=True)]
-            for row, of_row in zip(labels.tolist(), shares.tolist(), strict=True)
+            tuple(Prediction(names[c], c, share) for c, share in zip(*row, strict=True))
+            for row in rows
         ]
 
     def logits(self, pictures: Sequence[Picture], head: str | None = None) -> Float[Tensor, "n c"]:
@@ -244,18 +251,24 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
             ConfigError: no such head, or nothing to predict.
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
-        learned = self._known()
-        model, head = learned.model, self._head(head)
+        model, head = self._known().model, self.check_head(head)
         opened = as_pictures(pictures)
         if not opened:
             raise ConfigError("There is no picture to predict.")
         run = model.config.run
         test = build_transform(run.transform, model.backbone.img_size).test
         scores = [
-            model.logits(torch.stack([test(open_picture(picture)) for picture in part]))[head]
+            self.score_pixels(torch.stack([test(open_picture(picture)) for picture in part]), head)
             for part in _parts(opened, run.eval_batch_size)
         ]
-        return learned.outputs.known(torch.cat(scores))
+        return torch.cat(scores)
+
+    def score_pixels(
+        self, pixels: UInt8[Tensor, "n 3 s s"], head: str | None = None
+    ) -> Float[Tensor, "n c"]:
+        """Score every class for one batch of images that are transformed already; see `logits`."""
+        learned = self._known()
+        return learned.outputs.known(learned.model.logits(pixels)[self.check_head(head)])
 
     # -------------------------------------------------------------------------------------- judge
 
@@ -277,7 +290,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         Raises:
             StreamError: images that cannot be used, or of a class that is not known.
         """
-        learned, head = self._known(), self._head(head)
+        learned, head = self._known(), self.check_head(head)
         material = self._gather(data, labels, "test", learned.model.config)
         outputs = learned.outputs
         for name in material.names:
@@ -311,7 +324,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
             )
         return self._learned
 
-    def _head(self, head: str | None) -> str:
+    def check_head(self, head: str | None) -> str:
+        """The evaluated head of that name; the last one for None.
+
+        Raises:
+            ConfigError: no such head.
+        """
         names = self._known().model.config.head_names
         if head is not None and head not in names:
             raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
@@ -359,7 +377,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
     def _probabilities(
         self, scores: Float[Tensor, "n c"], head: str | None
     ) -> Float64[Tensor, "n c"]:
-        temperature = self._known().temperature(self._head(head))
+        temperature = self._known().temperature(self.check_head(head))
         return (scores.double() / temperature).softmax(dim=1).cpu()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,40 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image upright, by the orientation that its EXIF block states."""
+
+
+class _Warnings:
+    """What PIL's warnings become while an image is open, in whichever threads.
+
+    Python keeps one list of filters for all threads: had each image its own, one thread could lift
+    the filters of another, or leave its own behind. So the first that opens an image sets them and
+    the last that closes one restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._open == 0:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                # Only PIL's: other threads may compute meanwhile. The one about decompression
+                # bombs becomes an error.
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._before.__exit__(None, None, None)
+
+
+_WARNINGS = _Warnings()
 
 
 @dataclass(frozen=True)
@@ -117,10 +152,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image and turn whatever goes wrong with it into an error that names the file."""
-    with warnings.catch_warnings():
-        # PIL's warning about decompression bombs becomes an error; its others are silenced.
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _WARNINGS:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 if min(image.size) < 1:
@@ -155,4 +187,6 @@ def _reason(path: Path, error: Exception) -> str:
         return f"no image of a known format ({', '.join(FORMATS)}), or its header is damaged"
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
         return f"a possible decompression bomb ({error}); shrink it first"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__

@@ -1,0 +1,139 @@
+"""How predictions are written: line by line, as they come."""
+
+from __future__ import annotations
+
+import abc
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from perdure.learner.streaming import Answer
+
+FORMATS = ("table", "csv", "json")
+
+_WIDEST = 30
+"""Characters of a class name that columns make room for."""
+
+
+_SHOWN = 0.001
+"""From what probability on a table names a class beside the first one."""
+
+
+class Writer(abc.ABC):
+    """Writes answers to a stream; a context manager, which writes what comes before and after.
+
+    What was written is complete only where the context was left without an error.
+
+    Args:
+        out: where to.
+        classes: names of all classes.
+        top: how many of them an answer has.
+    """
+
+    def __init__(self, out: TextIO, classes: Sequence[str], top: int) -> None:
+        self._out = out
+        self._classes = classes
+        self._top = min(top, len(classes))
+
+    def __enter__(self) -> Writer:
+        """Write what comes first."""
+        self._begin()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what comes last."""
+        if kind is None:
+            self._end()
+            self._out.flush()
+
+    def __call__(self, answer: Answer) -> None:
+        """Write one answer, at once."""
+        self._write(answer)
+        self._out.flush()
+
+    @abc.abstractmethod
+    def _begin(self) -> None: ...
+
+    @abc.abstractmethod
+    def _write(self, answer: Answer) -> None: ...
+
+    def _end(self) -> None:
+        return
+
+
+class TableWriter(Writer):
+    """Writes a line per image for people: what can be aligned without knowing the rest, first."""
+
+    def _begin(self) -> None:
+        self._width = max(len("class"), *(min(len(name), _WIDEST) for name in self._classes))
+        self._line("probability", "class", "image")
+
+    def _write(self, answer: Answer) -> None:
+        image = _on_one_line(answer.path)
+        if answer.fault:
+            self._line("-", "-", f"{image}: {answer.fault}")
+            return
+        best, *others = answer.ranking
+        more = ", ".join(
+            f"{one.name} {_percent(one.probability)}" for one in others if one.probability >= _SHOWN
+        )
+        self._line(_percent(best.probability), best.name, f"{image}  ({more})" if more else image)
+
+    def _line(self, probability: str, name: str, rest: str) -> None:
+        self._out.write(f"{probability:>11}  {name:<{self._width}}  {rest}\n")
+
+
+class CsvWriter(Writer):
+    """Writes comma-separated values: a head, then a row per image."""
+
+    def _begin(self) -> None:
+        self._csv = csv.writer(self._out, lineterminator="\n")
+        more = [f"{key}_{place}" for place in self._places() for key in ("class", "probability")]
+        self._csv.writerow(["path", "class", "probability", *more, "error"])
+
+    def _write(self, answer: Answer) -> None:
+        cells: list[str | float] = [""] * (2 * self._top)
+        for place, one in enumerate(answer.ranking):
+            cells[2 * place : 2 * place + 2] = [one.name, one.probability]
+        self._csv.writerow([answer.path, *cells, answer.fault])
+
+    def _places(self) -> range:
+        return range(2, self._top + 1)
+
+
+class JsonWriter(Writer):
+    """Writes a JSON list of objects, one in a line."""
+
+    def _begin(self) -> None:
+        self._before = "[\n"
+
+    def _write(self, answer: Answer) -> None:
+        self._out.write(self._before + json.dumps(_as_object(answer), ensure_ascii=False))
+        self._before = ",\n"
+
+    def _end(self) -> None:
+        self._out.write("[]\n" if self._before == "[\n" else "\n]\n")
+
+
+WRITERS: dict[str, type[Writer]] = dict(
+    zip(FORMATS, (TableWriter, CsvWriter, JsonWriter), strict=True)
+)
+
+
+def _as_object(answer: Answer) -> dict[str, object]:
+    if answer.fault:
+        return {"path": str(answer.path), "error": answer.fault}
+    top = [{"class": one.name, "probability": one.probability} for one in answer.ranking]
+    return {"path": str(answer.path), **top[0], "top": top}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _on_one_line(path: Path) -> str:
+    """Show a path; one with line breaks or the like as Python would write it."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
