@@ -12,6 +12,8 @@ from typing import Any
 import tomli_w
 
 from perdure.backbones.catalog import describe, entries
+from perdure.cli.model import describe as describe_model
+from perdure.cli.model import print_model, saved_model
 from perdure.cli.options import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.engine.config import (
@@ -42,7 +44,7 @@ def ls(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Do ``perdure show``."""
-    found = find(args.name)
+    found = [describe_model(folder)] if (folder := saved_model(args.name)) else find(args.name)
     if args.json:
         print_json(found)
         return 0
@@ -232,6 +234,9 @@ def _body(thing: Any) -> str:
 
 
 def _print_item(item: Item) -> None:
+    if item["kind"] == "model":
+        print_model(item)
+        return
     if item["kind"] == "preset":
         _print_preset(item)
         return

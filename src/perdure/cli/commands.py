@@ -18,13 +18,14 @@ def parser() -> Parser:
             "perdure demo                              learn the digits two at a time, and compare",
             "perdure run digits/nsp2                   one method on one stream",
             "perdure run digits/nsp2 --dry-run         check everything, show the plan",
-            "perdure predict runs/digits/nsp2 a.png    use what was learned",
+            "perdure learn pets photos                 teach a model of your own, folder after folder",
+            "perdure predict pets a.png                use what was learned",
             "perdure ls presets                        what there is to run",
         ),
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _tune, _report, _predict, *LOOKING):
+    for add in (_run, _demo, _compare, _tune, _report, _learn, _predict, _eval, *LOOKING):
         add(verbs)
     return root
 
@@ -181,6 +182,74 @@ def _report(verbs: Any) -> None:
         metavar="paper",
         choices=("paper",),
         help="add published numbers, and say which of them compare",
+    )
+
+
+def _learn(verbs: Any) -> None:
+    learn = add_command(
+        verbs,
+        "learn",
+        "teach a model the classes of some photos; a new model, or one that knows others already",
+        "learn:learn",
+        (
+            "perdure learn pets photos/monday          a folder per class; pets is made",
+            "perdure learn pets photos/tuesday         new classes, or more images of old ones",
+            "perdure learn pets photos.csv             a table of path and label",
+            "perdure learn pets photos --method nsp2 epochs=8",
+            "",
+            "The model changes whole or not at all: until the lesson is done and verified, the old one",
+            "stays. `perdure show pets` tells what it has learned, `perdure show METHOD` the keys.",
+        ),
+        rest="overrides",
+    )
+    learn.add_argument("model", metavar="MODEL", help="folder of the model")
+    learn.add_argument(
+        "data", metavar="PHOTOS", help="a folder with a folder per class, a table, or hf:NAME"
+    )
+    learn.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="of a new model; or, as lr, of this lesson",
+    )
+    learn.add_argument("--method", metavar="NAME", help="of a new model; see `perdure ls methods`")
+    learn.add_argument(
+        "--backbone", metavar="NAME", help="of a new model; see `perdure ls backbones`"
+    )
+    learn.add_argument("--device", metavar="NAME", help="auto, cpu or cuda")
+    learn.add_argument(
+        "--inference-only",
+        action="store_true",
+        help="save without what only learning needs: smaller, and it cannot learn on",
+    )
+    learn.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be decoded, and name them",
+    )
+    learn.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    learn.set_defaults(again="")
+
+
+def _eval(verbs: Any) -> None:
+    evaluate = add_command(
+        verbs,
+        "eval",
+        "count what a model gets right on labelled images: overall, per class and per task",
+        "learn:evaluate",
+        (
+            "perdure eval pets photos/test",
+            "perdure eval pets test.csv --json",
+            "perdure eval runs/digits/nsp2 photos --head linear",
+        ),
+    )
+    evaluate.add_argument("model", metavar="MODEL", help="folder of a model, or of a finished run")
+    evaluate.add_argument(
+        "data", metavar="DATA", help="a folder with a folder per class, a table, or hf:NAME"
+    )
+    evaluate.add_argument(
+        "--head", metavar="NAME", help="default: the last one of the model's heads"
     )
 
 

@@ -130,8 +130,10 @@ class Display(abc.ABC):
     def _on_accuracy(self, event: Event) -> None:
         self._scores.append(f"{event.fields['head']} {100 * event.fields['accuracy']:.1f} %")
         if len(self._scores) == len(self.config.head_names):
+            # A classifier that is taught lesson by lesson has announced no stream.
             seen = sum(self._sizes[: (event.task or 0) + 1])
-            self.say(f"accuracy on all {seen} classes so far: {', '.join(self._scores)}")
+            where = f"all {seen} classes so far" if seen else "held-out images"
+            self.say(f"accuracy on {where}: {', '.join(self._scores)}")
             self._scores = []
 
     def _where(self, task: int | None) -> str:

@@ -80,16 +80,17 @@ def _show(verbs: Any) -> None:
     show = add_command(
         verbs,
         "show",
-        "explain a preset, method, head, stream, transform or backbone",
+        "explain a preset, method, head, stream, transform, backbone, or a saved model",
         "catalogue:show",
         (
             "perdure show nsp2                  a method with its options",
             "perdure show digits/nsp2           a preset with every value",
             "perdure show run                   the keys of every run",
             "perdure show clip_vit_base_patch16",
+            "perdure show pets                 a saved model, or the one that a run has left",
         ),
     )
-    show.add_argument("name", metavar="NAME", help="see `perdure ls`")
+    show.add_argument("name", metavar="NAME|MODEL", help="see `perdure ls`")
 
 
 def _doctor(verbs: Any) -> None:

@@ -300,14 +300,17 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
                     f"{listed(list(outputs.names), 20)}. Leave its images out, or learn it first."
                 )
         column = torch.tensor([outputs.names.index(name) for name in material.names])
-        count = len(material.images)
-        scores = self.logits([material.images.image(index) for index in range(count)], head)
+        size = learned.model.config.run.eval_batch_size
+        scores = [
+            self.logits([material.images.image(int(index)) for index in part], head)
+            for part in torch.arange(len(material.images)).split(size)
+        ]
         tasks = {c: task.index for task in learned.model.tasks for c in task.classes}
         return make_report(
             head,
             outputs.names,
             tuple(tasks[outputs.position(name)] for name in outputs.names),
-            self._probabilities(scores, head),
+            self._probabilities(torch.cat(scores), head),
             column[torch.from_numpy(material.images.labels)],
         )
 
@@ -335,7 +338,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
             raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
         return names[-1] if head is None else head
 
-    def _settings(self) -> Config:
+    def settings(self) -> Config:
+        """The configuration of the next lesson, checked.
+
+        Raises:
+            ConfigError: a parameter that is not allowed.
+        """
         parameters = {
             key: getattr(self, key)
             for key in ("method", "backbone", "heads", "epochs", "seed", "device")
@@ -349,7 +357,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         return make_settings(parameters, self.options)
 
     def _taught(self, before: Learned | None, data: Any, labels: Any, sink: Sink) -> Learned:
-        config = self._settings()
+        config = self.settings()
         refuse_cumulative(config)
         if before is not None:
             config = next_settings(before.model.config, config)

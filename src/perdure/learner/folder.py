@@ -71,7 +71,8 @@ def alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        # One per path in a process: who keeps others away may save meanwhile.
+        lock = FileLock(folder / LOCK, is_singleton=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise OutputError(

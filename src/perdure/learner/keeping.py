@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.model import Model
@@ -13,6 +13,8 @@ from perdure.learner.card import Publication
 from perdure.learner.history import History
 from perdure.learner.hub import fetch, is_repository, push
 from perdure.learner.saving import Sizes, read_model, write_model
+
+K = TypeVar("K", bound="Kept")
 
 
 class Kept(abc.ABC):
@@ -30,7 +32,7 @@ class Kept(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def from_model(cls, model: Model, history: History | None = None) -> Self:
+    def from_model(cls: type[K], model: Model, history: History | None = None) -> K:
         """Make one of a model that has learned already."""
 
     def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
@@ -52,8 +54,8 @@ class Kept(abc.ABC):
 
     @classmethod
     def load(
-        cls, folder: Path | str, backbone: FrozenViT | None = None, device: str = "auto"
-    ) -> Self:
+        cls: type[K], folder: Path | str, backbone: FrozenViT | None = None, device: str = "auto"
+    ) -> K:
         """Read what `save` wrote.
 
         Args:
@@ -69,12 +71,12 @@ class Kept(abc.ABC):
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[K],
         name: Path | str,
         revision: str | None = None,
         backbone: FrozenViT | None = None,
         device: str = "auto",
-    ) -> Self:
+    ) -> K:
         """Load a model from a folder or from the model hub.
 
         Args:

@@ -181,6 +181,43 @@ def read_description(folder: Path) -> Description:
     return _read_pointer(folder)[0]
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a folder says of its model.
+
+    Attributes:
+        description: content of ``config.json``.
+        heads: that are evaluated.
+        known: names of the classes that it tells, in order of arrival.
+        forgotten: names of those that were removed again.
+        sizes: bytes of its tensors.
+    """
+
+    description: Description
+    heads: tuple[str, ...]
+    known: tuple[str, ...]
+    forgotten: tuple[str, ...]
+    sizes: Sizes
+
+
+def describe_model(folder: Path) -> Described:
+    """Tell what is in a folder, all of its files verified; the backbone is not needed.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the format is newer.
+    """
+    description, classes, data = _read(folder)
+    config = make_config(description.config)
+    names = tuple(enumerate(classes.classes))
+    return Described(
+        description,
+        config.head_names,
+        tuple(name for label, name in names if label not in classes.forgotten),
+        tuple(name for label, name in names if label in classes.forgotten),
+        _sizes(config, _tensors(folder, data)),
+    )
+
+
 def sizes(folder: Path | str) -> Sizes:
     """Tell how large a saved model is, and what of it serves learning on alone.
 

@@ -1,0 +1,90 @@
+"""``perdure show MODEL``: what a saved model knows and what it has been through."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from perdure.cli.output import print_columns, print_fields
+from perdure.learner.saving import describe_model, is_model
+
+_NAMES_SHOWN = 20
+
+
+def saved_model(name: str) -> Path | None:
+    """Return the model's folder that a name stands for, also by the folder of its run."""
+    places = (Path(name), Path(name) / "model")
+    return next((folder for folder in places if is_model(folder)), None)
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Return everything that a model's folder says of itself.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the format is newer.
+    """
+    found = describe_model(folder)
+    about, history = found.description, found.description.history
+    return {
+        "kind": "model",
+        "name": str(folder),
+        "method": about.config["method"],
+        "heads": list(found.heads),
+        "backbone": about.backbone.name,
+        "backbone_sha256": about.backbone.sha256,
+        "classes": list(found.known),
+        "forgotten": list(found.forgotten),
+        "lessons": [asdict(lesson) for lesson in history.lessons],
+        "temperatures": history.temperatures,
+        "can_learn_on": not about.inference_only,
+        "bytes": asdict(found.sizes),
+        "size": str(found.sizes),
+        "format": about.format,
+        "written_by": about.perdure,
+        "preset": about.preset,
+        "config": about.config,
+    }
+
+
+def print_model(item: dict[str, Any]) -> None:
+    """Print what `describe` returned."""
+    names = item["classes"]
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    fields = [
+        ("model", item["name"]),
+        ("method", item["method"]),
+        ("heads", ", ".join(item["heads"])),
+        ("backbone", f"{item['backbone']} (sha256 {item['backbone_sha256'][:12]}…)"),
+        ("preset", item["preset"]),
+        ("classes", f"{len(names)}: {', '.join(names[:_NAMES_SHOWN])}{more}"),
+        ("forgotten", ", ".join(item["forgotten"])),
+        ("size", item["size"]),
+        ("learns on", "yes" if item["can_learn_on"] else "no, it was saved for inference only"),
+        ("format", f"{item['format']}, written by perdure {item['written_by'] or '(not noted)'}"),
+    ]
+    print_fields([(name, value) for name, value in fields if value])
+    if not item["lessons"]:
+        return
+    rows = [
+        [
+            str(number),
+            ", ".join(lesson["new"]) or "–",
+            f"{sum(lesson['images'].values()):,}",
+            f"{lesson['held_out']:,}",
+            *(_per_cent(lesson["accuracy"].get(head)) for head in item["heads"]),
+            *(_per_cent(lesson["calibration_error"].get(head)) for head in item["heads"]),
+        ]
+        for number, lesson in enumerate(item["lessons"], start=1)
+    ]
+    scores = [
+        f"{head}: {what}"
+        for what in ("accuracy %", "calibration error %")
+        for head in item["heads"]
+    ]
+    print()
+    print_columns(["lesson", "new classes", "images", "held out", *scores], rows)
+
+
+def _per_cent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
