@@ -23,10 +23,10 @@ from perdure.engine.model import Model
 from perdure.errors import ConfigError, PerdureError, StreamError, did_you_mean
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
-from perdure.learner.learned import Learned
+from perdure.learner.learned import Learned, all_of
 from perdure.learner.lessons import teach
 from perdure.learner.material import Material, Side, gather
-from perdure.learner.pictures import Picture, as_pictures, open_picture
+from perdure.learner.pictures import as_pictures, open_picture
 from perdure.learner.reporting import Report, make_report
 from perdure.learner.saving import read_model, write_model
 from perdure.learner.settings import (
@@ -98,7 +98,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int = EPOCHS,
         seed: int = 0,
         device: str = "auto",
-        calibration_fraction: float = 0.1,
+        calibration_fraction: float | int = 0.1,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
@@ -234,11 +234,11 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for row, of_row in zip(labels.tolist(), shares.tolist(), strict=True)
         ]
 
-    def logits(self, pictures: Sequence[Picture], head: str | None = None) -> Float[Tensor, "n c"]:
+    def logits(self, X: Any, head: str | None = None) -> Float[Tensor, "n c"]:
         """Score every class for every picture, untempered; columns as in ``classes_``.
 
         Args:
-            pictures: files, PIL images or uint8 arrays (height, width[, 3]).
+            X: files, PIL images or uint8 arrays (height, width[, 3]).
             head: one of the evaluated heads; the last one named in the configuration by default.
 
         Raises:
@@ -248,7 +248,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         learned = self._known()
         model, head = learned.model, self._head(head)
-        opened = as_pictures(pictures)
+        opened = as_pictures(X)
         if not opened:
             raise ConfigError("There is no picture to predict.")
         run = model.config.run
@@ -289,8 +289,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"{listed(list(outputs.names), 20)}. Leave its images out, or learn it first."
                 )
         column = torch.tensor([outputs.names.index(name) for name in material.names])
-        count = len(material.images)
-        scores = self.logits([material.images.image(index) for index in range(count)], head)
+        scores = learned.scores(all_of(material.images))[head]
         tasks = {c: task.index for task in learned.model.tasks for c in task.classes}
         return make_report(
             head,
@@ -365,13 +364,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             config = next_settings(before.model.config, config)
         material = self._gather(data, labels, "train", config)
         if before is None:
-            model = Model(make_backbone(config, sink), config)
-            before = Learned(model, History())
-        else:
-            model = before.model.copy()
-            model.config = config
-            before = Learned(model, before.history)
-        return teach(before, material, self.calibration_fraction, sink)
+            before = Learned(Model(make_backbone(config, sink), config), History())
+        return teach(before, config, material, float(self.calibration_fraction), sink)
 
     def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> Material:
         run = config.run
@@ -390,7 +384,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (scores.double() / temperature).softmax(dim=1).cpu()
 
 
-def _parts(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
+def _parts(pictures: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 
