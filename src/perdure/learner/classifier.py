@@ -228,7 +228,10 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if k < 1:
             raise ConfigError(f"k={k}: ask for at least the best class, k=1.")
         names = self._known().outputs.names
-        shares, labels = self._probabilities(self.logits(X, head), head).topk(min(k, len(names)))
+        scores = self.logits(X, head)
+        # By score: of probabilities many may be zero.
+        labels = scores.topk(min(k, len(names))).indices.cpu()
+        shares = self._probabilities(scores, head).gather(1, labels)
         return [
             [Prediction(names[c], c, share) for c, share in zip(row, of_row, strict=True)]
             for row, of_row in zip(labels.tolist(), shares.tolist(), strict=True)
