@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -57,14 +58,12 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.
-        takes_no_more: why more images of a known class cannot be taken in; empty where they can.
         learning_only: tensors of its state, as patterns of their names, that prediction never reads:
             a model saved for inference only is without them.
     """
 
     closed_form: ClassVar[bool]
     needs_projection: ClassVar[bool] = False
-    takes_no_more: ClassVar[str]
     learning_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
@@ -94,16 +93,20 @@ class Head(nn.Module, abc.ABC):
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the finished task, where the head is fitted in closed form."""
 
+    @abc.abstractmethod
+    def refuses(self, labels: Sequence[int]) -> str:
+        """Say why more images of these classes cannot be taken in; empty where they can."""
+
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
         """Take in more images of classes that the head knows, as if they had been there before.
 
-        Only where ``takes_no_more`` is empty.
+        Only where `refuses` has nothing to say.
 
         Args:
             features: readouts, one row per image.
             labels: classes in order of arrival.
         """
-        raise NotImplementedError(f"{type(self).__name__} takes no more: {self.takes_no_more}")
+        raise NotImplementedError(f"{type(self).__name__} takes in no more images")
 
     @abc.abstractmethod
     def forget(self, label: int) -> list[Trace]:
@@ -125,8 +128,11 @@ class TrainedHead(Head):
     """
 
     closed_form: ClassVar[bool] = False
-    takes_no_more: ClassVar[str] = "it is trained on a task's images together, and they are gone"
     learned: ClassVar[str]
+
+    def refuses(self, labels: Sequence[int]) -> str:
+        """It is trained, not fitted."""
+        return "it is trained on a task's images together, and they are gone"
 
     @abc.abstractmethod
     def task_logits(self, features: Float[Tensor, "b d"], task: Task) -> Float[Tensor, "b k"]:

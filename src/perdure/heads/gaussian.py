@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +29,6 @@ class NearestMeanHead(Head):
     """Scores a class by the cosine between the feature and the class mean."""
 
     closed_form: ClassVar[bool] = True
-    takes_no_more: ClassVar[str] = ""
     learning_only: ClassVar[tuple[str, ...]] = ("counts",)
 
     means: Tensor
@@ -60,6 +60,12 @@ class NearestMeanHead(Head):
         self.means[list(task.classes)] = moments.means.to(self.means)
         self.counts[list(task.classes)] = moments.counts.to(self.counts)
 
+    def refuses(self, labels: Sequence[int]) -> str:
+        """Nothing, unless the model was saved when counts were not kept yet."""
+        if all(int(self.counts[label]) for label in labels):
+            return ""
+        return "the model was saved by a version that did not keep how many images a mean is of"
+
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
         """Move the means of these classes."""
         rows = labels.unique().tolist()
@@ -69,6 +75,13 @@ class NearestMeanHead(Head):
         old = self.means[rows].double()
         self.means[rows] = (old + share * (new.means - old)).to(self.means)
         self.counts[rows] = total
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over a saved state; counts are 0 where it is of a version that kept none."""
+        counts = torch.zeros(len(self.means), dtype=torch.int64)
+        return super().load_state_dict({"counts": counts, **state_dict}, strict, assign)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean and count; nothing else knows of it."""
@@ -85,7 +98,6 @@ class GaussianHead(Head):
     """
 
     closed_form: ClassVar[bool] = True
-    takes_no_more: ClassVar[str] = ""
     learning_only: ClassVar[tuple[str, ...]] = ("means", "counts", "scatter", "rho")
 
     means: Tensor
@@ -135,6 +147,10 @@ class GaussianHead(Head):
         self.scatter += moments.scatter.to(self.scatter)
         rho = self._best_on_validation(survey) if self._validates else self._analytic()
         self._solve(rho)
+
+    def refuses(self, labels: Sequence[int]) -> str:
+        """Nothing: moments of more images are merged exactly."""
+        return ""
 
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
         """Merge the moments of more images of these classes, and solve anew.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -84,7 +85,6 @@ class ZeroShotHead(ClassVectorHead):
     """CLIP as it is: cosine between image and class vector, nothing learned."""
 
     closed_form: ClassVar[bool] = True
-    takes_no_more: ClassVar[str] = "it learns nothing from images once a class has its vector"
 
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Cosines times 100, CLIP's own scale."""
@@ -92,6 +92,10 @@ class ZeroShotHead(ClassVectorHead):
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Learn nothing."""
+
+    def refuses(self, labels: Sequence[int]) -> str:
+        """It does not learn."""
+        return "it learns nothing from images once a class has its vector"
 
 
 class LogitScale(nn.Module):
@@ -113,7 +117,6 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     numbers) and a Cholesky factor (D × D numbers) per class, from when its task ended.
     """
 
-    takes_no_more: ClassVar[str] = "its Gaussians do not keep how many images they are of"
     learned: ClassVar[str] = "the logit scale"
     learning_only: ClassVar[tuple[str, ...]] = ("means_*", "factors_*")
 
@@ -162,6 +165,10 @@ class LanguageHead(ClassVectorHead, TrainedHead):
         for epoch in range(self.config.refine_epochs):
             self._refine(weight, sgd, task.index, epoch)
         self.weight.copy_(weight.detach())
+
+    def refuses(self, labels: Sequence[int]) -> str:
+        """Means and factors alone cannot be merged."""
+        return "its Gaussians do not keep how many images they are of"
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's vector and Gaussian; what they have shaped stays."""

@@ -107,12 +107,11 @@ class LinearHead(TrainedHead):
                 )
             )
         if self._centred:
-            shifted = [
-                f"layers.{later}.{name}"
-                for later in range(index, len(self.layers))
-                for name in ("offset", "spread")
-            ]
-            what = "mean and spread of the features of all classes, which layers take off"
+            layers = range(index, len(self.layers))
+            shifted = [f"layers.{i}.{name}" for i in layers for name in self.layers[i].state_dict()]
+            what = (
+                "mean and spread of all features, which its layer and later ones were trained less"
+            )
             sums = ("images", "feature_sum", "square_sum")
             traces.append(Trace(what, (*sums, *shifted)))
         return traces

@@ -6,14 +6,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from perdure.engine.events import Event, Sink
-from perdure.engine.survey import ordered_batches
 from perdure.learner.learned import Learned
 from perdure.streams import Subset
 
@@ -35,10 +33,11 @@ def measure(learned: Learned, kept: Subset, sink: Sink) -> Learned:
         return learned
     history, outputs = learned.history, learned.outputs
     labels = outputs.local(kept.labels)
-    earlier = sum(lesson.held_out for lesson in history.lessons)
     temperatures = dict(history.temperatures)
     accuracy, before, after = {}, {}, {}
-    for head, scores in _scores(learned, kept).items():
+    for head, scores in learned.scores(kept).items():
+        fitted = [lesson for lesson in history.lessons if head in lesson.calibration_error]
+        earlier = sum(lesson.held_out for lesson in fitted)
         own = math.log(fitted_temperature(scores, labels))
         mean = (earlier * math.log(learned.temperature(head)) + len(kept) * own) / (
             earlier + len(kept)
@@ -58,15 +57,6 @@ def measure(learned: Learned, kept: Subset, sink: Sink) -> Learned:
     )
     lessons = (*history.lessons[:-1], lesson)
     return Learned(learned.model, replace(history, lessons=lessons, temperatures=temperatures))
-
-
-def _scores(learned: Learned, images: Subset) -> dict[str, Float[Tensor, "n c"]]:
-    """Scores of the known classes under every evaluated head, in float64."""
-    found: dict[str, list[Tensor]] = {}
-    for batch in ordered_batches(learned.model, images):
-        for head, scores in learned.model.logits(batch.images).items():
-            found.setdefault(head, []).append(learned.outputs.known(scores).double().cpu())
-    return {head: torch.cat(parts) for head, parts in found.items()}
 
 
 def fitted_temperature(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> float:

@@ -22,10 +22,10 @@ from perdure.errors import ConfigError, PerdureError, StreamError, did_you_mean
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
 from perdure.learner.keeping import Kept
-from perdure.learner.learned import Learned
+from perdure.learner.learned import Learned, all_of
 from perdure.learner.lessons import teach
 from perdure.learner.material import Material, Side, gather
-from perdure.learner.pictures import Picture, as_pictures, open_picture
+from perdure.learner.pictures import as_pictures, open_picture
 from perdure.learner.reporting import Report, make_report
 from perdure.learner.settings import (
     EPOCHS,
@@ -96,7 +96,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         epochs: int = EPOCHS,
         seed: int = 0,
         device: str = "auto",
-        calibration_fraction: float = 0.1,
+        calibration_fraction: float | int = 0.1,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
@@ -232,18 +232,20 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
     ) -> list[tuple[Prediction, ...]]:
         """The k most likely classes by these scores, most likely first; of ties the first to arrive."""
         names = self._known().outputs.names
-        best = self._probabilities(scores, head).sort(dim=1, descending=True, stable=True)
-        rows = zip(best.indices[:, :k].tolist(), best.values[:, :k].tolist(), strict=True)
+        # By score: of probabilities many may be zero.
+        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
+        shares = self._probabilities(scores, head).gather(1, best)
+        rows = zip(best.tolist(), shares.tolist(), strict=True)
         return [
             tuple(Prediction(names[c], c, share) for c, share in zip(*row, strict=True))
             for row in rows
         ]
 
-    def logits(self, pictures: Sequence[Picture], head: str | None = None) -> Float[Tensor, "n c"]:
+    def logits(self, X: Any, head: str | None = None) -> Float[Tensor, "n c"]:
         """Score every class for every picture, untempered; columns as in ``classes_``.
 
         Args:
-            pictures: files, PIL images or uint8 arrays (height, width[, 3]).
+            X: files, PIL images or uint8 arrays (height, width[, 3]).
             head: one of the evaluated heads; the last one named in the configuration by default.
 
         Raises:
@@ -252,7 +254,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
         model, head = self._known().model, self.check_head(head)
-        opened = as_pictures(pictures)
+        opened = as_pictures(X)
         if not opened:
             raise ConfigError("There is no picture to predict.")
         run = model.config.run
@@ -300,17 +302,13 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
                     f"{listed(list(outputs.names), 20)}. Leave its images out, or learn it first."
                 )
         column = torch.tensor([outputs.names.index(name) for name in material.names])
-        size = learned.model.config.run.eval_batch_size
-        scores = [
-            self.logits([material.images.image(int(index)) for index in part], head)
-            for part in torch.arange(len(material.images)).split(size)
-        ]
+        scores = learned.scores(all_of(material.images))[head]
         tasks = {c: task.index for task in learned.model.tasks for c in task.classes}
         return make_report(
             head,
             outputs.names,
             tuple(tasks[outputs.position(name)] for name in outputs.names),
-            self._probabilities(torch.cat(scores), head),
+            self._probabilities(scores, head),
             column[torch.from_numpy(material.images.labels)],
         )
 
@@ -364,13 +362,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
             before.model.check_can_learn()
         material = self._gather(data, labels, "train", config)
         if before is None:
-            model = Model(make_backbone(config, sink), config)
-            before = Learned(model, History())
-        else:
-            model = before.model.copy()
-            model.config = config
-            before = Learned(model, before.history)
-        return teach(before, material, self.calibration_fraction, sink)
+            before = Learned(Model(make_backbone(config, sink), config), History())
+        return teach(before, config, material, float(self.calibration_fraction), sink)
 
     def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> Material:
         run = config.run
@@ -389,7 +382,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         return (scores.double() / temperature).softmax(dim=1).cpu()
 
 
-def _parts(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
+def _parts(pictures: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 

@@ -8,6 +8,7 @@ import torch
 
 from perdure.engine.model import Model
 from perdure.errors import ConfigError, did_you_mean
+from perdure.learner.history import History
 from perdure.learner.learned import Learned
 from perdure.streams.protocol import listed
 from perdure.types import Task, Trace
@@ -57,24 +58,33 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
             for head in model.heads
             for tensor in model.heads[head].state_dict()
         )
-        what = "what heads have taken in of other classes, as they saw it under these prompts"
+        what = "what heads know of other classes, whose images they met under these prompts"
         remains.append(Trace(what, measured))
     with torch.no_grad():
         for head, part in model.heads.items():
             remains += [_named(trace, f"heads.{head}.") for trace in part.forget(label)]
     history = before.history
-    temperatures = tuple(
-        head for head in history.temperatures if any(lesson.held_out for lesson in history.lessons)
-    )
-    if temperatures:
-        remains.append(Trace("the temperatures, fitted on held-out images of it too", ()))
-    remains.append(Trace("its name and its number of images, in the list of lessons", ()))
+    remains += _of_history(history, name)
     removed = (
         "its score: it is never predicted, and has no probability",
         f"its vectors in the heads {', '.join(model.heads)}, overwritten with zeros",
     )
     after = replace(history, forgotten=tuple(sorted((*history.forgotten, label))))
     return Learned(model, after), Forgotten(name, removed, tuple(remains))
+
+
+def _of_history(history: History, name: str) -> list[Trace]:
+    taught = [i for i, lesson in enumerate(history.lessons) if name in lesson.new]
+    since = history.lessons[taught[-1] if taught else 0 :]
+    found = []
+    if any(lesson.calibration_error for lesson in since):
+        found.append(Trace("the temperatures, which were fitted while it was known", ()))
+    lists = "the lists of classes and lessons" if taught else "the list of classes"
+    found.append(Trace(f"its name, in {lists} that arrived", ()))
+    found.append(
+        Trace("folders and checkpoints that were written before, which are left alone", ())
+    )
+    return found
 
 
 def _of_method(model: Model, task: Task) -> list[Trace]:

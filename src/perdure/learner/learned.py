@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from perdure.engine.model import Model
+from perdure.engine.survey import ordered_batches
 from perdure.learner.history import History
 from perdure.learner.outputs import Outputs
+from perdure.streams import ImageSet, Subset
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,19 @@ class Learned:
         """Which output stands for which class."""
         return Outputs(self.model.class_names, self.history.forgotten)
 
+    def scores(self, images: Subset) -> dict[str, Float[Tensor, "n c"]]:
+        """Scores of the known classes under every evaluated head, untempered, in float64."""
+        found: dict[str, list[Tensor]] = {}
+        for batch in ordered_batches(self.model, images):
+            for head, scores in self.model.logits(batch.images).items():
+                found.setdefault(head, []).append(self.outputs.known(scores).double().cpu())
+        return {head: torch.cat(parts) for head, parts in found.items()}
+
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""
         return self.history.temperatures.get(head, 1.0)
+
+
+def all_of(images: ImageSet) -> Subset:
+    """Every image of a set, under the set's own labels."""
+    return Subset(images, np.arange(len(images)), torch.from_numpy(images.labels))

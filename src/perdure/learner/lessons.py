@@ -17,7 +17,6 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class
 from perdure.errors import ConfigError
-from perdure.heads import HEADS
 from perdure.learner.calibration import measure
 from perdure.learner.history import Lesson
 from perdure.learner.learned import Learned
@@ -31,11 +30,14 @@ FEWEST = 10
 """Images of a class below which none of them is kept from training."""
 
 
-def teach(before: Learned, material: Material, share: float, sink: Sink = ignore) -> Learned:
+def teach(
+    before: Learned, config: Config, material: Material, share: float, sink: Sink = ignore
+) -> Learned:
     """Learn one lesson on a copy; what was there before is not touched.
 
     Args:
         before: the model so far, after any number of lessons.
+        config: what it learns under from now on.
         material: the lesson's images.
         share: of every class, held out to fit temperatures on; see `held_out`.
         sink: told what happens.
@@ -45,11 +47,12 @@ def teach(before: Learned, material: Material, share: float, sink: Sink = ignore
             new class without a head in closed form.
         DivergenceError: a loss that is not finite.
     """
-    known, config = before.outputs, before.model.config
+    known = before.outputs
     new = tuple(name for name in material.names if name not in known)
     old = tuple(name for name in material.names if name in known)
-    _refuse_more(config, old)
+    _refuse_more(before.model, {name: known.position(name) for name in old})
     model = before.model.copy()
+    model.config = config
     task = _task(model, new)
     arrival = {name: known.position(name) for name in old}
     arrival.update(zip(new, task.classes, strict=True))
@@ -136,14 +139,12 @@ def _task(model: Model, names: tuple[str, ...]) -> Task:
     return Task(len(model.tasks), tuple(range(first, seen)), names, seen, text)
 
 
-def _refuse_more(config: Config, old: tuple[str, ...]) -> None:
+def _refuse_more(model: Model, old: Mapping[str, int]) -> None:
     """Refuse more images of old classes where a head cannot take them in."""
-    if not old:
-        return
     noun = "class" if len(old) == 1 else "classes"
-    for head in config.head_names:
-        reason = HEADS[head].takes_no_more
-        if reason:
+    for head in model.config.head_names:
+        reason = model.heads[head].refuses(tuple(old.values()))
+        if old and reason:
             raise ConfigError(
                 f"More images of the {noun} {listed([f'{name!r}' for name in old])}, which "
                 f"{'is' if len(old) == 1 else 'are'} known already: head '{head}' cannot take them "

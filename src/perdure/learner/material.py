@@ -15,7 +15,7 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from perdure.errors import StreamError
-from perdure.learner.pictures import Picture, PictureImages, as_pictures
+from perdure.learner.pictures import PictureImages, as_pictures
 from perdure.streams import ImageSet, SourceOptions, load_source, source_of
 from perdure.streams.files import LabelledFiles, checked_images
 from perdure.streams.folder import class_files, has_test_folder, image_root, labelled
@@ -81,9 +81,9 @@ def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> Materi
         return _named(str(data), side, options)
     if hasattr(data, "columns") and hasattr(data, "iloc"):
         return _frame(data, options)
-    if type(data).__module__.partition(".")[0] == "datasets":
-        splits = chosen_split(data, side) if isinstance(data, dict) else data
-        return _present(*dataset_images(splits, replace(options, path=Path("data set"))))
+    if type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "__len__"):
+        rows = chosen_split(data, side) if isinstance(data, dict) else data
+        return _present(*dataset_images(rows, replace(options, path=Path("handed in"))))
     if isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
         return _torch_dataset(data, options)
     raise StreamError(
@@ -120,7 +120,7 @@ def _frame(frame: Any, options: SourceOptions) -> Material:
     return _pairs(as_pictures(frame[image]), _label_names(frame[label]), options)
 
 
-def _pairs(pictures: Sequence[Picture], names: Sequence[str], options: SourceOptions) -> Material:
+def _pairs(pictures: Sequence[Any], names: Sequence[str], options: SourceOptions) -> Material:
     """Images with the name of the class of each."""
     if len(pictures) != len(names):
         raise StreamError(
@@ -128,7 +128,7 @@ def _pairs(pictures: Sequence[Picture], names: Sequence[str], options: SourceOpt
         )
     classes, labels = _numbered(names)
     if pictures and all(isinstance(picture, str | Path) for picture in pictures):
-        paths = [Path(picture).expanduser() for picture in pictures]  # type: ignore[arg-type]
+        paths = [Path(picture).expanduser() for picture in pictures]
         images, skipped = checked_images(LabelledFiles(paths, labels), options)
         return _present(images, classes, skipped)
     called = [
@@ -149,13 +149,13 @@ def _label_names(labels: Any) -> list[str]:
             f"Labels come as a list with one per image, and this is {type(labels).__name__}."
         )
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    texts = {isinstance(value, str) for value in values}
-    if len(texts) > 1:
+    names = [_label_name(value, place) for place, value in enumerate(values)]
+    if len({isinstance(value, str) for value in values}) > 1:
         raise StreamError(
             "Some labels are texts and some are numbers, and 1 and '1' would be the same class. Give "
             "texts, or whole numbers."
         )
-    return [_label_name(value, place) for place, value in enumerate(values)]
+    return names
 
 
 def _label_name(value: Any, place: int) -> str:

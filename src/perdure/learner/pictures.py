@@ -24,7 +24,7 @@ _GRAY, _COLOUR = 2, 3
 _CHANNELS = (1, 3, 4)
 
 
-def open_picture(picture: Picture) -> Image.Image:
+def open_picture(picture: Any) -> Image.Image:
     """Return the picture upright and in mode RGB.
 
     Raises:
@@ -69,7 +69,7 @@ def check_picture(picture: Any) -> None:
         )
 
 
-def as_pictures(given: Any) -> list[Picture]:
+def as_pictures(given: Any) -> list[Any]:
     """Return pictures as a list.
 
     Raises:
@@ -105,7 +105,7 @@ class PictureImages(ImageSet):
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[Any],
         labels: NDArray[np.int64],
         names: Sequence[str],
         memory_budget: int = MEMORY_BUDGET,

@@ -17,13 +17,13 @@ HEADS = ("gaussian",)
 """The heads that are evaluated where none are named and the method leaves the choice."""
 EPOCHS = 4
 
-RECIPE: Mapping[str, Any] = {
-    "batch_size": 16,
-    "lr": 0.01,
-    "head_inputs": "centred",
-    "temperature": 5.0,
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "linear": {"batch_size": 16, "lr": 0.01, "head_inputs": "centred", "temperature": 5.0},
+    "language": {"batch_size": 16, "lr": 0.001},
+    "": {},
 }
-"""What differs from the papers' defaults: the settings of ``demo/nsp2``, made for small data."""
+"""What differs from the papers' defaults, by the head that is trained: the settings of ``demo/nsp2``
+and ``digits/clip_nsp2``, made for small data."""
 
 PARAMETERS = ("method", "backbone", "heads", "epochs", "seed", "device")
 """Keys of the configuration that are parameters of their own."""
@@ -59,7 +59,7 @@ PER_LESSON = (
 """Keys that may differ from one lesson to the next."""
 
 
-def make_settings(parameters: Mapping[str, Any], options: Mapping[str, Any] | None) -> Config:
+def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
     """Check a classifier's parameters.
 
     Args:
@@ -73,7 +73,8 @@ def make_settings(parameters: Mapping[str, Any], options: Mapping[str, Any] | No
     method = METHODS[str(parameters["method"])]
     parts = (RunConfig, HeadConfig, method.Config)
     known = {field.name for part in parts for field in dataclasses.fields(part)}
-    recipe = {key: value for key, value in RECIPE.items() if key in known}
+    recipe = RECIPES[method.traits.trained_head if method.traits.trains else ""]
+    recipe = {key: value for key, value in recipe.items() if key in known}
     values = {**recipe, "stream": "folder", **parameters, **options}
     if values["heads"] is None:
         free = not method.traits.fixed_heads and method.traits.heads == ("linear",)
@@ -146,7 +147,7 @@ def next_settings(now: Config, wanted: Config) -> Config:
     ours["heads"] = now.head_names
     fixed = [
         key
-        for key in sorted({*ours, *theirs})
+        for key in dict.fromkeys((*PARAMETERS, *ours, *theirs))
         if key not in (*PER_LESSON, *OF_STREAMS) and ours.get(key) != theirs.get(key)
     ]
     if fixed:

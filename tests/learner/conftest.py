@@ -1,0 +1,30 @@
+"""One random backbone for all classifiers of these tests: it is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from perdure.backbones.vit import FrozenViT
+from perdure.engine.build import make_backbone
+from perdure.engine.config import Config
+from perdure.engine.events import Sink, ignore
+
+_made: dict[tuple[str, str, int | None, int], FrozenViT] = {}
+
+
+def _kept(config: Config, sink: Sink = ignore) -> FrozenViT:
+    run = config.run
+    key = (run.backbone, run.weights, run.img_size, run.seed)
+    if key not in _made:
+        _made[key] = make_backbone(config, sink)
+    return _made[key]
+
+
+@pytest.fixture(autouse=True)
+def _one_backbone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perdure.learner.classifier.make_backbone", _kept)
+        patch.setattr("perdure.learner.saving.make_backbone", _kept)
+        yield

@@ -1,0 +1,110 @@
+"""Temperatures, and what they are fitted on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from perdure.learner.calibration import calibration_error, fitted_temperature
+from perdure.learner.lessons import held_out
+from perdure.learner.material import gather
+from perdure.randomness import generator
+from perdure.streams import SourceOptions
+from tests.learner.small import classifier, lesson, pictures
+
+
+def drawn(count: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """Scores whose softmax tells the truth once they are divided by the temperature."""
+    random = generator(0, "scores")
+    honest = 2 * torch.randn(count, 4, generator=random, dtype=torch.float64)
+    labels = honest.softmax(1).multinomial(1, generator=random)[:, 0]
+    return honest * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.02, 1.0, 30.0])
+def test_the_true_temperature_is_found(temperature: float) -> None:
+    scores, labels = drawn(4000, temperature)
+    found = fitted_temperature(scores, labels)
+    assert found == pytest.approx(temperature, rel=0.1)
+    after = calibration_error((scores / found).softmax(1), labels)
+    assert after < 0.02
+    if temperature != 1:
+        assert calibration_error(scores.softmax(1), labels) > 5 * after
+
+
+def test_a_few_images_told_right_do_not_ask_for_certainty() -> None:
+    scores = torch.eye(3, dtype=torch.float64)
+    assert 0.1 < fitted_temperature(scores, torch.arange(3)) < 1
+    assert fitted_temperature(scores[:, :1], torch.zeros(3, dtype=torch.int64)) == 1
+
+
+def test_calibration_error_is_that_of_its_definition() -> None:
+    scores, labels = drawn(200, 0.3)
+    probabilities = scores.softmax(1)
+    total = 0.0
+    for low in range(15):
+        rows = [
+            row
+            for row in range(200)
+            if low / 15 < float(probabilities[row].max()) <= (low + 1) / 15
+        ]
+        if rows:
+            right = np.mean([int(probabilities[r].argmax()) == int(labels[r]) for r in rows])
+            sure = np.mean([float(probabilities[r].max()) for r in rows])
+            total += len(rows) * abs(right - sure)
+    assert calibration_error(probabilities, labels) == pytest.approx(total / 200)
+
+
+def test_held_out_images_are_a_share_of_each_class_that_has_enough() -> None:
+    images, names = lesson("a", "b", "c", count=12)
+    material = gather(images[:-3], names[:-3], "train", SourceOptions())
+    mask = held_out(material, 0.25, 0, "calibration", 0)
+    assert np.bincount(material.images.labels[mask], minlength=3).tolist() == [3, 3, 0]
+    assert held_out(material, 0.01, 0, "x", 0).sum() == 2
+    assert not held_out(material, 0.0, 0, "x", 0).any()
+    assert (held_out(material, 0.25, 0, "calibration", 1) != mask).any()
+
+
+def test_held_out_images_are_not_learned() -> None:
+    learner = classifier("lda", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
+    learner.learn(lesson("b", "c", count=12, seed=1))
+    assert [entry.held_out for entry in learner.history_.lessons] == [6, 6]
+    assert learner.last_lesson_.images == {"b": 9, "c": 9}
+    assert learner.model.state()["heads.gaussian.counts"].tolist() == [9, 18, 9]
+
+
+def test_temperatures_of_lessons_are_weighed_by_their_images() -> None:
+    learner = classifier("ncm", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
+    first = learner.history_.temperatures["ncm"]
+    learner.learn(lesson("c", count=20))
+    both = learner.history_.temperatures["ncm"]
+    alone = (11 * math.log(both) - 6 * math.log(first)) / 5
+    assert learner.last_lesson_.held_out == 5
+    assert first < 1  # cosines say too little
+    assert -7 < alone < 0
+    lesson_ = learner.last_lesson_
+    assert 0 <= lesson_.calibration_error["ncm"] <= 1
+    assert lesson_.untempered_error.keys() == lesson_.accuracy.keys() == {"ncm"}
+
+
+def test_probabilities_are_tempered_and_names_are_not() -> None:
+    learner = classifier("ncm", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
+    images = pictures("a", seed=3) + pictures("b", seed=3)
+    scores = learner.logits(images).double()
+    tempered = (scores / learner.history_.temperatures["ncm"]).softmax(1)
+    np.testing.assert_allclose(learner.predict_proba(images), tempered)
+    assert learner.predict(images).tolist() == learner.classes_[scores.argmax(1)].tolist()
+
+
+def test_nothing_held_out_leaves_probabilities_as_they_are() -> None:
+    learner = classifier("ncm", calibration_fraction=0.25).learn(lesson("a", "b", count=9))
+    assert learner.last_lesson_.held_out == 0
+    assert learner.history_.temperatures == {}
+    images = pictures("a")
+    np.testing.assert_allclose(
+        learner.predict_proba(images), learner.logits(images).double().softmax(1)
+    )

@@ -1,0 +1,246 @@
+"""Lessons: new classes, more images of old ones, and lessons that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from perdure.engine.events import Event
+from perdure.errors import (
+    ConfigError,
+    DivergenceError,
+    UnknownNameError,
+    UnreadableImageError,
+)
+from perdure.learner import ContinualClassifier
+from perdure.testing import make_trial
+from perdure.types import Loss
+from tests.learner.small import classifier, lesson, pictures
+
+METHODS = ("nsp2", "lda", "ncm")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_classes_arrive_call_after_call(method: str) -> None:
+    heard: list[Event] = []
+    learner = classifier(method).learn(*lesson("a", "b"), on_event=heard.append)
+    learner.learn(lesson("c")).learn(lesson("e", "d", count=3))
+    assert learner.classes_.tolist() == ["a", "b", "c", "d", "e"]
+    assert {event.kind for event in heard} >= {"task", "progress"}
+    assert learner.last_lesson_.images == {"d": 3, "e": 3}
+    assert [entry.new for entry in learner.history_.lessons] == [("a", "b"), ("c",), ("d", "e")]
+    images, names = lesson("a", "c", "e", count=4, seed=1)
+    found = learner.predict_proba(images)
+    assert found.shape == (12, 5)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert learner.predict(images).tolist() == learner.classes_[found.argmax(1)].tolist()
+    assert learner.score(images, names) > 0.5
+    best = learner.top(images, 3)
+    order = learner.logits(images).argsort(dim=1, descending=True)
+    assert [[one.label for one in row] for row in best] == order[:, :3].tolist()
+    assert [row[0].name for row in best] == learner.predict(images).tolist()
+    assert best[1][0].probability == found[1].max()
+    assert [len(row) for row in learner.top(images, 9)] == [5] * 12
+
+
+def test_one_image_is_enough() -> None:
+    learner = classifier("nsp2").learn(pictures("a", 1), ["a"])
+    assert learner.predict_proba(pictures("b", 2)).tolist() == [[1], [1]]
+    learner.learn(pictures("b", 1), ["b"])
+    assert learner.predict(pictures("a", 1) + pictures("b", 1)).tolist() == ["a", "b"]
+
+
+def test_one_new_class_keeps_the_prompts() -> None:
+    learner = classifier("nsp2").learn(lesson("a", "b"))
+    before = {k: v.clone() for k, v in learner.model.method.named_parameters()}
+    learner.learn(lesson("c"))
+    assert all(torch.equal(v, before[k]) for k, v in learner.model.method.named_parameters())
+    assert learner.predict(pictures("c", seed=2)).tolist() == ["c"] * 6
+
+
+def test_a_single_class_is_refused_where_only_a_trained_head_predicts() -> None:
+    learner = classifier("nsp2", ["linear"]).learn(lesson("a", "b"))
+    with pytest.raises(ConfigError, match=r"single class 'c'.*heads=linear,gaussian"):
+        learner.learn(lesson("c"))
+
+
+class TestMoreImagesOfAnOldClass:
+    """Statistics take them in; what was trained cannot."""
+
+    @pytest.mark.parametrize("method", ["lda", "ncm"])
+    def test_they_count_as_if_seen_at_once(self, method: str) -> None:
+        images, names = lesson("a", "b", count=8)
+        at_once = classifier(method).learn(images, names).learn(lesson("c"))
+        bit_by_bit = (
+            classifier(method)
+            .learn(images[:13], names[:13])
+            .learn([*lesson("c")[0], *images[13:]], ["c"] * 6 + names[13:])
+        )
+        assert bit_by_bit.last_lesson_.new == ("c",)
+        assert bit_by_bit.last_lesson_.images == {"b": 3, "c": 6}
+        assert bit_by_bit.classes_.tolist() == ["a", "b", "c"]
+        ours, theirs = bit_by_bit.model.state(), at_once.model.state()
+        assert ours.keys() == theirs.keys()
+        for key in theirs.keys() - {"heads.gaussian.weight", "heads.gaussian.bias"}:
+            torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-6, msg=key)
+        again = pictures("b", seed=5)
+        torch.testing.assert_close(
+            bit_by_bit.logits(again), at_once.logits(again), rtol=1e-3, atol=1e-3
+        )
+
+    def test_prompts_stay(self) -> None:
+        learner = classifier("nsp2").learn(lesson("a", "b"))
+        before = learner.model.state()
+        learner.learn(lesson("b", seed=1))
+        after = learner.model.state()
+        changed = {key for key in before if not torch.equal(before[key], after[key])}
+        gaussian = ("means", "counts", "scatter", "weight", "bias", "rho")
+        assert changed == {f"heads.gaussian.{name}" for name in gaussian}
+        assert after["heads.gaussian.counts"].tolist() == [6, 12]
+        assert len(learner.model.tasks) == 1
+
+    @pytest.mark.parametrize(
+        ("heads", "reason"),
+        [
+            (["linear"], "trained on a task's images together"),
+            (["gaussian", "linear"], "trained on a task's images together"),
+        ],
+    )
+    def test_a_trained_head_refuses_before_anything_changes(
+        self, heads: list[str], reason: str
+    ) -> None:
+        learner = classifier("nsp2", heads).learn(lesson("a", "b"))
+        known = learner._known()
+        with pytest.raises(ConfigError, match=rf"class 'b', which is .*{reason}.*heads=gaussian"):
+            learner.learn(lesson("b", "c", "d"))
+        assert learner._known() is known
+
+    def test_heads_say_why(self) -> None:
+        trial = make_trial("clip_finetune", heads=["language", "zero_shot", "gaussian", "ncm"])
+        heads = trial.run().model.heads
+        why = {name: head.refuses([0]) for name, head in heads.items()}
+        assert "how many images" in why["language"]
+        assert "learns nothing from images" in why["zero_shot"]
+        assert why["gaussian"] == why["ncm"] == ""
+
+    def test_means_that_were_saved_without_counts_stay_as_they_are(self) -> None:
+        old = classifier("ncm").learn(lesson("a", "b"))
+        state = {k: v for k, v in old.model.state().items() if not k.endswith("counts")}
+        model = old.model.copy()
+        model.load(state)
+        loaded = ContinualClassifier.from_model(model)
+        assert torch.equal(loaded.logits(pictures("a")), old.logits(pictures("a")))
+        loaded.set_params(calibration_fraction=0).learn(lesson("c"))
+        with pytest.raises(ConfigError, match="did not keep how many images"):
+            loaded.learn(lesson("b"))
+        assert loaded.learn(lesson("c")).classes_.tolist() == ["a", "b", "c"]
+
+
+def interrupt(event: Event) -> None:
+    if event.kind == "progress" and event.fields["phase"] == "training":
+        raise KeyboardInterrupt
+
+
+def diverge(monkeypatch: pytest.MonkeyPatch, learner: ContinualClassifier, path: Path) -> None:
+    bad = Loss({"cross_entropy": torch.tensor(float("nan"), requires_grad=True)})
+    monkeypatch.setattr(type(learner.model.method), "loss", lambda *args: bad)
+    learner.learn(lesson("c", "d"))
+
+
+def stop(monkeypatch: pytest.MonkeyPatch, learner: ContinualClassifier, path: Path) -> None:
+    learner.learn(lesson("c", "d"), on_event=interrupt)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, learner: ContinualClassifier, path: Path) -> None:
+    images, names = lesson("c", "d")
+    Image.fromarray(images[0]).save(path)
+    path.write_bytes(path.read_bytes()[:-50])  # its header is sound
+    learner.learn([*images, path], [*names, "d"])
+
+
+def begin_anew(monkeypatch: pytest.MonkeyPatch, learner: ContinualClassifier, path: Path) -> None:
+    learner.fit(lesson("c", "d", "c")[0], ["c"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("fail", "error"),
+    [
+        (diverge, DivergenceError),
+        (stop, KeyboardInterrupt),
+        (spoil, UnreadableImageError),
+        (begin_anew, Exception),
+    ],
+)
+def test_a_lesson_that_fails_changes_nothing(
+    fail: Callable[..., None],
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    learner = classifier("nsp2").learn(lesson("a", "b"))
+    state = {key: value.clone() for key, value in learner.model.state().items()}
+    history, images = learner.history_, pictures("a")
+    scores = learner.logits(images)
+    with pytest.raises(error):
+        fail(monkeypatch, learner, tmp_path / "c.png")
+    monkeypatch.undo()
+    now = learner.model.state()
+    assert state.keys() == now.keys()
+    assert all(torch.equal(state[key], now[key]) for key in state)
+    assert learner.history_ == history
+    assert learner.classes_.tolist() == ["a", "b"]
+    assert torch.equal(learner.logits(images), scores)
+
+
+def test_first_lesson_that_fails_leaves_nothing() -> None:
+    learner = classifier("nsp2")
+    with pytest.raises(KeyboardInterrupt):
+        learner.learn(lesson("a", "b"), on_event=interrupt)
+    assert not learner.__sklearn_is_fitted__()
+
+
+class TestParameters:
+    """They are checked when something is learned."""
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"method": "nsp3"}, UnknownNameError, "Did you mean 'nsp2'"),
+            ({"method": "joint"}, ConfigError, "needs the images of old ones"),
+            ({"options": {"lrr": 1.0}}, UnknownNameError, r"'lrr'.*Did you mean 'lr'"),
+            ({"options": {"lr": -1.0}}, ConfigError, "lr=-1"),
+            ({"options": {"epochs": 3}}, ConfigError, r"Type epochs=3\."),
+            ({"options": {"tasks": "B0-Inc2"}}, ConfigError, "has no use"),
+            ({"options": [("lr", 1)]}, ConfigError, "give a mapping"),
+            ({"heads": ["linear"]}, ConfigError, "Leave heads out"),
+            ({"calibration_fraction": 1.0}, ConfigError, r"calibration_fraction=1\.0"),
+            ({"calibration_fraction": "0.1"}, ConfigError, "calibration_fraction='0.1'"),
+            ({"epochs": 0}, ConfigError, "epochs=0"),
+        ],
+    )
+    def test_wrong_ones_are_refused(
+        self, change: dict[str, Any], error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            classifier("lda").set_params(**change).learn(lesson("a", "b"))
+
+    def test_heads_are_gaussian_where_the_method_leaves_the_choice(self) -> None:
+        for method, heads in [("nsp2", ("gaussian",)), ("ncm", ("ncm",)), ("linear", ("linear",))]:
+            assert classifier(method)._settings().head_names == heads
+
+    def test_training_may_change_between_lessons_and_the_method_may_not(self) -> None:
+        learner = classifier("nsp2").learn(lesson("a", "b"))
+        learner.set_params(epochs=2).learn(lesson("c", "d"))
+        assert learner.model.config.run.epochs == 2
+        learner.set_params(method="finetune")
+        with pytest.raises(
+            ConfigError, match=r"method='finetune'.*has learned under method='nsp2'"
+        ):
+            learner.learn(lesson("e", "f"))
+        assert learner.fit(*lesson("e", "f")).classes_.tolist() == ["e", "f"]
