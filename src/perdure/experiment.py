@@ -228,7 +228,7 @@ def _add_diagnosis(
 
 def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry], history: History) -> None:
     """Write everything a run leaves; ``results.json`` last, because it says that the run is done."""
-    classifier = ContinualClassifier(outcome.model, history)
+    classifier = ContinualClassifier.from_model(outcome.model, history)
     classifier.save(folder.model)
     draw(entries, folder.path / "results.png")
     write_all(folder.path, entries, entries[0]["class_names"])

@@ -42,7 +42,7 @@ backbone = functools.cache(portable_backbone)
 def old_classifier() -> ContinualClassifier:
     """What the fixtures of all formats hold, with a history."""
     folder = MODELS / "format-1"
-    return ContinualClassifier(read_model(folder, backbone()).model, OLD)
+    return ContinualClassifier.from_model(read_model(folder, backbone()).model, OLD)
 
 
 def new_classifier() -> ContinualClassifier:
@@ -50,7 +50,7 @@ def new_classifier() -> ContinualClassifier:
     classifier = old_classifier()
     classifier.model.start_task(Task(2, (4, 5), ("käfer", "|x|"), 6))
     lesson = Lesson(images={"käfer": 1, "|x|": 2}, new=("käfer", "|x|"))
-    return ContinualClassifier(classifier.model, History((*OLD.lessons, lesson)))
+    return ContinualClassifier.from_model(classifier.model, History((*OLD.lessons, lesson)))
 
 
 def load(folder: Path, vit: FrozenViT | None = None) -> ContinualClassifier:
@@ -60,8 +60,8 @@ def load(folder: Path, vit: FrozenViT | None = None) -> ContinualClassifier:
 def same(one: ContinualClassifier, other: ContinualClassifier) -> bool:
     """Whether two classifiers have the same classes, history and tensors."""
     return (
-        one.classes == other.classes
-        and one.history == other.history
+        one.model.class_names == other.model.class_names
+        and one.history_ == other.history_
         and same_state(one.model, other.model)
     )
 

@@ -73,7 +73,7 @@ def test_what_it_tells(tmp_path: Path) -> None:
 
 
 def test_without_a_history(tmp_path: Path) -> None:
-    text = card_of(ContinualClassifier(old_classifier().model), tmp_path)
+    text = card_of(ContinualClassifier.from_model(old_classifier().model), tmp_path)
     assert r"| 1 | pattern\_0, pattern\_1 | not recorded | – | – | – |" in text
 
 
@@ -81,7 +81,7 @@ def test_names_mean_nothing_to_markdown(tmp_path: Path) -> None:
     classifier = old_classifier()
     classifier.model.start_task(Task(2, tuple(range(4, 11)), HOSTILE, 11))
     lesson = Lesson(images=dict.fromkeys(HOSTILE, 1), new=HOSTILE)
-    classifier = ContinualClassifier(classifier.model, History((*OLD.lessons, lesson)))
+    classifier = ContinualClassifier.from_model(classifier.model, History((*OLD.lessons, lesson)))
     text = card_of(classifier, tmp_path)
     page = MarkdownIt("gfm-like", {"linkify": False}).render(text.partition("\n---\n")[2])
     cells = re.findall(r"<td>(.*?)</td>", page)
@@ -92,7 +92,9 @@ def test_names_mean_nothing_to_markdown(tmp_path: Path) -> None:
 
 def test_many_names_are_cut(tmp_path: Path) -> None:
     lesson = Lesson(images={}, new=tuple(f"c{k}" for k in range(25)))
-    text = card_of(ContinualClassifier(old_classifier().model, History((lesson,))), tmp_path)
+    text = card_of(
+        ContinualClassifier.from_model(old_classifier().model, History((lesson,))), tmp_path
+    )
     assert "c18, c19 and 5 more |" in text
 
 

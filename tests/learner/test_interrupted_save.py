@@ -124,6 +124,7 @@ def test_a_full_disk_leaves_the_old_model(
     assert failures == 4, "one per file"
 
 
+@pytest.mark.slow  # the test of every point, above, is the quick one
 def test_sigkill(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.engine.killed_run", "tests.learner.killed_save"])
@@ -165,8 +166,10 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
         old_classifier().save(tmp_path / "file")
     folder = copy(MODELS / "format-2", tmp_path / "model")
 
+    read_bytes = Path.read_bytes
+
     def lying(path: Path) -> bytes:
-        return b"" if path.name.startswith("weights-") else path.open("rb").read()
+        return b"" if path.name.startswith("weights-") else read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", lying)
     with pytest.raises(CheckpointError, match=r"was written, but reads otherwise\. .* is whole"):

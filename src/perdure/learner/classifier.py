@@ -49,7 +49,12 @@ class ContinualClassifier:
 
     def __init__(self, model: Model, history: History | None = None) -> None:
         self.model = model
-        self.history = history or History()
+        self.history_ = history or History()
+
+    @classmethod
+    def from_model(cls, model: Model, history: History | None = None) -> ContinualClassifier:
+        """Make a classifier of a model that has learned already; the arguments are the class's."""
+        return cls(model, history)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,7 +107,7 @@ class ContinualClassifier:
         Raises:
             OutputError: the folder cannot be written.
         """
-        return write_model(Path(folder), self.model, self.history, inference_only=inference_only)
+        return write_model(Path(folder), self.model, self.history_, inference_only=inference_only)
 
     @classmethod
     def load(
@@ -170,7 +175,7 @@ class ContinualClassifier:
             write_model(
                 Path(folder),
                 self.model,
-                self.history,
+                self.history_,
                 inference_only=inference_only,
                 publication=Publication(repository, licence),
             )
