@@ -124,12 +124,10 @@ def test_a_failed_first_lesson_leaves_no_folder(perdure: Perdure, tmp_path: Path
     assert not (tmp_path / "new").exists()
 
 
-def test_inference_only_cannot_learn_on(perdure: Perdure, tmp_path: Path) -> None:
-    photos, model = draw(tmp_path / "photos", "cat", "dog"), tmp_path / "small"
-    words = ("learn", model, photos, "--method", "lda", *TINY, "--inference-only")
-    assert "0 bytes more to learn on" in perdure(*words, "-q").out
-    assert "no, it was saved for inference only" in perdure("show", model).out
-    said = perdure("learn", model, draw(tmp_path / "more", "owl"))
+def test_inference_only_cannot_learn_on(perdure: Perdure, pets: Path, tmp_path: Path) -> None:
+    assert perdure("save", pets, tmp_path / "small", "--inference-only").code == 0
+    assert "no, it was saved for inference only" in perdure("show", tmp_path / "small").out
+    said = perdure("learn", tmp_path / "small", draw(tmp_path / "more", "owl"))
     assert said.code == 1
     assert "saved for inference only" in said.err
 
@@ -188,7 +186,7 @@ def test_folders_of_something_else_are_refused(
     perdure: Perdure, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     said = perdure("learn", finished, photos)
-    assert (said.code, f"cp -r {finished / 'model'} MODEL" in said.err) == (1, True)
+    assert (said.code, f"perdure save {finished} MODEL" in said.err) == (1, True)
     said = perdure("learn", photos, photos)
     assert (said.code, "is not empty and holds no model" in said.err) == (1, True)
     said = perdure("learn", photos / "cat" / "0.png", photos)

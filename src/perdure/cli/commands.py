@@ -25,7 +25,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _tune, _report, _learn, _predict, _eval, *LOOKING):
+    for add in (_run, _demo, _compare, _tune, _report, _learn, _predict, _eval, _save, *LOOKING):
         add(verbs)
     return root
 
@@ -219,11 +219,6 @@ def _learn(verbs: Any) -> None:
     )
     learn.add_argument("--device", metavar="NAME", help="auto, cpu or cuda")
     learn.add_argument(
-        "--inference-only",
-        action="store_true",
-        help="save without what only learning needs: smaller, and it cannot learn on",
-    )
-    learn.add_argument(
         "--skip-unreadable",
         action="store_true",
         help="leave out images that cannot be decoded, and name them",
@@ -291,4 +286,24 @@ def _predict(verbs: Any) -> None:
         metavar="N",
         type=positive,
         help="images that go through the backbone together; default: the model's eval_batch_size",
+    )
+
+
+def _save(verbs: Any) -> None:
+    save = add_command(
+        verbs,
+        "save",
+        "copy a model to a folder of its own, or without what only learning on needs",
+        "saving:save",
+        (
+            "perdure save runs/digits/nsp2 model",
+            "perdure save runs/digits/nsp2 small --inference-only",
+        ),
+    )
+    save.add_argument("model", metavar="MODEL", help="folder of a finished run, or its model")
+    save.add_argument("out", metavar="DIR", help="where to; a model found there is replaced")
+    save.add_argument(
+        "--inference-only",
+        action="store_true",
+        help="leave out what only learning on reads; its predictions are the same",
     )

@@ -35,7 +35,7 @@ def learn(args: argparse.Namespace) -> int:
         classifier = _opened(folder, given)
         with open_display(classifier.settings(), quiet=args.quiet) as display:
             classifier.learn(args.data, on_event=display)
-        sizes = classifier.save(folder, inference_only=args.inference_only)
+        sizes = classifier.save(folder)
     lesson = classifier.last_lesson_
     if args.json:
         print_json(_as_object(folder, classifier, lesson, sizes))
@@ -90,7 +90,7 @@ def _check_folder(folder: Path) -> None:
     if is_model(folder / "model"):
         raise OutputError(
             f"'{folder}' is a finished run, whose results would no longer be its model's. Learn on "
-            f"from a copy: cp -r {folder / 'model'} MODEL."
+            f"from a copy: perdure save {folder} MODEL."
         )
     if check_place(folder) == folder and any(folder.iterdir()):
         raise OutputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def escape(text: str) -> str:
     return _MEANING.sub(r"\\\1", _CONTROL.sub(" ", str(text)))
 
 
+@functools.cache
 def _template() -> Any:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

@@ -78,6 +78,11 @@ class Classes:
     forgotten: tuple[int, ...] = ()
 
 
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (Description, Classes)
+}
+
+
 def encode(content: Mapping[str, Any]) -> bytes:
     """Write a JSON object, the same bytes for the same content."""
     # A name from an undecodable path holds halves of surrogates: the escapes are JSON's own.
@@ -155,10 +160,11 @@ def build(kind: type[T], path: Path, values: Mapping[str, Any]) -> T:
         CheckpointError: a key is missing, not known, or has another kind of value.
     """
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        built: T = _ADAPTERS[kind].validate_python(dict(values))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise CheckpointError(
             f"'{path}' holds what this version of perdure does not know ({'; '.join(faults[:3])}). "
             "Type: pip install --upgrade perdure"
         ) from None
+    return built
