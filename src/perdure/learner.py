@@ -64,7 +64,7 @@ class ContinualClassifier:
         return self.model.class_names
 
     def logits(self, pictures: Sequence[Picture], head: str | None = None) -> Float[Tensor, "n c"]:
-        """Score every class for every picture.
+        """Score every class for every picture; the best of its scores where it has one per domain.
 
         Args:
             pictures: files, PIL images or uint8 arrays (height, width[, 3]).
@@ -86,7 +86,7 @@ class ContinualClassifier:
             self.model.logits(torch.stack([test(_open(picture)) for picture in part]))[head]
             for part in _parts(pictures, run.eval_batch_size)
         ]
-        return torch.cat(scores)
+        return self.model.class_scores(torch.cat(scores))
 
     def predict(self, pictures: Sequence[Picture], head: str | None = None) -> list[Prediction]:
         """Name the most likely class of every picture; see `logits`."""

@@ -135,12 +135,13 @@ class _Passes:
         def readout(images: Tensor, task: Task) -> Tensor:
             return model.forward(images, oracle=task)[0]
 
+        class_of = model.class_of
         for data in self._tasks:
             features, labels = self._over(data.test, data.task, readout)
             total += len(labels)
             if len(labels):
                 for head, logits in model.head_logits(features).items():
-                    hits = int((logits.argmax(1).cpu() == labels).sum())
+                    hits = int((class_of[logits.argmax(1).cpu()] == class_of[labels]).sum())
                     right[head] = right.get(head, 0) + hits
         return {head: hits / total for head, hits in right.items()}
 

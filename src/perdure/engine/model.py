@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from perdure.errors import BackboneError, CheckpointError, ConfigError
 from perdure.heads import HEADS, Head, TrainedHead
 from perdure.methods import Method
 from perdure.randomness import generator
-from perdure.types import Features, Loss, Midway, Observer, Survey, Task
+from perdure.types import Features, Loss, Midway, Observer, Survey, Task, classes_of
 
 
 def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) -> None:
@@ -98,7 +99,16 @@ class Model:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of all classes so far, in order of arrival."""
+        """Names of all classes so far, each once, in order of arrival."""
+        return tuple(dict.fromkeys(self._label_names))
+
+    @property
+    def class_of(self) -> Int[Tensor, "c"]:
+        """The class of every label, as a position in `class_names`."""
+        return torch.tensor(classes_of(self._label_names), dtype=torch.long)
+
+    @property
+    def _label_names(self) -> tuple[str, ...]:
         return tuple(itertools.chain.from_iterable(task.names for task in self.tasks))
 
     def start_task(self, task: Task) -> None:
@@ -180,13 +190,19 @@ class Model:
 
     @torch.no_grad()
     def logits(self, images: UInt8[Tensor, "b 3 s s"]) -> dict[str, Float[Tensor, "b c"]]:
-        """Score all classes so far under every evaluated head; the task is not given."""
+        """Score all labels so far under every evaluated head; the task is not given."""
         return self.head_logits(self.forward(images)[0])
 
     @torch.no_grad()
     def head_logits(self, readout: Float[Tensor, "b d"]) -> dict[str, Float[Tensor, "b c"]]:
         """Score readouts under every evaluated head."""
         return {name: self.heads[name].logits(readout) for name in self.config.head_names}
+
+    def class_scores(self, logits: Float[Tensor, "b c"]) -> Float[Tensor, "b k"]:
+        """The highest score of every class over the domains that it was learned in."""
+        class_of = self.class_of.to(logits.device).expand_as(logits)
+        scores = logits.new_full((len(logits), len(self.class_names)), -math.inf)
+        return scores.scatter_reduce(1, class_of, logits, "amax")
 
     def state(self) -> dict[str, Tensor]:
         """Everything learned or kept, by name; the backbone is never part of it."""
