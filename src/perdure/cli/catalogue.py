@@ -14,6 +14,7 @@ import tomli_w
 from perdure.backbones.catalog import describe, entries
 from perdure.cli.options import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
+from perdure.cli.parsing import UsageError
 from perdure.engine.config import (
     RunConfig,
     load_config,
@@ -42,6 +43,11 @@ def ls(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Do ``perdure show``."""
+    if args.plot:
+        from perdure.cli.plotting import plot
+
+        return plot(args)
+    _refuse_without_plot(args)
     found = find(args.name)
     if args.json:
         print_json(found)
@@ -50,6 +56,19 @@ def show(args: argparse.Namespace) -> int:
         print("\n" * (place > 0), end="")
         _print_item(item)
     return 0
+
+
+def _refuse_without_plot(args: argparse.Namespace) -> None:
+    """Refuse what only a picture has a use for.
+
+    Raises:
+        UsageError: there is such a thing.
+    """
+    given = [*args.overrides, *([f"--out {args.out}"] if args.out else [])]
+    if given:
+        raise UsageError(
+            f"{given[0]} has no use without --plot. Type: perdure show {args.name} --plot {given[0]}"
+        )
 
 
 def methods() -> list[Item]:

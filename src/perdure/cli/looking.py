@@ -80,16 +80,26 @@ def _show(verbs: Any) -> None:
     show = add_command(
         verbs,
         "show",
-        "explain a preset, method, head, stream, transform or backbone",
+        "explain a preset, method, head, stream, transform or backbone, or draw a stream",
         "catalogue:show",
         (
             "perdure show nsp2                  a method with its options",
             "perdure show digits/nsp2           a preset with every value",
             "perdure show run                   the keys of every run",
             "perdure show clip_vit_base_patch16",
+            "perdure show digits --plot tasks=B4-Inc2 imbalance=50   what every task brings, drawn",
+            "perdure show photos.csv --plot increment=domains --out photos.png",
         ),
+        rest="overrides",
     )
-    show.add_argument("name", metavar="NAME", help="see `perdure ls`")
+    show.add_argument("name", metavar="NAME", help="see `perdure ls`; to plot, images of yours too")
+    show.add_argument(
+        "overrides", metavar="key=value", nargs="*", default=[], help="of the stream to plot"
+    )
+    show.add_argument(
+        "--plot", action="store_true", help="draw how many images of which classes every task has"
+    )
+    show.add_argument("--out", metavar="FILE.png", help="of the plot; default: NAME.png")
 
 
 def _doctor(verbs: Any) -> None:

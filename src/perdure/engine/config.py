@@ -216,13 +216,23 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: no such preset, an unreadable file, or a wrong key or value.
     """
-    values = dict(_read_toml(Path(name)) if name.endswith(".toml") else read_preset(name))
+    values = _read_toml(Path(name)) if name.endswith(".toml") else read_preset(name)
+    return make_config({**values, **read_overrides(overrides)}, preset=name)
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return keys and values of ``key=value``, the last of a key counting.
+
+    Raises:
+        ConfigError: one is not of this form.
+    """
+    values = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"Override '{override}' is not of the form key=value, as epochs=2.")
         values[key.strip()] = parse_value(text.strip())
-    return make_config(values, preset=name)
+    return values
 
 
 def preset_names() -> list[str]:

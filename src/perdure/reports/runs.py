@@ -77,7 +77,8 @@ class FinishedRun:
         increment, imbalance = self.config.get("increment"), self.config.get("imbalance")
         parts = []
         if increment not in (None, "classes"):
-            parts.append(f"new {increment}: {', '.join(self.entries[0].get('domains') or ())}")
+            chosen = self.config.get("domains")  # not those of the tasks: these may follow the seed
+            parts.append(f"new {increment}" + (f" of {', '.join(chosen)}" if chosen else ""))
         if imbalance is not None:
             parts.append(f"imbalance {imbalance:g}")
         return " · ".join(parts)

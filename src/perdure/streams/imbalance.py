@@ -35,7 +35,7 @@ def tail_sizes(largest: int, classes: int, imbalance: float) -> list[int]:
     convention of the long-tailed CIFAR data sets.
 
     Example:
-        >>> tail_sizes(500, 10, 100)
+        >>> tail_sizes(500, 10, 100.0)
         [500, 299, 179, 107, 64, 38, 23, 13, 8, 5]
     """
     steps = max(classes - 1, 1)
