@@ -355,6 +355,43 @@ def test_a_head_that_knows_only_the_last_task() -> None:
     assert found.right_task.tolist() == [0, 2]
 
 
+def test_a_class_that_comes_again_is_right_by_its_name() -> None:
+    # Two classes in two domains: labels 0 and 1 in the first, 2 and 3 in the second.
+    labels = torch.tensor([0, 1, 2, 3])
+    logits = torch.tensor(
+        [
+            [1.0, 0.0, 2.0, 0.0],  # class 0, seen in the other domain
+            [2.0, 1.0, 0.0, 3.0],  # class 1 by the other domain, class 0 within its own
+            [3.0, 0.0, 0.0, 1.0],  # class 0 by the other domain, class 1 within its own
+            [0.0, 0.0, 1.0, 0.0],  # wrong
+        ]
+    )
+    found = count_batch(logits, labels, torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]))
+    assert found.correct.tolist() == [2, 1]
+    assert found.within_task_correct.tolist() == [1, 0]
+    assert found.right_task.tolist() == [0, 1]
+    assert found.confusion.tolist() == [[2, 0], [1, 1]]
+    summary = summarise(Counts.from_rows([None, found], repeats=True))
+    assert summary["last_accuracy"] == 0.75
+    assert summary["within_task_accuracy"] == 0.25
+    assert summary["per_class_accuracy"] == [1.0, 0.5]
+    with pytest.raises(ValueError, match="within_task_correct after task 2 on task 1 is 1"):
+        Counts.from_rows([None, found])
+
+
+@given(batches())
+def test_classes_that_do_not_repeat_are_their_labels(
+    batch: tuple[list[list[float]], list[int], list[int]],
+) -> None:
+    logits, labels, task_of_class = batch
+    rows = torch.tensor(logits).reshape(len(labels), len(task_of_class))
+    tasks = torch.tensor(task_of_class)
+    found = count_batch(
+        rows, torch.tensor(labels, dtype=torch.long), tasks, torch.arange(len(tasks))
+    )
+    assert as_lists(found) == as_lists(count(batch))
+
+
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
 def test_labels_outside_the_classes_seen_are_refused(labels: list[int]) -> None:
     with pytest.raises(

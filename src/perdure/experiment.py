@@ -90,7 +90,7 @@ def run(
     going = Run(config, stream, backbone, path / "checkpoints", sink)
     folder = RunFolder(path, config, resume)
     folder.write_environment(backbone.device)
-    sink(Event("run", fields={"method": config.run.method, "sizes": list(stream.sizes)}))
+    sink(_announced(config, stream))
     for note in stream.notes:
         sink(Event("note", fields={"text": note}))
     outcome = going()
@@ -162,6 +162,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         "class_order": list(stream.class_order),
         "class_names": list(stream.class_names),
         "task_sizes": list(stream.sizes),
+        "domains": list(stream.domains),
         "test_counts": [len(data.test) for data in stream.tasks],
         "seconds": round(outcome.seconds, 2),
         **outcome.selection,
@@ -173,7 +174,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
             "trainable_parameters": sum(p.numel() for p in method.parameters()),
             "state_bytes": sum(state[k].numel() * state[k].element_size() for k in names),
         }
-        metrics = summarise(Counts.from_rows(rows))
+        metrics = summarise(Counts.from_rows(rows, stream.repeats))
         entries.append({"method": run.method, "head": head, **common, **metrics, "cost": cost})
     return entries
 
@@ -206,9 +207,19 @@ def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Fi
     stream = make_stream(config, backbone.img_size)
     model = ContinualClassifier.load(finished.folder / "model", backbone).model
     sink = EventLog(finished.folder / "events.jsonl", on_event)
-    sink(Event("run", fields={"method": config.run.method, "sizes": list(stream.sizes)}))
+    sink(_announced(config, stream))
     _add_diagnosis(finished.folder, finished.entries, model, stream, sink)
     return Finished(finished.folder, finished.entries)
+
+
+def _announced(config: Config, stream: Stream) -> Event:
+    fields = {
+        "method": config.run.method,
+        "sizes": list(stream.sizes),
+        "classes": len(stream.class_names),
+        "domains": list(stream.domains),
+    }
+    return Event("run", fields=fields)
 
 
 def _add_diagnosis(

@@ -5,6 +5,10 @@ with j, i from 1 to T. A metric that needs a row which was not evaluated (``join
 the end, has only row T) is None. A task without test images has no accuracy: its column is None,
 metrics weighted by images pass over it, and every mean over tasks is None rather than a mean over
 fewer tasks than its name promises.
+
+Where a stream shows the same classes again in other domains, a class has an output in every domain.
+A prediction is right when its class is, whatever the domain; "task" then reads "domain", and the
+prediction restricted to an image's own domain may be wrong where the unrestricted one is right.
 """
 
 from __future__ import annotations
@@ -30,8 +34,8 @@ class BatchCounts:
     Attributes:
         correct: per task seen, images whose predicted class among all seen classes is the label.
         within_task_correct: the same with the prediction restricted to the classes of the image's
-            own task; never below ``correct``.
-        right_task: images whose predicted class belongs to their own task; never below ``correct``.
+            own task; never below ``correct`` unless classes repeat.
+        right_task: images whose predicted class belongs to their own task; likewise.
         total: images per task.
         confusion: images per (label, predicted class).
     """
@@ -54,17 +58,22 @@ class BatchCounts:
 
 
 def count_batch(
-    logits: Float[Tensor, "b c"], labels: Int[Tensor, "b"], task_of_class: Int[Tensor, "c"]
+    logits: Float[Tensor, "b c"],
+    labels: Int[Tensor, "b"],
+    task_of_class: Int[Tensor, "c"],
+    class_of: Int[Tensor, "c"] | None = None,
 ) -> BatchCounts:
-    """Count what one batch of test images got right; of equal logits the lowest class wins.
+    """Count what one batch of test images got right; of equal logits the lowest label wins.
 
     An image is predicted in its own task exactly when both predictions agree, so ``correct`` is
-    what ``within_task_correct`` and ``right_task`` have in common.
+    what ``within_task_correct`` and ``right_task`` have in common, unless classes repeat.
 
     Args:
-        logits: one row per image over all classes seen so far.
-        labels: classes of the images, each in [0, c).
-        task_of_class: the task that brought each seen class, from 0; on any device.
+        logits: one row per image over all labels seen so far.
+        labels: of the images, each in [0, c).
+        task_of_class: the task that brought each label, from 0; on any device.
+        class_of: the class of each label, from 0 and in order of arrival, where a class may have
+            several; the label itself by default.
 
     Raises:
         ValueError: a label is outside the classes seen.
@@ -86,13 +95,17 @@ def count_batch(
         counted: np.ndarray = own[chosen].bincount(minlength=count).cpu().numpy()
         return counted
 
-    pairs = (labels * classes + predicted).bincount(minlength=classes * classes)
+    side, true, guessed = classes, labels, predicted
+    if class_of is not None:
+        class_of = class_of.to(logits.device)
+        side, true, guessed = int(class_of.max()) + 1, class_of[labels], class_of[predicted]
+    pairs = (true * side + guessed).bincount(minlength=side * side)
     return BatchCounts(
-        correct=per_task(predicted == labels),
+        correct=per_task(true == guessed),
         within_task_correct=per_task(restricted == labels),
         right_task=per_task(tasks[predicted] == own),
         total=per_task(labels >= 0),
-        confusion=pairs.reshape(classes, classes).cpu().numpy(),
+        confusion=pairs.reshape(side, side).cpu().numpy(),
     )
 
 
@@ -106,8 +119,9 @@ class Counts:
         within_task_correct: the same with the prediction restricted to task i's classes.
         right_task: images of task i whose predicted class belongs to task i.
         total: test images per task; 0 is allowed and makes that task's accuracy None.
-        confusion: after the last task, images per (label, predicted class), both in order of
+        confusion: after the last task, images per (true class, predicted class), both in order of
             arrival; None where it was not collected.
+        repeats: whether the same class comes in several tasks.
 
     Raises:
         ValueError: rows or counts do not fit together.
@@ -118,13 +132,14 @@ class Counts:
     right_task: tuple[Row | None, ...]
     total: Row
     confusion: Int64[np.ndarray, "c c"] | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         """Check that every row fits the others."""
         if not self.total:
             raise ValueError("counts hold no task; at least one is needed")
         for name in ("correct", "within_task_correct", "right_task"):
-            _check_rows(name, getattr(self, name), self.correct, self.total)
+            _check_rows(name, getattr(self, name), self.correct, self.total, self.repeats)
         last = self.correct[-1]
         if self.confusion is None or last is None:
             return
@@ -136,12 +151,13 @@ class Counts:
             )
 
     @classmethod
-    def from_rows(cls, rows: Sequence[BatchCounts | None]) -> Counts:
+    def from_rows(cls, rows: Sequence[BatchCounts | None], repeats: bool = False) -> Counts:
         """Join the counts taken after each task.
 
         Args:
             rows: entry j holds all test images of the tasks up to j; None where task j was not
                 followed by an evaluation. The last one is needed.
+            repeats: whether the same class comes in several tasks.
 
         Raises:
             ValueError: the last row is missing, or the test images of a task changed.
@@ -166,11 +182,16 @@ class Counts:
             right_task=rows_of("right_task"),
             total=total,
             confusion=last.confusion,
+            repeats=repeats,
         )
 
 
 def _check_rows(
-    name: str, rows: Sequence[Row | None], correct: Sequence[Row | None], total: Row
+    name: str,
+    rows: Sequence[Row | None],
+    correct: Sequence[Row | None],
+    total: Row,
+    repeats: bool,
 ) -> None:
     if len(rows) != len(total):
         raise ValueError(f"{name} has {len(rows)} rows for {len(total)} tasks")
@@ -182,10 +203,11 @@ def _check_rows(
         if len(row) != after + 1:
             raise ValueError(f"row {after + 1} of {name} has {len(row)} values, not {after + 1}")
         for on, (value, low, high) in enumerate(zip(row, least, total, strict=False)):
-            if not max(0, low) <= value <= high:
+            least_allowed = 0 if repeats else max(0, low)
+            if not least_allowed <= value <= high:
                 raise ValueError(
                     f"{name} after task {after + 1} on task {on + 1} is {value}; "
-                    f"allowed: {max(0, low)} to {high}"
+                    f"allowed: {least_allowed} to {high}"
                 )
 
 

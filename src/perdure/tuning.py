@@ -176,7 +176,7 @@ def tune(
             except DivergenceError:
                 metrics = []
                 break
-            found = summarise(Counts.from_rows(outcome.rows[search.head]))
+            found = summarise(Counts.from_rows(outcome.rows[search.head], streams[seed].repeats))
             metrics.append({key: found[key] for key in KEPT})
             seconds += outcome.seconds
         values = {key: config.flat()[key] for key in search.space}

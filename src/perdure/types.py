@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -51,6 +51,9 @@ class BackboneSpec:
 class Task:
     """One step of a stream, as a method sees it: no images, no number of tasks to come.
 
+    Where a stream shows the same classes again in another domain, a class counts anew in each: it
+    has a label per domain, under one name. `classes_of` says which labels are one class.
+
     Attributes:
         index: 0 for the first task.
         classes: labels of this task's classes, in order of arrival over the whole stream.
@@ -64,6 +67,23 @@ class Task:
     names: tuple[str, ...]
     seen: int
     text_features: Float[Tensor, "c e"] | None = None
+
+
+def classes_of(names: Sequence[str]) -> list[int]:
+    """Return the class of every label: labels of one name are one class.
+
+    Args:
+        names: of the labels, in order of arrival.
+
+    Returns:
+        Classes counted from 0 as their names first arrive.
+
+    Example:
+        >>> classes_of(["cat", "dog", "cat", "eel"])
+        [0, 1, 0, 2]
+    """
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return [places[name] for name in names]
 
 
 @dataclass(frozen=True)

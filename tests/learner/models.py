@@ -60,7 +60,7 @@ def load(folder: Path, vit: FrozenViT | None = None) -> ContinualClassifier:
 def same(one: ContinualClassifier, other: ContinualClassifier) -> bool:
     """Whether two classifiers have the same classes, history and tensors."""
     return (
-        one.model.class_names == other.model.class_names
+        one.model.label_names == other.model.label_names
         and one.history_ == other.history_
         and same_state(one.model, other.model)
     )

@@ -66,7 +66,7 @@ def test_every_format_loads_and_scores_as_stored(number: int) -> None:
     folder = MODELS / f"format-{number}"
     assert is_model(folder)
     loaded = load(folder)
-    assert loaded.model.class_names == tuple(f"pattern_{k}" for k in range(4))
+    assert loaded.model.label_names == tuple(f"pattern_{k}" for k in range(4))
     assert [task.classes for task in loaded.model.tasks] == [(0, 1), (2, 3)]
     assert loaded.history_ == (History() if number == 1 else OLD)
     for head, stored in json.loads((MODELS / "scores.json").read_text()).items():
@@ -109,7 +109,7 @@ def test_names_of_classes_that_are_no_text(tmp_path: Path) -> None:
     odd = ("\udcff", 'a"b\\n\n')
     classifier.model.start_task(Task(2, (4, 5), odd, 6))
     classifier.save(tmp_path)
-    assert load(tmp_path).model.class_names[4:] == odd
+    assert load(tmp_path).model.label_names[4:] == odd
 
 
 def test_format_1_becomes_the_present_one(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_inference_only(tmp_path: Path) -> None:
     assert loaded.model.inference_only
     with pytest.raises(CheckpointError, match=r"saved for inference only: .* complete model"):
         loaded.model.start_task(Task(2, (4,), ("more",), 5))
-    assert len(loaded.model.class_names) == 4
+    assert len(loaded.model.label_names) == 4
     assert loaded.save(tmp_path / "again") == Sizes(3096, 0)
     assert same(load(tmp_path / "again"), loaded)
     assert load(tmp_path / "again").model.inference_only

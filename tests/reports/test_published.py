@@ -86,6 +86,7 @@ def test_the_same_setting_compares_without_reserve(tmp_path: Path) -> None:
         ({"img_size": 64}, "images of 64 px, not 224"),
         ({"images_per_class": 50}, "at most 50 training images per class, not 50,000 in all"),
         ({"validation_fraction": 0.25}, "25 % of the training images held out"),
+        ({"imbalance": 100}, "a stream of imbalance 100, not of new classes with all their images"),
         ({"changes": {"backbone": "test_vit"}}, "backbone test_vit, not vit_base_patch16_224"),
         ({"changes": {"test_counts": [10] * TASKS}}, "100 test images, not 10,000"),
         ({"changes": {"stream": "digits"}}, "data set digits, not cifar100"),

@@ -27,6 +27,9 @@ def test_runs_over_other_images_or_tasks_stand_apart(tmp_path: Path) -> None:
             finished_run(tmp_path / "c", "finetune"),
             finished_run(tmp_path / "d", changes={"test_counts": [40, 40, 41]}),
             finished_run(tmp_path / "e", changes={"task_sizes": [4, 1, 1]}),
+            finished_run(tmp_path / "f", imbalance=100, increment="domains", domains=["a", "b"]),
+            finished_run(tmp_path / "g", increment="classes+domains"),
+            finished_run(tmp_path / "h", seed=1, increment="classes+domains"),
         ]
     )
     assert [(section.title, len(section.runs)) for section in found] == [
@@ -34,6 +37,11 @@ def test_runs_over_other_images_or_tasks_stand_apart(tmp_path: Path) -> None:
         ("fashion_mnist · 3 tasks of 2 classes · 120 test images", 1),
         ("digits · 3 tasks of 2 classes · 121 test images", 1),
         ("digits · 3 tasks of 4 + 2 × 1 classes · 120 test images", 1),
+        (
+            "digits · 3 tasks of 2 classes · new domains of a, b · imbalance 100 · 120 test images",
+            1,
+        ),
+        ("digits · 3 tasks of 2 classes · new classes+domains · 120 test images", 2),
     ]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perdure.streams.benchmarks import BENCHMARKS, Benchmark
+from perdure.streams.benchmarks import BENCHMARKS, DOMAINS, Benchmark
 
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there."""
@@ -132,6 +132,25 @@ def write_domainnet200(archives: Path) -> None:
         write_zip(archives / f"{domain}.zip", files)
 
 
+def write_domainnet(archives: Path) -> None:
+    """Three classes in six domains, three images each, with the publisher's lists beside the zips."""
+    archives.mkdir(parents=True, exist_ok=True)
+    for place, domain in enumerate(DOMAINS):
+        files, lists = {}, {"train": "", "test": ""}
+        for label, name in enumerate(("aircraft_carrier", "The_Eiffel_Tower", "zebra")):
+            for index in range(3):
+                kind = "PNG" if domain == "quickdraw" else "JPEG"
+                file = (
+                    f"{domain}_{label:03d}_{index:06d}.jpg" if kind == "JPEG" else f"{index}9.png"
+                )
+                path = f"{domain}/{name}/{file}"
+                files[path] = image_bytes(100 * place + 10 * label + index, kind)
+                lists["test" if index == 2 else "train"] += f"{path} {label}\n"
+        write_zip(archives / f"{domain}.zip", files)
+        for split, text in lists.items():
+            (archives / f"{domain}_{split}.txt").write_text(text)
+
+
 def write_fashion_mnist(archives: Path) -> None:
     archives.mkdir(parents=True, exist_ok=True)
     for name, count in (("train", 20), ("t10k", 10)):
@@ -146,6 +165,7 @@ def write_fashion_mnist(archives: Path) -> None:
 WRITERS = {
     "cifar100": write_cifar100,
     "cub200": write_cub200,
+    "domainnet": write_domainnet,
     "domainnet200": write_domainnet200,
     "fashion_mnist": write_fashion_mnist,
     "imagenet_a": write_imagenet_a,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ BIRD_NAMES = ("Black footed Albatross", "Laysan Albatross", "Été à la mer")
 EXPECTED = {
     "cifar100": (("apple", "aquarium fish", "baby"), 12, 6),
     "cub200": (BIRD_NAMES, 6, 6),
+    "domainnet": (("aircraft carrier", "The Eiffel Tower", "zebra"), 36, 18),
     "domainnet200": (("pickup truck", "The Eiffel Tower", "animal migration"), 9, 6),
     "imagenet_a": (("goldfish", "lion", "acorn"), 12, 3),
     "imagenet_r": (("goldfish", "lion", "acorn"), 12, 3),
@@ -115,7 +117,7 @@ def test_unreadable_images_are_named_or_left_out(name: str) -> None:
     assert skipped.skipped[0].startswith(f"{bad}: ")
 
 
-@pytest.mark.parametrize("name", ["cub200", "domainnet200", "imagenet_r"])
+@pytest.mark.parametrize("name", ["cub200", "domainnet", "domainnet200", "imagenet_r"])
 def test_missing_images_are_counted(name: str) -> None:
     fetched(name)
     for path in load_source(name).test.names[:2]:
@@ -214,6 +216,50 @@ def test_the_domain_of_an_image_can_be_told() -> None:
     assert isinstance(images, FileImages)
     domains = Counter(path.parts[-3] for path in images.paths)
     assert domains == {"real": 3, "quickdraw": 3, "clipart": 3}
+
+
+def test_domainnet_in_its_domains() -> None:
+    fetched("domainnet")
+    stream = build_stream(
+        StreamOptions(
+            source="domainnet", increment="domains", domains=("real", "sketch", "clipart")
+        )
+    )
+    assert stream.sizes == (3, 3, 3)
+    assert [len(data.train) for data in stream.tasks] == [6, 6, 6]
+    for domain, data in zip(stream.domains, stream.tasks, strict=True):
+        names = (*data.train.names, *data.test.names)
+        assert {Path(name).parts[-3] for name in names} == {domain}
+    both = build_stream(
+        StreamOptions(source="domainnet", increment="classes+domains", tasks="1+1+1")
+    )
+    assert both.domains == ("clipart", "infograph", "painting")
+    capped = SourceOptions(images_per_class=1, domains=True)
+    assert len(load_source("domainnet", capped).train) == 18
+
+
+def test_the_split_with_a_domain_per_class() -> None:
+    fetched("domainnet200")
+    options = StreamOptions(source="domainnet200", increment="classes+domains", tasks="1+1+1")
+    assert build_stream(options).domains == ("clipart", "quickdraw", "real")
+    with pytest.raises(StreamError, match=r"one domain only.*Type increment=classes\+domains"):
+        build_stream(replace(options, increment="domains"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("real/zebra/a.jpg zebra\n", r"Line 1 of '.*real_test\.txt' is .* must be a path in real/"),
+        ("sketch/zebra/a.jpg 2\n", r"must be a path in real/CLASS/ and a label"),
+        ("real/zebra/a.jpg 1\n", r"'real/zebra/a.jpg' has the label 1 .* of 'The_Eiffel_Tower'"),
+        ("\udcff", r"real_test\.txt' cannot be read"),
+    ],
+)
+def test_damaged_lists_of_domainnet_are_named(content: str, reason: str) -> None:
+    path = fetched("domainnet") / "real_test.txt"
+    path.write_text(content, "utf-8", errors="surrogateescape")
+    with pytest.raises(StreamError, match=reason):
+        load_source("domainnet")
 
 
 @pytest.mark.parametrize(

@@ -248,3 +248,101 @@ def test_data_names_what_it_is(write_table: WriteTable, photos: Path, tmp_path: 
 def test_other_sources_have_no_columns() -> None:
     with pytest.raises(ConfigError, match="'digits' has no use for label_column=kind"):
         load_source("digits", SourceOptions(label_column="kind"))
+
+
+def test_a_table_may_say_the_domain(write_table: WriteTable, photos: Path) -> None:
+    path = write_table("path,label,Domain")
+    text = path.read_text("utf-8")
+    lines = [
+        f"{line.rpartition(',')[0]},{'paint' if number % 2 else 'photo'}" if number else line
+        for number, line in enumerate(text.splitlines())
+    ]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    assert table(path).domains is None
+    source = table(path, domains=True)
+    assert source.domains is not None
+    assert source.domains.names == ("paint", "photo")
+    # Of two or three images of a class in a domain one is held out.
+    for images, areas, counts in (
+        (source.train, source.domains.train, [[2, 1], [1, 2]]),
+        (source.test, source.domains.test, [[1, 1], [1, 1]]),
+    ):
+        found = np.zeros((2, 2), int)
+        np.add.at(found, (images.labels, areas), 1)
+        assert found.tolist() == counts
+        for name, area in zip(images.names, areas, strict=True):
+            line = next(
+                line for line in lines if Path(name).relative_to(path.parent).as_posix() in line
+            )
+            assert line.endswith(source.domains.names[area])
+    capped = table(path, domains=True, images_per_class=1)
+    assert len(capped.train) == 4
+    assert table(path, domains=True, domain_column="label").domains is not None
+    bad = Path(source.train.names[0])
+    bad.write_bytes(b"")
+    left = table(path, domains=True, skip_unreadable=True)
+    assert left.domains is not None
+    assert len(left.domains.train) == len(left.train) == 5
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "options", "text"),
+    [
+        ("path,label", {}, {}, r"no column called domain or .*domain_column=path It must say of"),
+        (
+            "path,label,style",
+            {},
+            {"domain_column": "styl"},
+            r"no column 'styl'\. Did you mean 'style'",
+        ),
+        (
+            "path,label,domain",
+            {4: "photos/cat/002.png,cat,"},
+            {},
+            r"The domain in line 4 of .*, column 'domain', is ''\. A domain is a text or a whole",
+        ),
+        (
+            "path,label,domain",
+            {4: "photos/cat/002.png,cat,other"},
+            {},
+            r"class 'cat' in domain 'other' has one image .*, and needs two",
+        ),
+    ],
+)
+def test_wrong_domains_of_a_table(
+    write_table: WriteTable,
+    header: str,
+    lines: dict[int, str],
+    options: dict[str, Any],
+    text: str,
+) -> None:
+    path = write_table(header)
+    found = path.read_text("utf-8").splitlines()
+    for number, line in lines.items():
+        found[number - 1] = line
+    path.write_text("\n".join(found) + "\n", "utf-8")
+    with pytest.raises(StreamError, match=text):
+        table(path, domains=True, **options)
+
+
+def test_a_data_set_may_say_the_domain(rows: datasets.Dataset, tmp_path: Path) -> None:
+    areas = datasets.ClassLabel(names=["sketch", "photo", "unused"])
+    known = rows.add_column("domain", [0, 0, 1, 1, 1] * 2, feature=areas)
+    path = saved(known, tmp_path / "known")
+    source = hugging(path, domains=True)
+    assert source.class_names == ("dog fish", "cat")
+    assert source.domains is not None
+    assert source.domains.names == ("sketch", "photo", "unused")
+    assert sorted(zip(source.test.labels, source.domains.test, strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
+    assert len(hugging(path, domains=True, images_per_class=1).train) == 4
+    texts = rows.add_column("style", ["b", "b", "a", "a", None] * 2)
+    path = saved(texts, tmp_path / "texts")
+    with pytest.raises(StreamError, match=r"no column called domain or .*leave increment out"):
+        hugging(path, domains=True)
+    with pytest.raises(StreamError, match=r"Row 4 of .* the domain None, which is none .*: a, b\."):
+        hugging(path, domains=True, domain_column="style")

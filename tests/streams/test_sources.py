@@ -21,6 +21,7 @@ def test_the_registry_knows_every_source() -> None:
         "cifar100",
         "cub200",
         "digits",
+        "domainnet",
         "domainnet200",
         "fashion_mnist",
         "folder",

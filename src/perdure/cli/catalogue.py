@@ -16,6 +16,7 @@ from perdure.cli.model import describe as describe_model
 from perdure.cli.model import print_model, saved_model
 from perdure.cli.options import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
+from perdure.cli.parsing import UsageError
 from perdure.engine.config import (
     RunConfig,
     load_config,
@@ -44,6 +45,11 @@ def ls(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Do ``perdure show``."""
+    if args.plot:
+        from perdure.cli.plotting import plot
+
+        return plot(args)
+    _refuse_without_plot(args)
     found = [describe_model(folder)] if (folder := saved_model(args.name)) else find(args.name)
     if args.json:
         print_json(found)
@@ -52,6 +58,19 @@ def show(args: argparse.Namespace) -> int:
         print("\n" * (place > 0), end="")
         _print_item(item)
     return 0
+
+
+def _refuse_without_plot(args: argparse.Namespace) -> None:
+    """Refuse what only a picture has a use for.
+
+    Raises:
+        UsageError: there is such a thing.
+    """
+    given = [*args.overrides, *([f"--out {args.out}"] if args.out else [])]
+    if given:
+        raise UsageError(
+            f"{given[0]} has no use without --plot. Type: perdure show {args.name} --plot {given[0]}"
+        )
 
 
 def methods() -> list[Item]:

@@ -59,6 +59,8 @@ class Display(abc.ABC):
         self.config = config
         self._label = f"{label}: " if label else ""
         self._sizes: list[int] = []
+        self._domains: list[str] = []
+        self._repeats = False
         self._scores: list[str] = []
         self._rate = Rate()
         self._ctrl_c = CtrlC()
@@ -106,8 +108,11 @@ class Display(abc.ABC):
 
     def _on_run(self, event: Event) -> None:
         self._sizes = list(event.fields["sizes"])
+        self._domains = list(event.fields.get("domains", []))
+        classes = event.fields.get("classes", sum(self._sizes))
+        self._repeats = classes < sum(self._sizes)
         method = "" if self._label else f"{event.fields['method']}: "
-        size = f"{counted(len(self._sizes), 'task')}, {sum(self._sizes)} classes"
+        size = f"{counted(len(self._sizes), 'task')}, {classes} classes"
         self.say(f"{method}{size}, {self.config.run.backbone}")
 
     def _on_note(self, event: Event) -> None:
@@ -130,9 +135,10 @@ class Display(abc.ABC):
     def _on_accuracy(self, event: Event) -> None:
         self._scores.append(f"{event.fields['head']} {100 * event.fields['accuracy']:.1f} %")
         if len(self._scores) == len(self.config.head_names):
+            done = (event.task or 0) + 1
+            seen = f"{done} domains" if self._repeats else f"{sum(self._sizes[:done])} classes"
             # A classifier that is taught lesson by lesson has announced no stream.
-            seen = sum(self._sizes[: (event.task or 0) + 1])
-            where = f"all {seen} classes so far" if seen else "held-out images"
+            where = f"all {seen} so far" if self._sizes else "held-out images"
             self.say(f"accuracy on {where}: {', '.join(self._scores)}")
             self._scores = []
 
@@ -141,7 +147,8 @@ class Display(abc.ABC):
             return ""
         if self.config.method_class.traits.cumulative:
             return "tasks together"
-        return f"task {task + 1} of {len(self._sizes)}" if self._sizes else f"task {task + 1}"
+        domain = f" ({self._domains[task]})" if self._domains else ""
+        return f"task {task + 1}{f' of {len(self._sizes)}' if self._sizes else ''}{domain}"
 
     def _pace(self, phase: str, event: Event) -> str:
         """Loss and images per second, as far as they are known."""

@@ -80,7 +80,7 @@ def _show(verbs: Any) -> None:
     show = add_command(
         verbs,
         "show",
-        "explain a preset, method, head, stream, transform, backbone, or a saved model",
+        "explain a preset, method, head, stream, transform, backbone or saved model, or draw a stream",
         "catalogue:show",
         (
             "perdure show nsp2                  a method with its options",
@@ -88,9 +88,23 @@ def _show(verbs: Any) -> None:
             "perdure show run                   the keys of every run",
             "perdure show clip_vit_base_patch16",
             "perdure show pets                 a saved model, or the one that a run has left",
+            "perdure show digits --plot tasks=B4-Inc2 imbalance=50   what every task brings, drawn",
+            "perdure show photos.csv --plot increment=domains --out photos.png",
         ),
+        rest="overrides",
     )
-    show.add_argument("name", metavar="NAME|MODEL", help="see `perdure ls`")
+    show.add_argument(
+        "name",
+        metavar="NAME|MODEL",
+        help="see `perdure ls`, or a model's folder; to plot, images of yours too",
+    )
+    show.add_argument(
+        "overrides", metavar="key=value", nargs="*", default=[], help="of the stream to plot"
+    )
+    show.add_argument(
+        "--plot", action="store_true", help="draw how many images of which classes every task has"
+    )
+    show.add_argument("--out", metavar="FILE.png", help="of the plot; default: NAME.png")
 
 
 def _doctor(verbs: Any) -> None:

@@ -60,6 +60,9 @@ def make_stream(config: Config, img_size: int) -> Stream:
             source=run.stream,
             tasks=run.tasks,
             class_order=run.class_order,
+            increment=run.increment,
+            domains=run.domains,
+            imbalance=run.imbalance,
             seed=run.seed,
             validation_fraction=run.validation_fraction,
             transform=run.transform,
@@ -71,6 +74,8 @@ def make_stream(config: Config, img_size: int) -> Stream:
                 test_fraction=run.test_fraction,
                 image_column=run.image_column,
                 label_column=run.label_column,
+                domains=run.increment != "classes",
+                domain_column=run.domain_column,
                 skip_unreadable=run.skip_unreadable,
             ),
         )
@@ -92,8 +97,12 @@ def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:
     found = text_of(stream.class_names, config, fetch=fetch)
     if found is None:
         return stream
+    row = {name: place for place, name in enumerate(stream.class_names)}
     tasks = [
-        replace(data, task=replace(data.task, text_features=found[list(data.task.classes)]))
+        replace(
+            data,
+            task=replace(data.task, text_features=found[[row[name] for name in data.task.names]]),
+        )
         for data in stream.tasks
     ]
     return replace(stream, tasks=tuple(tasks))

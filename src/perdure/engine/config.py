@@ -48,8 +48,15 @@ class RunConfig:
             the name of a stream.
         image_column: of a table or data set, where it cannot be told.
         label_column: their classes, likewise.
-        tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``.
+        domain_column: their domains, likewise.
+        increment: what every task brings that is new: ``classes``, ``domains`` (the same classes in
+            another domain) or ``classes+domains`` (new classes of one domain).
+        domains: those wanted, in order; empty for all.
+        tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``; not read where every domain
+            is a task.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
+        imbalance: how many times more training images the most frequent class keeps than the
+            rarest, with an exponential fall between them; None keeps all.
         images_per_class: cap on training images per class; None for all.
         test_images_per_class: cap on test images per class; None for all.
         test_fraction: share held out for testing where a folder has no test split.
@@ -82,8 +89,12 @@ class RunConfig:
     data: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    domain_column: str | None = None
+    increment: Literal["classes", "domains", "classes+domains"] = "classes"
+    domains: tuple[str, ...] = ()
     tasks: str | tuple[Positive, ...] = "B0-Inc2"
     class_order: str = "nsp2"
+    imbalance: Annotated[float, Ge(1)] | None = None
     images_per_class: Positive | None = None
     test_images_per_class: Positive | None = None
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
@@ -205,13 +216,23 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: no such preset, an unreadable file, or a wrong key or value.
     """
-    values = dict(_read_toml(Path(name)) if name.endswith(".toml") else read_preset(name))
+    values = _read_toml(Path(name)) if name.endswith(".toml") else read_preset(name)
+    return make_config({**values, **read_overrides(overrides)}, preset=name)
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return keys and values of ``key=value``, the last of a key counting.
+
+    Raises:
+        ConfigError: one is not of this form.
+    """
+    values = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"Override '{override}' is not of the form key=value, as epochs=2.")
         values[key.strip()] = parse_value(text.strip())
-    return make_config(values, preset=name)
+    return values
 
 
 def preset_names() -> list[str]:

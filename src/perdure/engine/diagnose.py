@@ -19,7 +19,7 @@ from perdure.engine.survey import ordered_batches
 from perdure.errors import ConfigError
 from perdure.methods import METHODS
 from perdure.streams import Subset, TaskData, batch_count
-from perdure.types import Task
+from perdure.types import Task, classes_of
 
 MOST_ITERATIONS = 2000
 
@@ -135,12 +135,13 @@ class _Passes:
         def readout(images: Tensor, task: Task) -> Tensor:
             return model.forward(images, oracle=task)[0]
 
+        class_of = torch.tensor(classes_of(model.label_names))
         for data in self._tasks:
             features, labels = self._over(data.test, data.task, readout)
             total += len(labels)
             if len(labels):
                 for head, logits in model.head_logits(features).items():
-                    hits = int((logits.argmax(1).cpu() == labels).sum())
+                    hits = int((class_of[logits.argmax(1).cpu()] == class_of[labels]).sum())
                     right[head] = right.get(head, 0) + hits
         return {head: hits / total for head, hits in right.items()}
 

@@ -14,12 +14,14 @@ from perdure.engine.model import Model
 from perdure.engine.survey import ordered_batches
 from perdure.metrics import BatchCounts, count_batch
 from perdure.streams import TaskData, batch_count
+from perdure.types import classes_of
 
 
 class Evaluator:
     """Counts what each evaluated head gets right on the tasks' test images.
 
-    Predictions are made without the task and without gradients. Where features never change, those
+    Predictions are made without the task and without gradients. A prediction is right when the name
+    of its class is: in another domain a class has another label. Where features never change, those
     of a test image are computed once in the whole run.
 
     Args:
@@ -44,6 +46,7 @@ class Evaluator:
         """
         sizes = torch.tensor([len(data.task.classes) for data in tasks])
         task_of_class = torch.arange(len(tasks)).repeat_interleave(sizes)
+        class_of = torch.tensor(classes_of([name for data in tasks for name in data.task.names]))
         counts: dict[str, BatchCounts] = {}
         self.selections = {}
         size = model.config.run.eval_batch_size
@@ -52,7 +55,7 @@ class Evaluator:
         for data in tasks:
             for readout, labels in self._readouts(model, data):
                 for head, logits in model.head_logits(readout).items():
-                    new = count_batch(logits, labels, task_of_class)
+                    new = count_batch(logits, labels, task_of_class, class_of)
                     counts[head] = counts[head] + new if head in counts else new
                 done += 1
                 self._sink(

@@ -113,8 +113,8 @@ class Model:
         return head if isinstance(head, TrainedHead) else None
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of all classes so far, in order of arrival."""
+    def label_names(self) -> tuple[str, ...]:
+        """The name of the class behind every label; in another domain a class has another label."""
         return tuple(itertools.chain.from_iterable(task.names for task in self.tasks))
 
     def check_can_learn(self) -> None:
@@ -213,7 +213,7 @@ class Model:
 
     @torch.no_grad()
     def logits(self, images: UInt8[Tensor, "b 3 s s"]) -> dict[str, Float[Tensor, "b c"]]:
-        """Score all classes so far under every evaluated head; the task is not given."""
+        """Score all labels so far under every evaluated head; the task is not given."""
         return self.head_logits(self.forward(images)[0])
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from perdure.numerics.gaussians import (
     merge_moments,
     oracle_shrinkage,
 )
-from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
+from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What ``shrinkage = "validation"`` chooses from."""
@@ -115,6 +115,7 @@ class GaussianHead(Head):
         self.register_buffer("weight", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rho", torch.zeros((), dtype=torch.float64))
+        self.names: tuple[str, ...] = ()
 
     @property
     def stores_statistics(self) -> str:
@@ -123,6 +124,7 @@ class GaussianHead(Head):
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
+        self.names += task.names
         new = len(task.classes)
         self.means = torch.cat([self.means, self.means.new_zeros(new, self.dim)])
         self.counts = torch.cat([self.counts, self.counts.new_zeros(new)])
@@ -206,10 +208,13 @@ class GaussianHead(Head):
                 "or shrinkage=analytic."
             )
         features, labels = survey.features("val")
+        # Right is a class by its name, whatever the domain, as in the evaluation.
+        class_of = torch.tensor(classes_of(self.names), device=labels.device)
         scores = []
         for rho in SHRINKAGES:
             self._solve(rho)
-            scores.append(float((self.logits(features).argmax(1) == labels).double().mean()))
+            found = class_of[self.logits(features).argmax(1)]
+            scores.append(float((found == class_of[labels]).double().mean()))
         best = max(scores)
         ties = [rho for rho, score in zip(SHRINKAGES, scores, strict=True) if score == best]
         return ties[len(ties) // 2]

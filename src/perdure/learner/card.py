@@ -20,6 +20,7 @@ from perdure.errors import UnknownNameError
 from perdure.heads import HeadConfig
 from perdure.learner.description import WEIGHTS, Description
 from perdure.learner.history import Lesson
+from perdure.learner.outputs import Outputs
 
 _HERE = "path/to/this/folder"
 _MOST_NAMES = 20
@@ -61,7 +62,7 @@ def make_card(
         backbone_licence=_backbone_licence(model),
         method=config.run.method,
         traits=traits,
-        classes=len(model.class_names) - len(description.history.forgotten),
+        classes=len(Outputs(model.label_names, description.history.forgotten)),
         heads=config.head_names,
         version=description.perdure,
         source=publication.repository if publication else _HERE,
@@ -72,7 +73,7 @@ def make_card(
         preset=None if description.preset is None else Path(description.preset).name,
         options=_options(config),
         lessons=_lessons(model, description),
-        forgotten=_names([model.class_names[k] for k in description.history.forgotten]),
+        forgotten=_names([model.label_names[k] for k in description.history.forgotten]),
         stored=[what for what in stored if what],
         left_out=", ".join(sorted({re.sub(r"\d+", "N", name) for name in dropped})),
     )

@@ -307,7 +307,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         return make_report(
             head,
             outputs.names,
-            tuple(tasks[outputs.position(name)] for name in outputs.names),
+            tuple(tasks[outputs.positions(name)[0]] for name in outputs.names),
             self._probabilities(scores, head),
             column[torch.from_numpy(material.images.labels)],
         )

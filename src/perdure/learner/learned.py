@@ -31,7 +31,7 @@ class Learned:
     @property
     def outputs(self) -> Outputs:
         """Which output stands for which class."""
-        return Outputs(self.model.class_names, self.history.forgotten)
+        return Outputs(self.model.label_names, self.history.forgotten)
 
     def scores(self, images: Subset) -> dict[str, Float[Tensor, "n c"]]:
         """Scores of the known classes under every evaluated head, untempered, in float64."""

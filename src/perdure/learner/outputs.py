@@ -1,4 +1,4 @@
-"""Which output of the heads stands for which class."""
+"""Which outputs of the heads stand for which class."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from torch import Tensor
 class Outputs:
     """The classes that a classifier knows, and where the heads score them.
 
-    Heads have an output per class that ever arrived; those of forgotten classes are passed over.
+    Heads have an output per class that ever arrived, and one more for every further domain that it
+    was learned in; those of forgotten classes are passed over.
 
     Args:
-        arrived: names of all classes, in order of arrival.
-        forgotten: positions among them that were removed again.
+        arrived: the class behind every output.
+        forgotten: positions of outputs whose class was removed again.
 
     Example:
-        >>> outputs = Outputs(("cat", "dog", "owl"), (1,))
-        >>> outputs.names, outputs.position("owl")
-        (('cat', 'owl'), 2)
+        >>> outputs = Outputs(("cat", "dog", "owl", "cat"), (1,))
+        >>> outputs.names, outputs.positions("cat")
+        (('cat', 'owl'), (0, 3))
     """
 
     def __init__(self, arrived: Sequence[str], forgotten: Sequence[int] = ()) -> None:
         gone = set(forgotten)
-        self._positions = {
-            name: position for position, name in enumerate(arrived) if position not in gone
-        }
+        self._positions: dict[str, tuple[int, ...]] = {}
+        for position, name in enumerate(arrived):
+            if position not in gone:
+                self._positions[name] = (*self._positions.get(name, ()), position)
 
     def __contains__(self, name: object) -> bool:
         return name in self._positions
@@ -41,17 +43,31 @@ class Outputs:
         """Names of the classes, in order of arrival."""
         return tuple(self._positions)
 
-    def position(self, name: str) -> int:
-        """The position of a class among all that arrived."""
+    def positions(self, name: str) -> tuple[int, ...]:
+        """The outputs of a class, the oldest first."""
         return self._positions[name]
 
     def known(self, scores: Float[Tensor, "n a"]) -> Float[Tensor, "n c"]:
-        """Scores of the known classes alone, in the order of `names`."""
-        return scores[:, self._columns().to(scores.device)]
+        """The best score of every known class, in the order of `names`."""
+        outputs, classes = self._pairs()
+        found = scores[:, outputs.to(scores.device)]
+        if len(outputs) == len(self):
+            return found
+        best = found.new_full((len(found), len(self)), -torch.inf)
+        return best.scatter_reduce(1, classes.to(scores.device).expand_as(found), found, "amax")
 
     def local(self, arrival: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
-        """Labels in order of arrival as positions in `names`."""
-        return torch.searchsorted(self._columns(), arrival.cpu())
+        """Outputs as positions of their classes in `names`."""
+        outputs, classes = self._pairs()
+        order = outputs.argsort()
+        return classes[order][torch.searchsorted(outputs[order], arrival.cpu())]
 
-    def _columns(self) -> Int64[Tensor, "c"]:
-        return torch.tensor(list(self._positions.values()), dtype=torch.int64)
+    def _pairs(self) -> tuple[Int64[Tensor, "a"], Int64[Tensor, "a"]]:
+        """Every output that counts, with the place of its class in `names`."""
+        pairs = [
+            (output, place)
+            for place, outputs in enumerate(self._positions.values())
+            for output in outputs
+        ]
+        outputs, classes = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
+        return outputs, classes

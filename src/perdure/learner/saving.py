@@ -212,8 +212,8 @@ def describe_model(folder: Path) -> Described:
     return Described(
         description,
         config.head_names,
-        tuple(name for label, name in names if label not in classes.forgotten),
-        tuple(name for label, name in names if label in classes.forgotten),
+        tuple(dict.fromkeys(name for label, name in names if label not in classes.forgotten)),
+        tuple(dict.fromkeys(name for label, name in names if label in classes.forgotten)),
         _sizes(config, _tensors(folder, data)),
     )
 
@@ -292,7 +292,7 @@ def _without_place(value: Any) -> Any:
 
 def _classes(model: Model, history: History) -> Classes:
     return Classes(
-        model.class_names, tuple(task.classes for task in model.tasks), history.forgotten
+        model.label_names, tuple(task.classes for task in model.tasks), history.forgotten
     )
 
 

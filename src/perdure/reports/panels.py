@@ -202,13 +202,13 @@ def draw_cells(
             row,
             f"{values[row, column]:.{digits}f}",
             fontsize=font,
-            color=_legible(colours[row, column]),
+            color=legible(colours[row, column]),
             horizontalalignment="center",
             verticalalignment="center_baseline",
         )
 
 
-def _legible(cell: Float64[np.ndarray, "4"]) -> str:
+def legible(cell: Float64[np.ndarray, "4"]) -> str:
     """Return the colour of a number on a cell."""
     if cell[3] < _SEEN_THROUGH:
         return INK

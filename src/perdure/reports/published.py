@@ -203,13 +203,15 @@ def judge(published: Published, joined: Group, run: FinishedRun) -> Verdict:
 
 
 def _stream_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
-    theirs, (name, _, tasks, images) = published.benchmark, run.stream
+    theirs, (name, _, tasks, images, formed) = published.benchmark, run.stream
     if name != theirs.stream:
         yield f"data set {name}, not {theirs.stream}"
     if tasks not in (theirs.sizes, theirs.tasks):
         yield f"{describe_tasks(tasks)}, not {describe_tasks(theirs.sizes)}"
     if name == theirs.stream and images not in (None, theirs.test_images):
         yield f"{images:,} test images, not {theirs.test_images:,}"
+    if formed:
+        yield f"a stream of {formed}, not of new classes with all their images"
     cap, held_out = run.config.get("images_per_class"), run.config.get("validation_fraction")
     if cap is not None:
         yield f"at most {cap} training images per class, not {theirs.train_images:,} in all"

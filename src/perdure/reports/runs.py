@@ -61,11 +61,27 @@ class FinishedRun:
 
     @property
     def stream(self) -> tuple[Any, ...]:
-        """What must be equal for two runs to stand in one table: images and tasks."""
+        """What must be equal for two runs to stand in one table: images and tasks.
+
+        Name, path, tasks, number of test images, and `formed`.
+        """
         first = self.entries[0]
         images, sizes = first.get("test_counts"), first.get("task_sizes")
         tasks = tuple(sizes) if sizes else len(first["accuracy_matrix"])
-        return first["stream"], self.config.get("path"), tasks, sum(images) if images else None
+        count = sum(images) if images else None
+        return first["stream"], self.config.get("path"), tasks, count, self.formed
+
+    @property
+    def formed(self) -> str:
+        """Domains and long tail in words; empty for a plain stream of new classes."""
+        increment, imbalance = self.config.get("increment"), self.config.get("imbalance")
+        parts = []
+        if increment not in (None, "classes"):
+            chosen = self.config.get("domains")  # not those of the tasks: these may follow the seed
+            parts.append(f"new {increment}" + (f" of {', '.join(chosen)}" if chosen else ""))
+        if imbalance is not None:
+            parts.append(f"imbalance {imbalance:g}")
+        return " · ".join(parts)
 
     def setting(self) -> dict[str, Any]:
         """Return the configuration without what may differ between seeds or changes no result."""
@@ -85,8 +101,9 @@ class Section:
     @property
     def title(self) -> str:
         """Data set, tasks and test images in words."""
-        name, path, tasks, images = self.runs[0].stream
+        name, path, tasks, images, formed = self.runs[0].stream
         parts = [f"{name} {path}" if path else str(name), describe_tasks(tasks)]
+        parts += [formed] if formed else []
         return " · ".join([*parts, f"{images:,} test images"] if images is not None else parts)
 
     @cached_property

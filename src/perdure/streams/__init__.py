@@ -16,7 +16,7 @@ from perdure.streams.images import ArrayImages, FileImages, ImageSet
 from perdure.streams.loader import Batch, batch_count, batches
 from perdure.streams.own import source_of
 from perdure.streams.protocol import class_order, task_sizes
-from perdure.streams.sources import SOURCES, Source, SourceOptions, load_source
+from perdure.streams.sources import SOURCES, Domains, Source, SourceOptions, load_source
 from perdure.streams.stream import Stream, StreamOptions, Subset, TaskData, build_stream
 from perdure.streams.transforms import TRANSFORMS, Transform, augment, build_transform
 
@@ -27,6 +27,7 @@ __all__ = [
     "ArrayImages",
     "Batch",
     "Benchmark",
+    "Domains",
     "FileImages",
     "ImageSet",
     "Source",

@@ -132,6 +132,7 @@ def quoted(names: Sequence[str]) -> str:
 
 _CUB = "CUB_200_2011"
 _DOMAINNET_MEGABYTES = (1200, 4000, 3400, 440, 5600, 2500)
+_SPLITS = ("train", "test")
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
 _VISDA = "http://csr.bu.edu/ftp/visda/2019/multi-source"
@@ -142,6 +143,14 @@ def _domain_url(domain: str) -> str:
     cleaned = "groundtruth/" if domain in ("clipart", "painting") else ""
     return f"{_VISDA}/{cleaned}{domain}.zip"
 
+
+_M3SDA = "http://ai.bu.edu/M3SDA/"
+_FAIR_USE = "copyrighted images under a fair-use notice"
+_DOMAINNET_ZIPS = tuple(
+    PublishedFile(f"{domain}.zip", _domain_url(domain), megabytes)
+    for domain, megabytes in zip(DOMAINS, _DOMAINNET_MEGABYTES, strict=True)
+)
+_DOMAINNET_LISTS = tuple(f"{domain}_{split}.txt" for domain in DOMAINS for split in _SPLITS)
 
 _ENTRIES = (
     Benchmark(
@@ -195,18 +204,33 @@ _ENTRIES = (
         licence="CC BY 4.0",
     ),
     Benchmark(
+        name="domainnet",
+        title="DomainNet (345 classes)",
+        classes=345,
+        # As others count the cleaned lists; the publisher's page could not be reached.
+        images=586_575,
+        split="409,832 train, 176,743 test",
+        files=(
+            *_DOMAINNET_ZIPS,
+            *(
+                PublishedFile(name, f"{_VISDA}/domainnet/txt/{name}", 4)
+                for name in _DOMAINNET_LISTS
+            ),
+        ),
+        holds=(*DOMAINS, *_DOMAINNET_LISTS),
+        publisher=_M3SDA,
+        licence=_FAIR_USE,
+    ),
+    Benchmark(
         name="domainnet200",
         title="DomainNet",
         classes=200,
         images=67_982,
         split="47,532 train, 20,450 test",
-        publisher="http://ai.bu.edu/M3SDA/",
-        licence="copyrighted images under a fair-use notice",
-        files=tuple(
-            PublishedFile(f"{domain}.zip", _domain_url(domain), megabytes)
-            for domain, megabytes in zip(DOMAINS, _DOMAINNET_MEGABYTES, strict=True)
-        ),
+        files=_DOMAINNET_ZIPS,
         holds=DOMAINS,
+        publisher=_M3SDA,
+        licence=_FAIR_USE,
     ),
     Benchmark(
         name="fashion_mnist",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.decoding import decode, image_size
 from perdure.streams.images import FileImages, unreadable_images
-from perdure.streams.sources import Source, SourceOptions, capped
+from perdure.streams.sources import Domains, Source, SourceOptions, capped
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +22,25 @@ class LabelledFiles:
     Attributes:
         paths: one file per image.
         labels: source label of each image.
+        domains: domain of each image, where it was asked for.
     """
 
     paths: Sequence[Path]
     labels: NDArray[np.int64]
+    domains: NDArray[np.int64] | None = None
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """What caps hold for: classes, or classes in each domain."""
+        if self.domains is None:
+            return self.labels
+        pairs = np.stack([self.labels, self.domains])
+        return np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+
+    def take(self, kept: NDArray[np.int64]) -> LabelledFiles:
+        """Return the images at these positions."""
+        domains = None if self.domains is None else self.domains[kept]
+        return LabelledFiles([self.paths[index] for index in kept], self.labels[kept], domains)
 
 
 def file_source(
@@ -35,6 +50,7 @@ def file_source(
     test: LabelledFiles,
     options: SourceOptions,
     published: bool = False,
+    domain_names: Sequence[str] = (),
 ) -> Source:
     """Make a source of image files, capped as the options say.
 
@@ -50,20 +66,25 @@ def file_source(
         test: test images; their cap does not depend on the seed.
         options: the caps, the seed, the memory budget and what happens to unreadable images.
         published: nothing is checked now, unless unreadable images are to be left out.
+        domain_names: of the domains, where the images have them.
 
     Raises:
         StreamError: a class without an image.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    train = _chosen(train, capped(train.labels, options.images_per_class, options.seed, "train"))
-    test = _chosen(test, capped(test.labels, options.test_images_per_class, 0, "test"))
+    train = train.take(capped(train.groups, options.images_per_class, options.seed, "train"))
+    test = test.take(capped(test.groups, options.test_images_per_class, 0, "test"))
     pixels: dict[Path, NDArray[np.uint8]] | None = None
     skipped: dict[Path, str] = {}
     if options.skip_unreadable or not published:
         pixels, skipped = _verified([*train.paths, *test.paths], options)
-    sets = [_image_set(files, pixels, skipped, options) for files in (train, test)]
+    train, test = (_readable(files, skipped) for files in (train, test))
+    sets = [_image_set(files, pixels, options) for files in (train, test)]
     faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
-    return Source(name, tuple(class_names), sets[0], sets[1], faults)
+    domains = None
+    if train.domains is not None and test.domains is not None:
+        domains = Domains(tuple(domain_names), train.domains, test.domains)
+    return Source(name, tuple(class_names), sets[0], sets[1], faults, domains)
 
 
 def refuse_missing(source: str, paths: Sequence[Path]) -> None:
@@ -78,10 +99,6 @@ def refuse_missing(source: str, paths: Sequence[Path]) -> None:
             f"{len(missing):,} of {len(paths):,} images of '{source}' are missing, first "
             f"'{missing[0]}'. Move its folder away, and type: perdure data fetch {source}"
         )
-
-
-def _chosen(files: LabelledFiles, kept: NDArray[np.int64]) -> LabelledFiles:
-    return LabelledFiles([files.paths[index] for index in kept], files.labels[kept])
 
 
 def _verified(
@@ -121,19 +138,17 @@ def _verified(
     return (pixels if keep else None), faults
 
 
+def _readable(files: LabelledFiles, skipped: Mapping[Path, str]) -> LabelledFiles:
+    return files.take(np.flatnonzero([path not in skipped for path in files.paths]))
+
+
 def _image_set(
     files: LabelledFiles,
     pixels: Mapping[Path, NDArray[np.uint8]] | None,
-    skipped: Mapping[Path, str],
     options: SourceOptions,
 ) -> FileImages:
-    kept = [index for index, path in enumerate(files.paths) if path not in skipped]
-    return FileImages(
-        [files.paths[index] for index in kept],
-        files.labels[kept],
-        None if pixels is None else [pixels[files.paths[index]] for index in kept],
-        options.memory_budget,
-    )
+    decoded = None if pixels is None else [pixels[path] for path in files.paths]
+    return FileImages(files.paths, files.labels, decoded, options.memory_budget)
 
 
 def checked_images(
@@ -152,8 +167,5 @@ def checked_images(
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
     pixels, skipped = _verified(files.paths, options)
-    kept = [index for index, path in enumerate(files.paths) if path not in skipped]
-    paths = [files.paths[index] for index in kept]
-    decoded = None if pixels is None else [pixels[path] for path in paths]
     faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
-    return FileImages(paths, files.labels[kept], decoded, options.memory_budget), faults
+    return _image_set(_readable(files, skipped), pixels, options), faults

@@ -115,15 +115,20 @@ def has_test_folder(root: Path) -> bool:
     return has["train"]
 
 
-def hold_out(files: Files, fraction: float) -> tuple[Files, Files]:
+def hold_out(files: Files, fraction: float, where: str = "") -> tuple[Files, Files]:
     """Return the training and the test files where a share of each class is for testing.
 
     Which ones, is decided by the names of class and file alone.
 
+    Args:
+        files: of every class.
+        fraction: of each class.
+        where: said of a class in an error, as `` in domain 'sketch'``.
+
     Raises:
         StreamError: a class has a single image.
     """
-    test = {name: _held_out(name, paths, fraction) for name, paths in files.items()}
+    test = {name: _held_out(name, paths, fraction, where) for name, paths in files.items()}
     train = {}
     for name, paths in files.items():
         out = set(test[name])
@@ -186,12 +191,12 @@ def _image_files(folder: Path) -> list[Path]:
     )
 
 
-def _held_out(name: str, paths: Sequence[Path], fraction: float) -> list[Path]:
+def _held_out(name: str, paths: Sequence[Path], fraction: float, where: str) -> list[Path]:
     """Return the test files of a class: those with the smallest hashes of their names."""
     if len(paths) == 1:
         raise StreamError(
-            f"The class '{name}' has one image ('{paths[0]}'), and needs two: one to train and one "
-            "to hold out for testing. Add images, or remove the class."
+            f"The class '{name}'{where} has one image ('{paths[0]}'), and needs two: one to train "
+            "and one to hold out for testing. Add images, or remove the class."
         )
     count = min(max(1, math.floor(fraction * len(paths) + 0.5)), len(paths) - 1)
     by_hash = sorted(paths, key=lambda path: derived_seed(0, "held out", name, path.name))

@@ -15,8 +15,16 @@ from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.decoding import to_rgb
 from perdure.streams.images import ImageSet, unreadable_images
-from perdure.streams.sources import SOURCES, Source, SourceOptions, capped, refuse_options
-from perdure.streams.table import LABELS, find_column
+from perdure.streams.protocol import listed
+from perdure.streams.sources import (
+    SOURCES,
+    Domains,
+    Source,
+    SourceOptions,
+    capped,
+    refuse_options,
+)
+from perdure.streams.table import DOMAINS, LABELS, find_column
 
 PREFIX = "hf:"
 """What ``data=`` begins with for a data set of the hub."""
@@ -75,13 +83,14 @@ def load_huggingface(options: SourceOptions) -> Source:
 
     The column of images and that of labels are found by their kind, or named by ``image_column`` and
     ``label_column``. Test images are those of the split ``test``, else of ``validation``; a data set
-    without either gives ``test_fraction`` of each class, drawn by ``seed``.
+    without either gives ``test_fraction`` of each class, drawn by ``seed``. Streams over domains
+    read one more column, ``domain`` or what ``domain_column`` names.
 
     Raises:
         ConfigError: no name, an option that means nothing here, or no ``datasets``.
         StreamError: a data set that cannot be loaded or has no images or labels.
     """
-    used = ("path", "test_fraction", "image_column", "label_column")
+    used = ("path", "test_fraction", "image_column", "label_column", "domains", "domain_column")
     refuse_options("huggingface", options, *used)
     if options.path is None:
         raise ConfigError("Source 'huggingface' needs path=NAME, or data=hf:NAME.")
@@ -89,25 +98,33 @@ def load_huggingface(options: SourceOptions) -> Source:
     splits = _load(options.path)
     train = splits.get("train", next(iter(splits.values())))
     test = next((splits[name] for name in _TESTS if name in splits), train)
-    image, label = _image_column(train, options), _label_column(train, options)
-    names = _class_names(train, label)
-    sets = []
+    domain = _domain_column(train, options) if options.domains else None
+    image, label = _image_column(train, options), _label_column(train, domain, options)
+    names = _value_names(train, label)
+    areas = [] if domain is None else _value_names(train, domain)
+    sets, areas_of = [], []
     for split, rows in (("train", train), ("test", test)):
-        labels = _labels(rows, label, names, where)
+        labels = _numbers(rows, label, names, where, "label")
+        found = np.zeros_like(labels)
+        if domain is not None:
+            found = _numbers(rows, domain, areas, where, "domain")
+        groups = labels * max(1, len(areas)) + found
         kept = np.ones(len(labels), dtype=bool)
         if test is train:
-            held_out = _held_out(labels, options)
+            held_out = _held_out(groups, options)
             kept = held_out if split == "test" else ~held_out
         positions = np.flatnonzero(kept)
         if split == "train":
-            chosen = capped(labels[positions], options.images_per_class, options.seed, "train")
+            chosen = capped(groups[positions], options.images_per_class, options.seed, "train")
         else:
-            chosen = capped(labels[positions], options.test_images_per_class, 0, "test")
+            chosen = capped(groups[positions], options.test_images_per_class, 0, "test")
         positions = positions[chosen]
         called = [f"{where}[{split}][{position}]" for position in positions]
         budget = options.memory_budget
         sets.append(DatasetImages(rows, image, positions, labels[positions], called, budget))
-    return Source("huggingface", tuple(names), sets[0], sets[1])
+        areas_of.append(found[positions])
+    domains = Domains(tuple(areas), *areas_of) if areas else None
+    return Source("huggingface", tuple(names), sets[0], sets[1], domains=domains)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -144,9 +161,9 @@ def _image_column(rows: Any, options: SourceOptions) -> str:
     return find_column(list(rows.features), images, named, "image_column", where)
 
 
-def _label_column(rows: Any, options: SourceOptions) -> str:
+def _label_column(rows: Any, domain: str | None, options: SourceOptions) -> str:
     named, where = options.label_column, f"The data set '{options.path}'"
-    classes = _of_kind(rows, "ClassLabel")
+    classes = [name for name in _of_kind(rows, "ClassLabel") if name != domain]
     if named is None and len(classes) > 1:
         raise StreamError(
             f"{where} has several columns of classes: {', '.join(classes)}. Name one, as "
@@ -156,24 +173,40 @@ def _label_column(rows: Any, options: SourceOptions) -> str:
     return find_column(list(rows.features), usual, named, "label_column", where)
 
 
-def _class_names(rows: Any, label: str) -> list[str]:
-    names = getattr(rows.features[label], "names", None)
+def _domain_column(rows: Any, options: SourceOptions) -> str:
+    where = f"The data set '{options.path}'"
+    try:
+        columns = list(rows.features)
+        return find_column(columns, DOMAINS, options.domain_column, "domain_column", where)
+    except StreamError as error:
+        raise StreamError(
+            f"{error} Without domains leave increment out: then every task brings new classes."
+        ) from None
+
+
+def _value_names(rows: Any, column: str) -> list[str]:
+    """Names of classes or domains, in order."""
+    names = getattr(rows.features[column], "names", None)
     if names:
         return [str(name) for name in names]
-    values = set(rows[label])
+    values = {value for value in rows[column] if value not in (None, "")}
     whole = all(isinstance(value, int) for value in values)
     return [str(value) for value in (sorted(values) if whole else sorted(map(str, values)))]
 
 
-def _labels(rows: Any, label: str, names: Sequence[str], where: str) -> NDArray[np.int64]:
-    numbered = bool(getattr(rows.features[label], "names", None))
+def _numbers(
+    rows: Any, column: str, names: Sequence[str], where: str, what: str
+) -> NDArray[np.int64]:
+    """Number of every row's class or domain."""
+    numbered = bool(getattr(rows.features[column], "names", None))
     known = {name: place for place, name in enumerate(names)}
     found = []
-    for number, value in enumerate(rows[label]):
+    for number, value in enumerate(rows[column]):
         place = value if numbered else known.get(str(value))
         if not isinstance(place, int) or not 0 <= place < len(names):
             raise StreamError(
-                f"Row {number} of '{where}' has the label {value!r}, which is none of its classes."
+                f"Row {number} of '{where}' has the {what} {value!r}, which is none of those that "
+                f"it knows: {listed(names)}."
             )
         found.append(place)
     return np.asarray(found, dtype=np.int64)
@@ -222,9 +255,9 @@ def dataset_images(rows: Any, options: SourceOptions) -> tuple[DatasetImages, tu
         StreamError: it has no images or labels.
     """
     where = str(options.path)
-    image, label = _image_column(rows, options), _label_column(rows, options)
-    names = _class_names(rows, label)
-    labels = _labels(rows, label, names, where)
+    image, label = _image_column(rows, options), _label_column(rows, None, options)
+    names = _value_names(rows, label)
+    labels = _numbers(rows, label, names, where, "label")
     called = [f"{where}[{position}]" for position in range(len(labels))]
     positions = np.arange(len(labels))
     images = DatasetImages(rows, image, positions, labels, called, options.memory_budget)

@@ -33,6 +33,9 @@ class SourceOptions:
         test_fraction: own images without a test split: share of each class held out, in (0, 1).
         image_column: ``table`` and ``huggingface``: where the images are, if it cannot be told.
         label_column: likewise, their classes.
+        domains: whether the domain of every image is asked for; caps and shares of a class then
+            hold in each domain.
+        domain_column: likewise, their domains.
         skip_unreadable: leave unreadable images out, and list them, instead of failing.
         seed: seed of the run. In a stream the stream's own seed takes its place.
         memory_budget: bytes of decoded, and again of transformed, pixels that may be kept.
@@ -49,6 +52,8 @@ class SourceOptions:
     test_fraction: float = 0.2
     image_column: str | None = None
     label_column: str | None = None
+    domains: bool = False
+    domain_column: str | None = None
     skip_unreadable: bool = False
     seed: int = 0
     memory_budget: int = MEMORY_BUDGET
@@ -75,6 +80,26 @@ class SourceOptions:
                 f"test_fraction={self.test_fraction} is not a share. Allowed: between 0 and 1, "
                 "both excluded, such as test_fraction=0.2."
             )
+        if self.domain_column is not None and not self.domains:
+            raise ConfigError(
+                f"domain_column={self.domain_column} has no use: tasks are formed by classes alone. "
+                "Add increment=domains or increment=classes+domains, or leave domain_column out."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Domains:
+    """In which domain every image of a source is.
+
+    Attributes:
+        names: of the domains, in order.
+        train: position in ``names`` of each training image.
+        test: likewise, of each test image.
+    """
+
+    names: tuple[str, ...]
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +112,7 @@ class Source:
         train: training images, labelled 0 … C − 1.
         test: test images, labelled alike.
         skipped: ``"path: reason"`` per image that was left out as unreadable.
+        domains: where they were asked for.
 
     Raises:
         StreamError: two classes share a name, a label names no class, or a class has no training
@@ -98,6 +124,7 @@ class Source:
     train: ImageSet
     test: ImageSet
     skipped: tuple[str, ...] = ()
+    domains: Domains | None = None
 
     def __post_init__(self) -> None:
         count = len(self.class_names)
@@ -150,6 +177,8 @@ _OF_SOME = (
     "test_fraction",
     "image_column",
     "label_column",
+    "domains",
+    "domain_column",
     "synthetic_classes",
     "synthetic_size",
 )
@@ -167,6 +196,12 @@ def refuse_options(source: str, options: SourceOptions, *used: str) -> None:
     Raises:
         ConfigError: another one differs from its default.
     """
+    if options.domains and "domains" not in used:
+        raise ConfigError(
+            f"Source '{source}' does not know the domains of its images. Give a table or a data set "
+            "with a column 'domain' (data=table.csv, data=hf:NAME) or stream=domainnet, or leave "
+            "increment out: then every task brings new classes."
+        )
     for field in fields(options):
         if (
             field.name in _OF_SOME

@@ -14,7 +14,9 @@ from torch import Tensor
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.images import ImageSet
-from perdure.streams.protocol import class_order, task_sizes
+from perdure.streams.imbalance import check_imbalance, thinned
+from perdure.streams.increments import Cut, cut
+from perdure.streams.protocol import class_order
 from perdure.streams.sources import SOURCES, Source, SourceOptions, load_source
 from perdure.streams.transforms import build_transform
 from perdure.types import Task
@@ -28,7 +30,12 @@ class StreamOptions:
         source: name of a source.
         tasks: ``"Bm-Incn"`` or explicit sizes, see ``task_sizes``.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file, see ``class_order``.
-        seed: seed of class order, validation split, caps and drawn images, at least 0.
+        increment: what every task brings that is new: ``classes``, ``domains`` or
+            ``classes+domains``, see ``cut``.
+        domains: names of the domains, in order; empty for all in the source's order.
+        imbalance: how many times more training images the most frequent class keeps than the
+            rarest, see ``tail_sizes``; None keeps all.
+        seed: seed of class order, validation split, caps, long tail and drawn images, at least 0.
         validation_fraction: share of each class's training images that is kept from training for
             choosing hyperparameters, in [0, 1); at least one image where it is not 0.
         transform: name of a transform.
@@ -43,6 +50,9 @@ class StreamOptions:
     source: str = "digits"
     tasks: str | tuple[int, ...] = "B0-Inc2"
     class_order: str = "nsp2"
+    increment: str = "classes"
+    domains: tuple[str, ...] = ()
+    imbalance: float | None = None
     seed: int = 0
     validation_fraction: float = 0.0
     transform: str = "plain"
@@ -61,6 +71,8 @@ class StreamOptions:
                 f"validation_fraction={self.validation_fraction} is not allowed. Allowed: 0 (no "
                 "validation images) up to but not including 1, such as validation_fraction=0.25."
             )
+        if self.imbalance is not None:
+            check_imbalance(self.imbalance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +82,7 @@ class Subset:
     Attributes:
         images: the set.
         indices: (n,) positions in the set, ascending.
-        labels: label k belongs to the k-th class to arrive.
+        labels: label k belongs to the k-th class to arrive, see `Task`.
     """
 
     images: ImageSet
@@ -109,11 +121,14 @@ class Stream:
 
     Attributes:
         options: what the stream was built from.
-        class_names: names in order of arrival.
-        class_order: source labels in order of arrival.
+        class_names: names in order of arrival, each once.
+        class_order: source labels in order of arrival, likewise.
         sizes: number of classes of each task.
         tasks: the tasks.
         skipped: ``"path: reason"`` per image left out as unreadable.
+        domains: the domain of each task; empty where tasks are formed by classes alone.
+        repeats: whether the same class comes in several tasks, each time in another domain.
+        remarks: what else a user should be told.
     """
 
     options: StreamOptions
@@ -122,12 +137,15 @@ class Stream:
     sizes: tuple[int, ...]
     tasks: tuple[TaskData, ...]
     skipped: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    repeats: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should be told: a smaller last task, images that were left out."""
-        notes = []
-        if len(self.sizes) > 1 and self.sizes[-1] < self.sizes[-2]:
+        """What a user should be told: domains, a smaller last task, images that were left out."""
+        notes = list(self.remarks)
+        if not self.repeats and len(self.sizes) > 1 and self.sizes[-1] < self.sizes[-2]:
             classes = "class" if self.sizes[-1] == 1 else "classes"
             notes.append(
                 f"The last task has {self.sizes[-1]} {classes}, the one before it {self.sizes[-2]}."
@@ -151,11 +169,12 @@ class Stream:
             raise IndexError(f"The stream has tasks 0 … {len(self.tasks) - 1}, and no {index}.")
         parts = self.tasks[: index + 1]
         seen = parts[-1].task.seen
+        names = tuple(name for part in parts for name in part.task.names)
         vals = [part.val for part in parts if part.val is not None]
         texts = [part.task.text_features for part in parts if part.task.text_features is not None]
         text = torch.cat(texts) if texts else None
         return TaskData(
-            task=Task(index, tuple(range(seen)), self.class_names[:seen], seen, text),
+            task=Task(index, tuple(range(seen)), names, seen, text),
             train=_union([part.train for part in parts]),
             val=_union(vals) if vals else None,
             test=_union([part.test for part in parts]),
@@ -179,56 +198,111 @@ def build_stream(options: StreamOptions, source: Source | None = None) -> Stream
         [('3', '5', '2', '9'), ('0', '7', '4'), ('1', '6', '8')]
     """
     if source is None:
-        source = load_source(options.source, replace(options.source_options, seed=options.seed))
+        asked = replace(
+            options.source_options, seed=options.seed, domains=options.increment != "classes"
+        )
+        source = load_source(options.source, asked)
     count = len(source.class_names)
-    sizes = task_sizes(options.tasks, count)
     order = class_order(options.class_order, count, source.class_names, options.seed)
-    names = tuple(source.class_names[label] for label in order)
-    arrival = np.empty(count, dtype=np.int64)
-    arrival[order] = np.arange(count)
-    held_out = _held_out(source, options)
+    made = cut(source, order, options.tasks, options.increment, options.domains)
+    names = tuple(source.class_names[label] for label, _ in made.outputs)
+    train, test = made.outputs_of(source)
+    held_out = _held_out(train, made, names, options)
+    trained = _trained(train, held_out, made, names, options)
     tasks = []
-    seen = 0
-    for index, size in enumerate(sizes):
-        classes = tuple(range(seen, seen + size))
-        seen += size
-        members = np.isin(source.train.labels, order[classes[0] : seen])
+    for index, (first, end) in enumerate(made.ranges):
+        ours = (train >= first) & (train < end)
+        val = _subset(source.train, ours & held_out, train) if held_out.any() else None
         tasks.append(
             TaskData(
-                task=Task(index, classes, names[classes[0] : seen], seen),
-                train=_subset(source.train, members & ~held_out, arrival),
-                val=_subset(source.train, members & held_out, arrival) if held_out.any() else None,
-                test=_subset(
-                    source.test, np.isin(source.test.labels, order[classes[0] : seen]), arrival
-                ),
+                task=Task(index, tuple(range(first, end)), names[first:end], end),
+                train=_subset(source.train, ours & trained, train),
+                val=val,
+                test=_subset(source.test, (test >= first) & (test < end), test),
             )
         )
-    return Stream(options, names, tuple(order), sizes, tuple(tasks), source.skipped)
+    return Stream(
+        options,
+        tuple(dict.fromkeys(names)),
+        tuple(dict.fromkeys(label for label, _ in made.outputs)),
+        made.sizes,
+        tuple(tasks),
+        source.skipped,
+        made.domains,
+        made.repeats,
+        made.notes + _remarks(train, trained, held_out, options),
+    )
 
 
-def _held_out(source: Source, options: StreamOptions) -> NDArray[np.bool_]:
+def _held_out(
+    outputs: NDArray[np.int64], made: Cut, names: Sequence[str], options: StreamOptions
+) -> NDArray[np.bool_]:
     """Return which training images are kept for validation."""
-    mask = np.zeros(len(source.train), dtype=bool)
+    mask = np.zeros(len(outputs), dtype=bool)
     if not options.validation_fraction:
         return mask
-    for label, name in enumerate(source.class_names):
-        positions = np.flatnonzero(source.train.labels == label)
-        if len(positions) == 1:
-            raise StreamError(
-                f"The class '{name}' has one training image, and needs two for "
-                f"validation_fraction={options.validation_fraction}. Add images, or type "
-                "validation_fraction=0."
-            )
-        wanted = int(options.validation_fraction * len(positions) + 0.5)
-        count = min(max(1, wanted), len(positions) - 1)
-        shuffled = permutation(len(positions), options.seed, "validation", name)
-        mask[positions[shuffled[:count]]] = True
+    for index, (first, end) in enumerate(made.ranges):
+        # In streams over domains the class is not all that is drawn for.
+        domain = made.domains[index : index + 1]
+        for output in range(first, end):
+            positions = np.flatnonzero(outputs == output)
+            if len(positions) == 1:
+                where = f" in domain '{domain[0]}'" if domain else ""
+                raise StreamError(
+                    f"The class '{names[output]}'{where} has one training image, and needs two for "
+                    f"validation_fraction={options.validation_fraction}. Add images, or type "
+                    "validation_fraction=0."
+                )
+            wanted = int(options.validation_fraction * len(positions) + 0.5)
+            count = min(max(1, wanted), len(positions) - 1)
+            drawn = permutation(len(positions), options.seed, "validation", names[output], *domain)
+            mask[positions[drawn[:count]]] = True
     return mask
 
 
-def _subset(images: ImageSet, mask: NDArray[np.bool_], arrival: NDArray[np.int64]) -> Subset:
+def _trained(
+    outputs: NDArray[np.int64],
+    held_out: NDArray[np.bool_],
+    made: Cut,
+    names: Sequence[str],
+    options: StreamOptions,
+) -> NDArray[np.bool_]:
+    """Return which training images are trained on."""
+    wanted = (outputs >= 0) & ~held_out
+    if options.imbalance is None:
+        return wanted
+    ranges = made.ranges if made.repeats else [(0, len(names))]
+    parts = [[(output, names[output]) for output in range(*bounds)] for bounds in ranges]
+    return thinned(np.where(wanted, outputs, -1), parts, options.imbalance, options.seed)
+
+
+def _remarks(
+    outputs: NDArray[np.int64],
+    trained: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
+    options: StreamOptions,
+) -> tuple[str, ...]:
+    """Tell what is not trained on, and how long the tail is."""
+    remarks = []
+    outside = int((outputs < 0).sum())
+    if outside:
+        remarks.append(
+            f"{outside:,} of {len(outputs):,} training images are in another domain than their "
+            "class's, and left out."
+        )
+    if options.imbalance is not None:
+        counts = np.bincount(outputs[trained])
+        dropped = int(((outputs >= 0) & ~trained & ~held_out).sum())
+        remarks.append(
+            f"imbalance={options.imbalance:g} leaves {dropped:,} training images out: {counts.max():,} "
+            f"are left in the largest class, {counts.min():,} in the smallest."
+        )
+    return tuple(remarks)
+
+
+def _subset(images: ImageSet, mask: NDArray[np.bool_], outputs: NDArray[np.int64]) -> Subset:
     indices = np.flatnonzero(mask)
-    return Subset(images, indices, torch.from_numpy(arrival[images.labels[indices]]))
+    return Subset(images, indices, torch.from_numpy(outputs[indices]))
 
 
 def _union(subsets: Sequence[Subset]) -> Subset:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perdure.errors import ConfigError, StreamError, did_you_mean
-from perdure.streams.files import file_source
-from perdure.streams.folder import Files, hold_out, labelled
+from perdure.streams.files import LabelledFiles, file_source
+from perdure.streams.folder import hold_out
 from perdure.streams.protocol import listed
 from perdure.streams.sources import SOURCES, Source, SourceOptions, refuse_options
 
@@ -23,6 +25,7 @@ TABLES = (".csv", ".tsv", ".parquet")
 IMAGES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
 LABELS = ("label", "class", "category", "target", "class_name")
 SPLITS = ("split", "subset")
+DOMAINS = ("domain", "domains", "domain_name")
 _SPLIT = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _DELIMITERS = ",;\t"
 
@@ -36,12 +39,14 @@ class _Row:
         path: the image's file.
         label: name of its class.
         split: ``train``, ``test``, or empty where the table does not say.
+        domain: name of its domain; empty where it was not asked for.
     """
 
     number: int
     path: Path
     label: str
     split: str
+    domain: str
 
 
 @SOURCES.register("table")
@@ -52,18 +57,24 @@ def load_table(options: SourceOptions) -> Source:
     there is one its split, ``train`` or ``test``; others are left alone. They are found by the usual
     names, or named by ``image_column`` and ``label_column``. Without splits ``test_fraction`` of each
     class is held out as for a folder. Classes follow the alphabet, or their value where all are
-    whole numbers.
+    whole numbers. Streams over domains read one more column, ``domain`` or what ``domain_column``
+    names, ordered likewise; then a share is held out of each class in each domain.
 
     Raises:
         ConfigError: no path, an option that means nothing here, or Parquet without pyarrow.
         StreamError: a table that cannot be read or does not say what is needed.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    refuse_options("table", options, "path", "test_fraction", "image_column", "label_column")
+    columns = ("image_column", "label_column", "domain_column")
+    refuse_options("table", options, "path", "test_fraction", "domains", *columns)
     if options.path is None:
         raise ConfigError(f"Source 'table' needs path=FILE, a table ({', '.join(TABLES)}).")
-    train, test = _splits(_rows(options.path.expanduser(), options), options)
-    return file_source("table", tuple(train), labelled(train), labelled(test), options)
+    rows = _rows(options.path.expanduser(), options)
+    names, domains = _ordered(row.label for row in rows), _ordered(row.domain for row in rows)
+    train, test = (
+        _labelled(part, names, domains if options.domains else ()) for part in _split(rows, options)
+    )
+    return file_source("table", names, train, test, options, domain_names=domains)
 
 
 def find_column(
@@ -106,6 +117,7 @@ def _rows(table: Path, options: SourceOptions) -> list[_Row]:
     image = find_column(columns, IMAGES, options.image_column, "image_column", f"'{table}'")
     label = find_column(columns, LABELS, options.label_column, "label_column", f"'{table}'")
     split = next((name for name in columns if name.strip().lower() in SPLITS), None)
+    domain = _domain_column(columns, table, options) if options.domains else None
     rows = []
     for number, line in enumerate(lines, start=2):
         where = f"line {number} of '{table}'"
@@ -113,8 +125,10 @@ def _rows(table: Path, options: SourceOptions) -> list[_Row]:
         if not text:
             raise StreamError(f"There is no file in {where}, column '{image}'. Fill it in.")
         path = table.parent / Path(text).expanduser()
-        named = _label(line[label], where, label)
-        rows.append(_Row(number, path, named, "" if split is None else _split(line[split], where)))
+        named = _name(line[label], "label", where, label)
+        part = "" if split is None else _part(line[split], where)
+        area = "" if domain is None else _name(line[domain], "domain", where, domain)
+        rows.append(_Row(number, path, named, part, area))
     _check_files(rows, table)
     return rows
 
@@ -157,21 +171,31 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _label(value: Any, where: str, column: str) -> str:
-    """The name of a class: a text, or a whole number."""
+def _domain_column(columns: Sequence[str], table: Path, options: SourceOptions) -> str:
+    try:
+        return find_column(columns, DOMAINS, options.domain_column, "domain_column", f"'{table}'")
+    except StreamError as error:
+        raise StreamError(
+            f"{error} It must say of every image what domain it is in; without one leave increment "
+            "out: then every task brings new classes."
+        ) from None
+
+
+def _name(value: Any, what: str, where: str, column: str) -> str:
+    """The name of a class or domain: a text, or a whole number."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         value, whole = int(value), True
     text = str(value).strip() if whole or isinstance(value, str) else ""
     if not text:
         raise StreamError(
-            f"The label in {where}, column '{column}', is {value!r}. A label is a text or a whole "
+            f"The {what} in {where}, column '{column}', is {value!r}. A {what} is a text or a whole "
             "number."
         )
     return text
 
 
-def _split(value: Any, where: str) -> str:
+def _part(value: Any, where: str) -> str:
     split = _SPLIT.get(str(value).strip().lower())
     if split is None:
         raise StreamError(
@@ -198,27 +222,47 @@ def _check_files(rows: Sequence[_Row], table: Path) -> None:
         )
 
 
-def _splits(rows: Sequence[_Row], options: SourceOptions) -> tuple[Files, Files]:
-    """Training and test files of every class, classes in order."""
-    whole = all(row.label.removeprefix("-").isdecimal() for row in rows)
-    order: Callable[[str], Any] = int if whole else str
-    names = sorted({row.label for row in rows}, key=order)
-    if not rows[0].split:
-        return hold_out(_by_class(names, rows), options.test_fraction)
-    if options.test_fraction != SourceOptions.test_fraction:
-        raise ConfigError(
-            f"test_fraction={options.test_fraction} has no use: the table says which images are for "
-            "testing. Leave test_fraction out, or remove the column."
-        )
-    parts = [[row for row in rows if row.split == split] for split in ("train", "test")]
-    return _by_class(names, parts[0]), _by_class(names, parts[1])
-
-
-def _by_class(names: Sequence[str], rows: Sequence[_Row]) -> Files:
-    files: dict[str, list[Path]] = {name: [] for name in names}
+def _split(rows: Sequence[_Row], options: SourceOptions) -> tuple[list[_Row], list[_Row]]:
+    """Training and test images."""
+    if rows[0].split:
+        if options.test_fraction != SourceOptions.test_fraction:
+            raise ConfigError(
+                f"test_fraction={options.test_fraction} has no use: the table says which images are "
+                "for testing. Leave test_fraction out, or remove the column."
+            )
+        return [row for row in rows if row.split == "train"], [
+            row for row in rows if row.split == "test"
+        ]
+    files: dict[tuple[str, str], list[Path]] = {}
     for row in rows:
-        files[row.label].append(row.path)
-    return files
+        files.setdefault((row.domain, row.label), []).append(row.path)
+    out: set[Path] = set()
+    for domain in dict.fromkeys(row.domain for row in rows):
+        of_class = {label: paths for (area, label), paths in files.items() if area == domain}
+        _, test = hold_out(of_class, options.test_fraction, f" in domain '{domain}'" * bool(domain))
+        out.update(path for paths in test.values() for path in paths)
+    by_path = sorted(rows, key=lambda row: row.path)
+    return [row for row in rows if row.path not in out], [r for r in by_path if r.path in out]
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once, by the alphabet or, where all are whole numbers, by value."""
+    found = set(names)
+    whole = all(name.removeprefix("-").isdecimal() for name in found)
+    order: Callable[[str], Any] = int if whole else str
+    return tuple(sorted(found, key=order))
+
+
+def _labelled(rows: Sequence[_Row], names: Sequence[str], domains: Sequence[str]) -> LabelledFiles:
+    """Number the rows' classes, and their domains where there are any; class after class."""
+    label_of = {name: label for label, name in enumerate(names)}
+    rows = sorted(rows, key=lambda row: label_of[row.label])
+    labels = np.array([label_of[row.label] for row in rows], np.int64)
+    paths = [row.path for row in rows]
+    if not domains:
+        return LabelledFiles(paths, labels)
+    domain_of = {name: place for place, name in enumerate(domains)}
+    return LabelledFiles(paths, labels, np.array([domain_of[row.domain] for row in rows], np.int64))
 
 
 def table_files(options: SourceOptions, split: str) -> tuple[list[Path], list[str]]:

@@ -169,7 +169,7 @@ def check_save_load(method_name: str) -> None:
         loaded = ContinualClassifier.load(folder, backbone=trial.backbone)
         classifier.save(folder, inference_only=True)
         reduced = ContinualClassifier.load(folder, backbone=trial.backbone)
-    assert loaded.model.class_names == classifier.model.class_names, (
+    assert loaded.model.label_names == classifier.model.label_names, (
         f"'{method_name}' came back with other classes."
     )
     _assert_same_predictions(

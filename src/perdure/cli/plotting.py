@@ -1,0 +1,65 @@
+"""``perdure show STREAM --plot``: a picture of what every task of a stream brings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from perdure.cli.output import print_fields, print_json
+from perdure.cli.parsing import UsageError
+from perdure.engine.build import make_stream
+from perdure.engine.config import Config, load_config, make_config, preset_names, read_overrides
+from perdure.errors import unknown_name
+from perdure.reports.stream_picture import StreamCounts, count_stream, draw_stream
+from perdure.streams import SOURCES, source_of
+from perdure.streams.huggingface import PREFIX
+
+_SIDE = 32  # of images that are counted and never looked at
+
+
+def plot(args: argparse.Namespace) -> int:
+    """Draw the stream that the arguments name, and say where the picture is."""
+    path = _target(args.out, args.name)
+    config = _config(args.name, args.overrides)
+    stream = make_stream(config, _SIDE)
+    counts = count_stream(stream)
+    draw_stream(counts, Path(config.run.path or config.run.stream).name, path)
+    if args.json:
+        print_json({"picture": str(path), "notes": list(stream.notes), "tasks": _tasks(counts)})
+        return 0
+    print_fields([("picture", str(path)), *(("note", note) for note in stream.notes)])
+    return 0
+
+
+def _target(out: str | None, name: str) -> Path:
+    if out is None:
+        return Path(f"{Path(name).stem if Path(name).exists() else name.replace('/', '-')}.png")
+    if Path(out).suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: the picture is a PNG. Type: --out {Path(out).stem}.png")
+    return Path(out)
+
+
+def _config(name: str, overrides: list[str]) -> Config:
+    """The run whose stream is drawn: a preset's, or one of a method that needs nothing."""
+    if name in preset_names():
+        return load_config(name, overrides)
+    if not (name in SOURCES or name.startswith(PREFIX) or Path(name).expanduser().exists()):
+        raise unknown_name("stream", name, {*SOURCES, *preset_names()}, " for --plot")
+    values: dict[str, Any] = {"stream": name} if name in SOURCES else source_of(name)
+    return make_config({"method": "lda", **values, **read_overrides(overrides)})
+
+
+def _tasks(counts: StreamCounts) -> list[dict[str, Any]]:
+    def shown(part: Any, task: int) -> dict[str, int]:
+        pairs = zip(counts.classes, part[:, task].tolist(), strict=True)
+        return {name: count for name, count in pairs if count}
+
+    return [
+        {
+            "task": task + 1,
+            "domain": counts.domains[task] if counts.domains else None,
+            **{split: shown(getattr(counts, split), task) for split in ("train", "val", "test")},
+        }
+        for task in range(counts.train.shape[1])
+    ]
