@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from perdure.errors import UnreadableImageError
+from perdure.streams import decoding
 from perdure.streams.decoding import decode, examine, image_size
 
 
@@ -173,3 +175,26 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match=r"gone\.png"):
         decode(tmp_path / "gone.png")
+
+
+def test_images_open_in_two_threads_share_what_warnings_become(tmp_path: Path) -> None:
+    """The thread that ends first takes nothing from the other, and nothing stays behind."""
+    gradient().save(tmp_path / "image.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        first, second = (decoding._opened(tmp_path / "image.png") for _ in range(2))
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        with pytest.raises(Image.DecompressionBombWarning):
+            warnings.warn("huge", Image.DecompressionBombWarning, stacklevel=1)
+        second.__exit__(None, None, None)
+        assert warnings.filters == before
+
+
+def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "gone.png", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UnreadableImageError, match=reason) as caught:
+            decode(path)
+        assert "Errno" not in str(caught.value)

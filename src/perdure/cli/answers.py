@@ -7,7 +7,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 from perdure.learner.streaming import Answer
 
@@ -21,6 +21,17 @@ _SHOWN = 0.001
 """From what probability on a table names a class beside the first one."""
 
 
+@runtime_checkable
+class Output(Protocol):
+    """What standard output and open text files have in common."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text."""
+
+    def flush(self) -> object:
+        """Hand on what was written."""
+
+
 class Writer(abc.ABC):
     """Writes answers to a stream; a context manager, which writes what comes before and after.
 
@@ -32,7 +43,7 @@ class Writer(abc.ABC):
         top: how many of them an answer has.
     """
 
-    def __init__(self, out: TextIO, classes: Sequence[str], top: int) -> None:
+    def __init__(self, out: Output, classes: Sequence[str], top: int) -> None:
         self._out = out
         self._classes = classes
         self._top = min(top, len(classes))

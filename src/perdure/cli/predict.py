@@ -8,9 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
-from perdure.cli.answers import WRITERS
+from perdure.cli.answers import WRITERS, Output
 from perdure.cli.counting import Counting
 from perdure.cli.interrupt import CtrlC
 from perdure.cli.output import messages
@@ -59,7 +58,7 @@ def predict(args: argparse.Namespace) -> int:
 def write_answers(
     classifier: ContinualClassifier,
     files: Iterable[Listed],
-    out: TextIO,
+    out: Output,
     form: str,
     *,
     head: str | None = None,
