@@ -24,7 +24,15 @@ from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS
 from perdure.metrics import BatchCounts
 from perdure.selection import describe
-from perdure.streams import Batch, Stream, TaskData, batch_count, batches, build_transform
+from perdure.streams import (
+    Stream,
+    TaskData,
+    batch_count,
+    batch_order,
+    batches,
+    build_transform,
+)
+from perdure.types import Midway
 
 Rows = dict[str, list[BatchCounts | None]]
 
@@ -173,15 +181,16 @@ class Run:
         tokens = None if known is not None else known_tokens(self.model, stage.data, self.sink)
         queries = known_queries(self.model, stage.data, self.sink)
         meter = Meter(self.sink, task.index, per_epoch, total)
-        for step, batch in self._training_batches(stage, self._point.steps_done, per_epoch):
-            readout = None if known is None else known[batch.positions.to(known.device)]
-            images = batch.images if tokens is None else tokens.take(batch.positions)
-            query = None if queries is None else queries[batch.positions.to(queries.device)]
-            loss = self.model.training_loss(images, batch.labels, task, readout, query)
+        sources = self._training_batches(stage, known, tokens)
+        for step, (images, positions) in enumerate(sources, start=self._point.steps_done):
+            readout = None if known is None else known[positions.to(known.device)]
+            query = None if queries is None else queries[positions.to(queries.device)]
+            labels = stage.data.train.labels[positions]
+            loss = self.model.training_loss(images, labels, task, readout, query)
             values = {name: float(term.detach()) for name, term in loss.terms.items()}
             _check_finite(values, task.index, step, per_epoch)
             optimiser.step(loss.total, lr_factor(run, step, per_epoch))
-            meter(step + 1, values, len(batch.labels))
+            meter(step + 1, values, len(labels))
             if (step + 1) % run.checkpoint_every == 0 or step + 1 == total:
                 point = replace(self._point, steps_done=step + 1)
                 self._commit(point, optimiser=optimiser)
@@ -221,25 +230,35 @@ class Run:
         return self._survey(stage).features("train")[0]
 
     def _training_batches(
-        self, stage: Stage, done: int, per_epoch: int
-    ) -> Iterator[tuple[int, Batch]]:
-        run, task = self.config.run, stage.data.task.index
-        for epoch in range(done // per_epoch, run.epochs):
-            first = done % per_epoch if epoch == done // per_epoch else 0
-            loaded = batches(
-                stage.data.train,
+        self, stage: Stage, known: torch.Tensor | None, tokens: Midway | None
+    ) -> Iterator[tuple[torch.Tensor | Midway | None, torch.Tensor]]:
+        """What the remaining steps of a stage compute with, and the positions of its images.
+
+        Images of which features or tokens are known are not read again.
+        """
+        run, train, task = self.config.run, stage.data.train, stage.data.task.index
+        done, begun = divmod(self._point.steps_done, batch_count(len(train), run.batch_size))
+        epochs = range(done, run.epochs)
+        if known is None and tokens is None:
+            for batch in batches(
+                train,
                 run.batch_size,
                 transform=run.transform,
                 side="train",
                 img_size=self.backbone.img_size,
                 seed=run.seed,
                 task=task,
-                epoch=epoch,
+                epoch=epochs,
                 workers=run.workers,
-                start_step=first,
-            )
-            for offset, batch in enumerate(loaded):
-                yield epoch * per_epoch + first + offset, batch
+                start_step=begun,
+            ):
+                yield batch.images, batch.positions
+            return
+        for chunk in batch_order(
+            len(train), run.batch_size, seed=run.seed, task=task, epoch=epochs, start_step=begun
+        ):
+            positions = torch.tensor(chunk.positions)
+            yield None if tokens is None else tokens.take(positions), positions
 
     def _commit(
         self, point: Point, *, whole: bool = False, optimiser: TaskOptimiser | None = None
