@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -22,6 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores with much shared memory."""
     monkeypatch.setattr(workers, "usable_cores", lambda: 16)
     monkeypatch.setattr(workers, "_free_shared_memory", lambda: 2**36)
+    monkeypatch.setattr(workers, "_forked", lambda: True)
 
 
 @pytest.mark.parametrize(("cores", "found"), [(1, 0), (2, 0), (3, 2), (4, 3), (9, 8), (64, 8)])
@@ -35,6 +37,16 @@ def test_auto_leaves_a_core_to_the_learner(
 def test_auto_starts_no_more_than_are_worth_it(machine: None) -> None:
     found = [workers.worker_count("auto", images, BATCH) for images in (0, 127, 128, 700, 2000)]
     assert found == [0, 0, 1, 5, 8]
+
+
+@pytest.mark.parametrize(("method", "found"), [("fork", 8), ("spawn", 0), ("forkserver", 0)])
+def test_auto_starts_none_where_they_are_not_forked(
+    monkeypatch: pytest.MonkeyPatch, method: str, found: int
+) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: 16)
+    monkeypatch.setattr(workers, "_free_shared_memory", lambda: 2**36)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: method)
+    assert workers.worker_count("auto", MANY, BATCH) == found
 
 
 def test_auto_keeps_to_the_shared_memory_of_a_container(

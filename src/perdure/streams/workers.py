@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -29,10 +30,11 @@ def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
     """Return how many processes are to read.
 
     A given number is taken as it is. ``auto`` starts none on one or two cores, where they would
-    only take turns with the learner. Elsewhere it leaves one core to this process, and takes no
-    more than `MOST`, than there are images for (`IMAGES_PER_WORKER`), and than can keep their
-    batches in half of the free shared memory: containers often have 64 MiB, and a process that
-    finds it full is killed.
+    only take turns with the learner, nor where processes are not forked (macOS, Windows): there
+    each imports everything anew, and a script without a main guard fails. Elsewhere it leaves one
+    core to this process, and takes no more than `MOST`, than there are images for
+    (`IMAGES_PER_WORKER`), and than can keep their batches in half of the free shared memory:
+    containers often have 64 MiB, and a process that finds it full is killed.
 
     Args:
         workers: as it was asked for.
@@ -53,7 +55,8 @@ def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
             )
         return workers
     cores = usable_cores()
-    if cores <= 2:  # noqa: PLR2004  one to read and one to learn: measured, docs/benchmarks.md
+    # One core to read and one to learn gained nothing: docs/benchmarks.md.
+    if cores <= 2 or not _forked():  # noqa: PLR2004
         return 0
     room = _free_shared_memory() // (2 * BATCHES_PER_WORKER * max(batch_bytes, 1))
     return min(MOST, cores - 1, images // IMAGES_PER_WORKER, room)
@@ -64,6 +67,12 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _forked() -> bool:
+    """Tell whether a new process is a copy of this one."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return (chosen or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
 def _free_shared_memory() -> int:
