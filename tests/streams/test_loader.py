@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from perdure.errors import ConfigError, UnreadableImageError
 from perdure.randomness import permutation
@@ -21,9 +22,11 @@ from perdure.streams import (
     Subset,
     augment,
     batch_count,
+    batch_order,
     batches,
     build_stream,
     build_transform,
+    loader,
 )
 from tests.streams.conftest import WriteFolder
 
@@ -181,6 +184,50 @@ def test_start_step_leaves_out_batches_without_touching_them(
 def test_results_do_not_depend_on_workers(workers: int, given: dict[str, Any]) -> None:
     alone = load(synthetic().tasks[0].train, **given)
     assert equal(load(synthetic().tasks[0].train, workers=workers, **given), alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("transform", ["nsp2", "plain"])
+def test_several_epochs_are_those_epochs_one_after_another(workers: int, transform: str) -> None:
+    given = {"transform": transform, "workers": workers}
+    train = synthetic().tasks[0].train
+    singly = [
+        batch for epoch in (1, 2, 3) for batch in load(train, epoch=epoch, transform=transform)
+    ]
+    together = load(synthetic().tasks[0].train, epoch=range(1, 4), **given)
+    assert equal(together, singly)
+    # A run that was interrupted in the first of them.
+    resumed = load(synthetic().tasks[0].train, epoch=range(1, 4), start_step=2, **given)
+    assert equal(resumed, singly[2:])
+    assert load(train, epoch=range(3, 3), **given) == []
+
+
+@pytest.mark.parametrize(("transform", "started"), [("nsp2", 1), ("plain", 2)])
+def test_workers_start_once_for_all_epochs(
+    monkeypatch: pytest.MonkeyPatch, transform: str, started: int
+) -> None:
+    made: list[int] = []
+
+    class Spy(DataLoader[Any]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            made.append(options["num_workers"])
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(loader, "DataLoader", Spy)
+    train = synthetic().tasks[0].train
+    # Two of three batches at first: what is kept afterwards is only taken from memory.
+    load(train, transform=transform, epoch=range(4), workers=1, start_step=1)
+    assert made == [1] * started
+
+
+def test_the_order_is_known_without_reading(touched: list[int]) -> None:
+    train = synthetic().tasks[0].train
+    given: dict[str, Any] = {"seed": 3, "task": 1, "epoch": range(2, 4), "start_step": 1}
+    found = list(batch_order(len(train), 4, **given))
+    assert touched == []
+    expected = load(train, epoch=range(2, 4), start_step=1)
+    assert [chunk.positions for chunk in found] == [b.positions.tolist() for b in expected]
+    assert [chunk.epoch for chunk in found] == [2, 2, 3, 3, 3]
 
 
 def test_torchs_generator_is_left_alone(train: Subset) -> None:

@@ -84,6 +84,29 @@ def predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def data(args: argparse.Namespace) -> int:
+    """Do ``perdure bench data``."""
+    from perdure.bench.data import data_report
+    from perdure.engine.config import make_config
+
+    keys = ("method", "backbone", "transform", "batch_size", "img_size", "precision", "data")
+    config = make_config({key: getattr(args, key) for key in keys} | {"weights": "random"})
+    if args.data is None:
+        messages().print("No --data: JPEG files are drawn into a temporary folder.")
+    report = data_report(config, args.data, args.workers, args.images)
+    if args.json:
+        print_json(report)
+        return 0
+    shown = [name for name in report if name not in ("readings", "starves", "workers", "verdict")]
+    print_fields([(name.replace("_", " "), _shown(report[name])) for name in shown])
+    print()
+    columns = list(report["readings"][0])
+    rows = [[_shown(one[name]) for name in columns] for one in report["readings"]]
+    print_columns([name.replace("_", " ") for name in columns], rows)
+    print(f"\n{report['verdict']}")
+    return 0
+
+
 def cost(args: argparse.Namespace) -> int:
     """Do ``perdure bench cost``."""
     from perdure.atomic import atomic_write, make_folder
@@ -143,6 +166,8 @@ def _cell(value: Any, factor: int | float) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "n/a"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(_shown(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.cli.parsing import Parser, add_command, add_group, names, positive, positives
+from perdure.cli.parsing import (
+    Parser,
+    add_command,
+    add_group,
+    counts,
+    names,
+    positive,
+    positives,
+)
 
 KINDS = ("backbones", "heads", "methods", "presets", "streams", "transforms")
 """What ``perdure ls`` lists."""
@@ -122,10 +130,15 @@ def _bench(verbs: Any) -> None:
         verbs,
         "bench",
         "measure speed and cost",
-        ("perdure bench step --method nsp2 --batch-size 8", "perdure bench cost"),
+        (
+            "perdure bench step --method nsp2 --batch-size 8",
+            "perdure bench data --data photos",
+            "perdure bench cost",
+        ),
     )
     measures = bench.add_subparsers(dest="measure", metavar="measure", title="measures")
     _bench_step(measures)
+    _bench_data(measures)
     _bench_cost(measures)
     _bench_predict(measures)
 
@@ -142,15 +155,53 @@ def _bench_step(measures: Any) -> None:
             "perdure bench step --backbone test_vit --img-size 64 --pairs 2   in a second",
         ),
     )
-    step.add_argument("--method", metavar="NAME", default="nsp2", help="default: %(default)s")
-    step.add_argument("--batch-size", metavar="N", type=positive, default=8, help="default: 8")
-    step.add_argument(
+    _one_step(step)
+    _timing(step)
+
+
+def _bench_data(measures: Any) -> None:
+    data = add_command(
+        measures,
+        "data",
+        "measure how fast images are read and augmented, beside what a training step takes",
+        "bench:data",
+        (
+            "perdure bench data                                drawn JPEG files, read every time",
+            "perdure bench data --data photos --transform plain",
+            "perdure bench data --workers 0,4,8 --batch-size 128 --images 8192   on a GPU",
+            "perdure bench data --data digits --backbone test_vit --img-size 32  in seconds",
+        ),
+    )
+    data.add_argument(
+        "--data",
+        metavar="PATH|NAME",
+        help="a folder with a folder per class, a table, hf:NAME or a stream; default: drawn files",
+    )
+    data.add_argument("--transform", metavar="NAME", default="nsp2", help="default: %(default)s")
+    data.add_argument(
+        "--workers",
+        metavar="N,…",
+        type=counts,
+        default=(0, 1, 2),
+        help="numbers of processes that read; default: 0,1,2",
+    )
+    data.add_argument(
+        "--images", metavar="N", type=positive, default=128, help="read per pass; default: 128"
+    )
+    _one_step(data)
+    _size(data)
+
+
+def _one_step(parser: Parser) -> None:
+    """Options of what measures the step of one method."""
+    parser.add_argument("--method", metavar="NAME", default="nsp2", help="default: %(default)s")
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=8, help="default: 8")
+    parser.add_argument(
         "--backbone",
         metavar="NAME",
         default=TIMED,
         help="default: %(default)s, with random weights",
     )
-    _timing(step)
 
 
 def _bench_cost(measures: Any) -> None:
@@ -219,14 +270,19 @@ def _bench_predict(measures: Any) -> None:
 
 
 def _timing(parser: Parser) -> None:
-    """Options of everything that is timed."""
+    """Options of everything that is timed in pairs."""
+    _size(parser)
+    parser.add_argument(
+        "--pairs", metavar="N", type=positive, default=5, help="interleaved runs; default: 5"
+    )
+
+
+def _size(parser: Parser) -> None:
+    """Options of everything that computes."""
     parser.add_argument(
         "--precision", metavar="TYPE", default="auto", help="auto, fp32 or bf16; default: auto"
     )
     parser.add_argument("--img-size", metavar="PX", type=positive, default=224, help="default: 224")
-    parser.add_argument(
-        "--pairs", metavar="N", type=positive, default=5, help="interleaved runs; default: 5"
-    )
 
 
 LOOKING = (_data, _ls, _show, _doctor, _bench)

@@ -100,10 +100,19 @@ def positive(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
+    return _whole(text, 1)
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Read whole numbers of 0 or more, joined by commas."""
+    return tuple(_whole(part, 0) for part in text.split(","))
+
+
+def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {least} or more")
     return value

@@ -72,7 +72,8 @@ class RunConfig:
         eval_batch_size: images per forward in surveys and evaluation; does not change results.
         cache_queries: keep the plain pass's features of a task's training images, so that two-pass
             methods run that pass once per image; for transforms that do not augment.
-        workers: processes that decode and augment; does not change results.
+        workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
+            results.
         checkpoint_every: training steps between checkpoints; does not change results.
     """
 
@@ -109,7 +110,7 @@ class RunConfig:
     weight_decay: Annotated[float, Ge(0)] = 5e-5
     eval_batch_size: Positive = 64
     cache_queries: bool = False
-    workers: Count = 0
+    workers: Count | Literal["auto"] = "auto"
     checkpoint_every: Positive = 50
 
 

@@ -188,7 +188,7 @@ class Model:
 
     def training_loss(
         self,
-        images: UInt8[Tensor, "b 3 s s"] | Midway,
+        images: UInt8[Tensor, "b 3 s s"] | Midway | None,
         labels: Int[Tensor, "b"],
         task: Task,
         readout: Float[Tensor, "b d"] | None = None,
@@ -197,7 +197,8 @@ class Model:
         """Compute the method's loss on a batch of the current task.
 
         Args:
-            images: pixels, 0 to 255, or the backbone's tokens on their way.
+            images: pixels, 0 to 255, or the backbone's tokens on their way; None where the readout
+                is known.
             labels: classes in order of arrival.
             task: the task being trained.
             readout: frozen features of these images where they are known already.
@@ -207,6 +208,7 @@ class Model:
         assert head is not None, "a method that trains has a head to train under"
         features = Features()
         if readout is None:
+            assert images is not None, "without a readout there is something to compute it from"
             readout, features = self.forward(images, task, query=query)
         local = labels.to(readout.device) - task.classes[0]
         return self.method.loss(head.task_logits(readout, task), features, local, task)

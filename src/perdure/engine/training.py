@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from perdure.engine.config import Config
@@ -17,8 +17,8 @@ from perdure.engine.optim import TaskOptimiser, lr_factor
 from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS
-from perdure.streams import Batch, TaskData, batch_count, batches, build_transform
-from perdure.types import Task
+from perdure.streams import TaskData, batch_count, batch_order, batches, build_transform
+from perdure.types import Midway, Task
 
 Keep = Callable[[int, TaskOptimiser], None]
 """Told the steps done, every ``checkpoint_every`` steps and after the last."""
@@ -95,15 +95,15 @@ class Training:
         tokens = None if known is not None else known_tokens(self.model, self.data, self._sink)
         queries = known_queries(self.model, self.data, self._sink)
         meter = Meter(self._sink, task.index, per_epoch, total)
-        for step, batch in self._batches(done, per_epoch):
-            readout = None if known is None else known[batch.positions.to(known.device)]
-            images = batch.images if tokens is None else tokens.take(batch.positions)
-            query = None if queries is None else queries[batch.positions.to(queries.device)]
-            loss = self.model.training_loss(images, batch.labels, task, readout, query)
+        for step, (images, positions) in enumerate(self._batches(done, known, tokens), start=done):
+            readout = None if known is None else known[positions.to(known.device)]
+            query = None if queries is None else queries[positions.to(queries.device)]
+            labels = self.data.train.labels[positions]
+            loss = self.model.training_loss(images, labels, task, readout, query)
             values = {name: float(term.detach()) for name, term in loss.terms.items()}
             _check_finite(values, task.index, step, per_epoch)
             optimiser.step(loss.total, lr_factor(run, step, per_epoch))
-            meter(step + 1, values, len(batch.labels))
+            meter(step + 1, values, len(labels))
             if keep and ((step + 1) % run.checkpoint_every == 0 or step + 1 == total):
                 keep(step + 1, optimiser)
 
@@ -132,24 +132,36 @@ class Training:
             return None
         return self._survey().features("train")[0]
 
-    def _batches(self, done: int, per_epoch: int) -> Iterator[tuple[int, Batch]]:
-        run, task = self.model.config.run, self.data.task.index
-        for epoch in range(done // per_epoch, run.epochs):
-            first = done % per_epoch if epoch == done // per_epoch else 0
-            loaded = batches(
-                self.data.train,
+    def _batches(
+        self, done: int, known: Tensor | None, tokens: Midway | None
+    ) -> Iterator[tuple[Tensor | Midway | None, Int[Tensor, "b"]]]:
+        """What the remaining steps compute with, and the positions of its images.
+
+        Images of which features or tokens are known are not read again.
+        """
+        run, train, task = self.model.config.run, self.data.train, self.data.task.index
+        first, begun = divmod(done, batch_count(len(train), run.batch_size))
+        epochs = range(first, run.epochs)
+        if known is None and tokens is None:
+            for batch in batches(
+                train,
                 run.batch_size,
                 transform=run.transform,
                 side="train",
                 img_size=self.model.backbone.img_size,
                 seed=run.seed,
                 task=task,
-                epoch=epoch,
+                epoch=epochs,
                 workers=run.workers,
-                start_step=first,
-            )
-            for offset, batch in enumerate(loaded):
-                yield epoch * per_epoch + first + offset, batch
+                start_step=begun,
+            ):
+                yield batch.images, batch.positions
+            return
+        for chunk in batch_order(
+            len(train), run.batch_size, seed=run.seed, task=task, epoch=epochs, start_step=begun
+        ):
+            positions = torch.tensor(chunk.positions)
+            yield None if tokens is None else tokens.take(positions), positions
 
 
 class Meter:

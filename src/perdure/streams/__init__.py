@@ -13,7 +13,7 @@ from perdure.streams import (
 )
 from perdure.streams.benchmarks import BENCHMARKS, Benchmark
 from perdure.streams.images import ArrayImages, FileImages, ImageSet
-from perdure.streams.loader import Batch, batch_count, batches
+from perdure.streams.loader import Batch, batch_count, batch_order, batches
 from perdure.streams.own import source_of
 from perdure.streams.protocol import class_order, task_sizes
 from perdure.streams.sources import SOURCES, Domains, Source, SourceOptions, load_source
@@ -39,6 +39,7 @@ __all__ = [
     "Transform",
     "augment",
     "batch_count",
+    "batch_order",
     "batches",
     "build_stream",
     "build_transform",

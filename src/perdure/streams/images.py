@@ -49,9 +49,14 @@ class ImageSet(abc.ABC):
         names: how each image is called in an error: a path, or ``digits[17]``.
         memory_budget: bytes of transformed pixels that may be kept with the set.
 
+    Attributes:
+        in_memory: whether the images are there decoded, and no file is read for them.
+
     Raises:
         StreamError: labels and names are not equally many.
     """
+
+    in_memory = False
 
     def __init__(
         self, labels: NDArray[np.int64], names: Sequence[str], memory_budget: int = MEMORY_BUDGET
@@ -116,6 +121,8 @@ class ArrayImages(ImageSet):
         (8, 8)
     """
 
+    in_memory = True
+
     def __init__(
         self,
         pixels: NDArray[np.uint8],
@@ -161,6 +168,7 @@ class FileImages(ImageSet):
             raise StreamError(f"{len(pixels)} decoded images were given for {len(paths)} files.")
         self.paths = tuple(paths)
         self.pixels = None if pixels is None else tuple(pixels)
+        self.in_memory = pixels is not None
 
     def image(self, index: int) -> Image.Image:
         """Return one image, upright, in mode RGB.
