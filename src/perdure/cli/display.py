@@ -136,8 +136,10 @@ class Display(abc.ABC):
         self._scores.append(f"{event.fields['head']} {100 * event.fields['accuracy']:.1f} %")
         if len(self._scores) == len(self.config.head_names):
             done = (event.task or 0) + 1
-            seen = f"{done} domains" if self._repeats else f"{sum(self._sizes[:done])} classes"
-            self.say(f"accuracy on all {seen} so far: {', '.join(self._scores)}")
+            seen = f"all {sum(self._sizes[:done])} classes"
+            if self._repeats:
+                seen = f"all {done} domains" if done > 1 else "the first domain"
+            self.say(f"accuracy on {seen} so far: {', '.join(self._scores)}")
             self._scores = []
 
     def _where(self, task: int | None) -> str:
