@@ -72,6 +72,7 @@ def test_the_order_of_domains_and_classes_is_given() -> None:
     source = drawn({"a": [1, 1, 1], "b": [1, 1, 1], "c": [1, 1, 1]})
     made = stream(source, "domains", domains=("c", "a"), class_order="pilot")
     assert made.domains == ("c", "a")
+    assert made.notes[1] == "3 of 9 training images are in other domains, and left out."
     assert [data.task.names for data in made.tasks] == [made.class_names] * 2
     assert made.class_names != NAMES
     assert sorted(made.class_names) == list(NAMES)

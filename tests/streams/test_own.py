@@ -288,7 +288,7 @@ def test_a_table_may_say_the_domain(write_table: WriteTable, photos: Path) -> No
 @pytest.mark.parametrize(
     ("header", "lines", "options", "text"),
     [
-        ("path,label", {}, {}, r"no column called domain or .*domain_column=path It must say of"),
+        ("path,label", {}, {}, r"no column called domain or .*domain_column=path\. It must say of"),
         (
             "path,label,style",
             {},

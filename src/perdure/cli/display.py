@@ -136,9 +136,11 @@ class Display(abc.ABC):
         self._scores.append(f"{event.fields['head']} {100 * event.fields['accuracy']:.1f} %")
         if len(self._scores) == len(self.config.head_names):
             done = (event.task or 0) + 1
-            seen = f"{done} domains" if self._repeats else f"{sum(self._sizes[:done])} classes"
+            seen = f"all {sum(self._sizes[:done])} classes so far"
+            if self._repeats:
+                seen = f"all {done} domains so far" if done > 1 else "the first domain so far"
             # A classifier that is taught lesson by lesson has announced no stream.
-            where = f"all {seen} so far" if self._sizes else "held-out images"
+            where = seen if self._sizes else "held-out images"
             self.say(f"accuracy on {where}: {', '.join(self._scores)}")
             self._scores = []
 

@@ -180,7 +180,8 @@ def _domain_column(rows: Any, options: SourceOptions) -> str:
         return find_column(columns, DOMAINS, options.domain_column, "domain_column", where)
     except StreamError as error:
         raise StreamError(
-            f"{error} Without domains leave increment out: then every task brings new classes."
+            f"{str(error).rstrip('.')}. Without domains leave increment out: then every task brings "
+            "new classes."
         ) from None
 
 

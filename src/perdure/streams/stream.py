@@ -230,7 +230,7 @@ def build_stream(options: StreamOptions, source: Source | None = None) -> Stream
         source.skipped,
         made.domains,
         made.repeats,
-        made.notes + _remarks(train, trained, held_out, options),
+        made.notes + _remarks(train, trained, held_out, options, made.repeats),
     )
 
 
@@ -281,14 +281,15 @@ def _remarks(
     trained: NDArray[np.bool_],
     held_out: NDArray[np.bool_],
     options: StreamOptions,
+    repeats: bool,
 ) -> tuple[str, ...]:
     """Tell what is not trained on, and how long the tail is."""
     remarks = []
     outside = int((outputs < 0).sum())
     if outside:
+        where = "in other domains" if repeats else "in another domain than their class's"
         remarks.append(
-            f"{outside:,} of {len(outputs):,} training images are in another domain than their "
-            "class's, and left out."
+            f"{outside:,} of {len(outputs):,} training images are {where}, and left out."
         )
     if options.imbalance is not None:
         counts = np.bincount(outputs[trained])

@@ -176,8 +176,8 @@ def _domain_column(columns: Sequence[str], table: Path, options: SourceOptions) 
         return find_column(columns, DOMAINS, options.domain_column, "domain_column", f"'{table}'")
     except StreamError as error:
         raise StreamError(
-            f"{error} It must say of every image what domain it is in; without one leave increment "
-            "out: then every task brings new classes."
+            f"{str(error).rstrip('.')}. It must say of every image what domain it is in; without one "
+            "leave increment out: then every task brings new classes."
         ) from None
 
 
