@@ -246,27 +246,26 @@ def _fields(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
 
 
-@cache
-def _hints(part: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(part)
+_Checks = tuple[dict[str, Any], Callable[[Any], Any]]
+_CHECKS: dict[type[Any], _Checks] = {}
 
 
-@cache
-def _validator(part: type[Any]) -> Callable[[Any], Any]:
-    # To make an adapter takes longer than to check a configuration with it.
-    return TypeAdapter(part).validate_python
+def _checks(part: type[Any]) -> _Checks:
+    """Types of the keys, and what validates them: to make it takes longer than to use it."""
+    if part not in _CHECKS:
+        _CHECKS[part] = typing.get_type_hints(part), TypeAdapter(part).validate_python
+    return _CHECKS[part]
 
 
 def _build(part: type[Any], given: dict[str, Any]) -> Any:
-    hints = _hints(part)
+    hints, validate = _checks(part)
+    origins: dict[str, Any] = {key: typing.get_origin(hint) for key, hint in hints.items()}
     given = {
-        key: (value,)
-        if typing.get_origin(hints[key]) is tuple and not isinstance(value, list | tuple)
-        else value
+        key: (value,) if origins[key] is tuple and not isinstance(value, list | tuple) else value
         for key, value in given.items()
     }
     try:
-        return _validator(part)(given)
+        return validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
