@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.catalogue import LISTS, head_comment
+from perdure.cli.catalogue import LISTS
 from perdure.cli.looking import KINDS
 from perdure.cli.options import options_of, type_in_words
-from perdure.engine.config import RunConfig, load_config, preset_names
+from perdure.engine.config import RunConfig, load_config
 from perdure.heads import HEADS, HeadConfig
 from perdure.methods import METHODS
+from perdure.presets.sections import expand, preset_names
 from perdure.streams import SOURCES, TRANSFORMS
 from tests.cli.command import Perdure
 
@@ -41,11 +42,42 @@ def test_ls(perdure: Perdure, kind: str, tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     if kind in NAMES:
         assert set(names) == NAMES[kind]
-    for_people = perdure("ls", kind)
+    for_people = perdure("ls", kind, "/" if kind == "presets" else "")
     lines = for_people.out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *names]
     assert not any(line.endswith(" ") for line in lines)
     assert not (tmp_path / "cache").exists()
+
+
+def test_ls_presets_is_a_page_that_names_them_all(perdure: Perdure) -> None:
+    said = perdure("ls", "presets")
+    head, *lines = said.out.splitlines()
+    assert head.split() == ["benchmark", "presets"]
+    assert len(lines) <= 40
+    assert [name for line in lines for name in expand(line.split()[-1])] == preset_names()
+    assert said.err.startswith(f"{len(preset_names())} presets; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("cifar100", 71), ("cifar100-10s/", 21), ("/iprompt", 29), ("/nsp2-dino", 4)],
+)
+def test_ls_narrows(perdure: Perdure, text: str, count: int) -> None:
+    items = json.loads(perdure("ls", "presets", text, "--json").out)
+    assert len(items) == count
+    assert all(text in item["name"] for item in items)
+    lines = perdure("ls", "presets", text).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *(item["name"] for item in items)]
+
+
+def test_ls_of_a_text_that_no_name_has(perdure: Perdure) -> None:
+    said = perdure("ls", "presets", "fashion-mnist")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        "error: None of the presets has 'fashion-mnist' in its name. Did you mean "
+        "'fashion_mnist'? `perdure ls presets` lists all.\n"
+    )
+    assert json.loads(perdure("ls", "backbones", "dinov2", "--json").out)
 
 
 def test_ls_backbones_knows_what_is_at_hand(perdure: Perdure, tmp_path: Path) -> None:
@@ -128,7 +160,7 @@ def test_show_run_lists_the_keys_of_every_run(perdure: Perdure) -> None:
     assert "Keys of every run" in perdure("show", "run").out
 
 
-@pytest.mark.parametrize("name", ["digits/nsp2", "demo/lda"])
+@pytest.mark.parametrize("name", ["digits/nsp2", "demo/lda", "cifar100-10s/nsp2-b1+ln"])
 def test_show_preset_prints_a_file_that_runs(perdure: Perdure, tmp_path: Path, name: str) -> None:
     said = perdure("show", name)
     assert said.code == 0
@@ -140,6 +172,63 @@ def test_show_preset_prints_a_file_that_runs(perdure: Perdure, tmp_path: Path, n
     assert set(tomllib.loads(chosen)) == set(
         json.loads(perdure("show", name, "--json").out)[0]["set_by_preset"]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "cifar100-10s/nsp2",
+            [
+                "# VPT-NSP²",
+                "# published: last_accuracy_task_mean 91.74 ± 0.63 %, forgetting 3.28 points",
+                "#   as VPT-NSP², Lu et al., NeurIPS 2024, arXiv 2406.05658: main results",
+                "#   on which hardware, and in what time, is stated in none of our sources",
+            ],
+        ),
+        (
+            "imagenet_r-10s/nsp2-b1",
+            [
+                "# Table 3: projection 1 (affinity) alone",
+                "# published: last_accuracy_task_mean 78.05 %, forgetting 8.14 points",
+                "#   as VPT-NSP², projection 1 alone, Lu et al., NeurIPS 2024, arXiv 2406.05658: "
+                "Table 3, ablation",
+            ],
+        ),
+        (
+            "cifar100-b0-inc10/l2p",
+            [
+                "#   as L2P, listed by Lu et al., NeurIPS 2024, arXiv 2406.05658: comparison with "
+                "other methods; its setting is not stated",
+            ],
+        ),
+        ("digits/nsp2", ["# published: no score, hardware or time that is known to us"]),
+    ],
+)
+def test_show_preset_says_what_is_published(
+    perdure: Perdure, name: str, expected: list[str]
+) -> None:
+    lines = perdure("show", name).out.splitlines()
+    assert [line for line in expected if line not in lines] == []
+
+
+def test_show_preset_of_iprompt_has_no_score(perdure: Perdure) -> None:
+    said = perdure("show", "imagenet_r-b100-inc20/iprompt")
+    assert "# published: no score, hardware or time that is known to us" in said.out
+    assert "no published number could be obtained" in said.out
+    (item,) = json.loads(perdure("show", "cifar100-b0-inc5/iprompt", "--json").out)
+    assert item["published"] == []
+    assert any("could not be obtained" in line for line in item["about"])
+
+
+def test_show_preset_as_json_has_fractions(perdure: Perdure) -> None:
+    (item,) = json.loads(perdure("show", "domainnet200-10s/clip_nsp2", "--json").out)
+    (published,) = item["published"]
+    assert published["accuracy"] == pytest.approx(0.7704)
+    assert published["forgetting"] == pytest.approx(0.1833)
+    assert published["deviation"] is None
+    assert published["seeds"] == [2024, 2025, 2026]
+    assert item["benchmark"] == "domainnet200"
 
 
 def test_show_everything_of_one_name(perdure: Perdure) -> None:
@@ -174,7 +263,6 @@ def test_show_others(perdure: Perdure, name: str, expected: str) -> None:
     ("given", "meant"),
     [
         ("nps2", "nsp2"),
-        ("digit/nsp2", "digits/nsp2"),
         ("gausian", "gaussian"),
         ("clip_vit_base_patch_16", "clip_vit_base_patch16"),
         ("fashion", "fashion_mnist"),
@@ -187,6 +275,7 @@ def test_show_of_an_unknown_name(perdure: Perdure, given: str, meant: str) -> No
     assert f"Unknown name '{given}'. Did you mean '{meant}'?" in said.err
 
 
-def test_head_comment() -> None:
-    assert head_comment("# one\n#\n#  two\nkey = 1\n# not this\n") == "one\n\ntwo"
-    assert head_comment("key = 1\n") == ""
+def test_show_of_an_unknown_preset(perdure: Perdure) -> None:
+    said = perdure("show", "digit/nsp2")
+    assert (said.code, said.out) == (2, "")
+    assert "Unknown preset 'digit/nsp2'. Did you mean 'digits/nsp2'?" in said.err

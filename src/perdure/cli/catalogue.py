@@ -6,10 +6,8 @@ import argparse
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-import tomli_w
 
 from perdure.backbones.catalog import describe, entries
 from perdure.cli.model import describe as describe_model
@@ -17,16 +15,12 @@ from perdure.cli.model import print_model, saved_model
 from perdure.cli.options import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError
-from perdure.engine.config import (
-    RunConfig,
-    load_config,
-    preset_file,
-    preset_names,
-    read_preset,
-)
-from perdure.errors import UnknownNameError, unknown_name
+from perdure.cli.presets import describe_preset, presets, print_benchmarks, print_preset
+from perdure.engine.config import RunConfig
+from perdure.errors import UnknownNameError, did_you_mean, unknown_name
 from perdure.heads import HEADS, HeadConfig
 from perdure.methods import METHODS
+from perdure.presets.sections import preset_names, unknown_preset
 from perdure.streams import BENCHMARKS, SOURCES, TRANSFORMS
 
 Item = dict[str, Any]
@@ -35,8 +29,13 @@ Item = dict[str, Any]
 def ls(args: argparse.Namespace) -> int:
     """Do ``perdure ls``."""
     items = LISTS[args.kind]()
+    if args.within:
+        items = _narrowed(args.kind, args.within, items)
     if args.json:
         print_json(items)
+        return 0
+    if args.kind == "presets" and not args.within:
+        print_benchmarks()
         return 0
     heads, row = _COLUMNS[args.kind]
     print_columns(heads, [row(item) for item in items])
@@ -71,6 +70,22 @@ def _refuse_without_plot(args: argparse.Namespace) -> None:
         raise UsageError(
             f"{given[0]} has no use without --plot. Type: perdure show {args.name} --plot {given[0]}"
         )
+
+
+def _narrowed(kind: str, text: str, items: Sequence[Item]) -> list[Item]:
+    """Keep those whose name contains a text.
+
+    Raises:
+        UnknownNameError: none does.
+    """
+    found = [item for item in items if text in item["name"]]
+    if not found:
+        starts = {item["name"].partition("/")[0] for item in items}
+        raise UnknownNameError(
+            f"None of the {kind} has '{text}' in its name.{did_you_mean(text, starts)} "
+            f"`perdure ls {kind}` lists all."
+        )
+    return found
 
 
 def methods() -> list[Item]:
@@ -124,23 +139,6 @@ def backbones() -> list[Item]:
     ]
 
 
-def presets() -> list[Item]:
-    """Describe every preset."""
-    found = []
-    for name in preset_names():
-        values = read_preset(name)
-        about = head_comment(preset_file(name).read_text("utf-8"))
-        keys = ("method", "stream", "backbone", "tasks")
-        found.append(
-            {
-                "name": name,
-                "summary": about.splitlines()[0] if about else "",
-                **{key: values.get(key) for key in keys},
-            }
-        )
-    return found
-
-
 LISTS: dict[str, Callable[[], list[Item]]] = {
     "backbones": backbones,
     "heads": heads,
@@ -173,16 +171,6 @@ _COLUMNS: dict[str, tuple[list[str], Callable[[Item], list[str]]]] = {
 }
 
 
-def head_comment(text: str) -> str:
-    """Return the comment that a preset begins with, without its marks."""
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return "\n".join(lines)
-
-
 def find(name: str) -> list[Item]:
     """Return everything that has a name, each with its ``kind``.
 
@@ -191,8 +179,11 @@ def find(name: str) -> list[Item]:
     """
     if name == "run":
         return [{"kind": "run", "name": "run", "options": _options(RunConfig, HeadConfig)}]
+    if name in preset_names():
+        return [describe_preset(name)]
     found = []
-    for kind, listed in LISTS.items():
+    kinds = {kind: listed for kind, listed in LISTS.items() if kind != "presets"}
+    for kind, listed in kinds.items():
         for item in listed():
             if item["name"] == name:
                 found.append({"kind": kind.removesuffix("s"), **item, **_more(kind, name)})
@@ -201,7 +192,9 @@ def find(name: str) -> list[Item]:
     try:
         described = describe(name)
     except UnknownNameError:
-        known = {item["name"] for listed in LISTS.values() for item in listed()}
+        if "/" in name:
+            raise unknown_preset(name) from None
+        known = {item["name"] for listed in kinds.values() for item in listed()}
         raise unknown_name("name", name, {*known, "run"}) from None
     fields = ("architecture", "img_size", "repository", "projection")
     return [
@@ -219,25 +212,12 @@ def _more(kind: str, name: str) -> Item:
     if kind == "methods":
         method = METHODS[name]
         return {"about": _body(method), "options": _options(method.Config)}
-    if kind == "presets":
-        text = preset_file(name).read_text("utf-8")
-        return {
-            "about": head_comment(text),
-            "values": _toml_ready(load_config(name).flat()),
-            "set_by_preset": sorted(read_preset(name)),
-        }
     documented: dict[str, Any] = {"heads": HEADS, "streams": SOURCES, "transforms": TRANSFORMS}
     return {"about": _body(documented[kind][name])} if kind in documented else {}
 
 
 def _options(*configs: type[Any]) -> list[Item]:
     return [dataclasses.asdict(option) for config in configs for option in options_of(config)]
-
-
-def _toml_ready(values: Item) -> Item:
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-    }
 
 
 def _sentence(thing: Any) -> str:
@@ -257,7 +237,7 @@ def _print_item(item: Item) -> None:
         print_model(item)
         return
     if item["kind"] == "preset":
-        _print_preset(item)
+        print_preset(item)
         return
     fields = [(item["kind"], item["name"])]
     skipped = ("kind", "name", "options", "about")
@@ -278,19 +258,6 @@ def _print_item(item: Item) -> None:
         print("\nNo options of its own.")
     if item["kind"] == "method":
         print("\nKeys of every run: perdure show run")
-
-
-def _print_preset(item: Item) -> None:
-    """Print the preset as a file that `perdure run` would take."""
-    print("".join(f"# {line}".rstrip() + "\n" for line in item["about"].splitlines()))
-    chosen = item["set_by_preset"]
-    parts: tuple[tuple[str, Iterable[str]], ...] = (
-        (f"set by {item['name']}", [key for key in item["values"] if key in chosen]),
-        ("defaults", [key for key in item["values"] if key not in chosen]),
-    )
-    for place, (title, keys) in enumerate(parts):
-        print("\n" * (place > 0) + f"# {title}")
-        print(tomli_w.dumps({key: item["values"][key] for key in keys}), end="")
 
 
 def map_options(options: Iterable[Option]) -> list[list[str]]:

@@ -79,9 +79,17 @@ def _ls(verbs: Any) -> None:
         "ls",
         f"list {', '.join(KINDS[:-1])} or {KINDS[-1]}",
         "catalogue:ls",
-        ("perdure ls presets", "perdure ls backbones", "perdure ls methods --json"),
+        (
+            "perdure ls presets                 what there is per benchmark",
+            "perdure ls presets cifar100        a line for each of a benchmark's",
+            "perdure ls presets /iprompt        and of a method's",
+            "perdure ls methods --json",
+        ),
     )
     ls.add_argument("kind", metavar="kind", choices=KINDS, help=", ".join(KINDS))
+    ls.add_argument(
+        "within", metavar="TEXT", nargs="?", help="only those with this text in their name"
+    )
 
 
 def _show(verbs: Any) -> None:
@@ -92,7 +100,7 @@ def _show(verbs: Any) -> None:
         "catalogue:show",
         (
             "perdure show nsp2                  a method with its options",
-            "perdure show digits/nsp2           a preset with every value",
+            "perdure show cifar100-10s/nsp2     a preset: every value, and what was published",
             "perdure show run                   the keys of every run",
             "perdure show clip_vit_base_patch16",
             "perdure show pets                 a saved model, or the one that a run has left",

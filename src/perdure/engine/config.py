@@ -8,10 +8,9 @@ import json
 import math
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from perdure.errors import ConfigError, did_you_mean, unknown_name
 from perdure.heads import HEADS, HeadConfig, TrainedHead
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, Method, MethodConfig
+from perdure.presets.sections import find_preset
 from perdure.streams import SOURCES, TRANSFORMS, build_transform, source_of
 
 Positive = Annotated[int, Ge(1)]
@@ -211,7 +211,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     """Read a preset or a TOML file and apply ``key=value`` overrides.
 
     Args:
-        name: ``benchmark/method`` or the path of a file that ends in ``.toml``.
+        name: a preset, as ``digits/nsp2``, or the path of a file that ends in ``.toml``.
         overrides: such as ``epochs=2``; a value is read as TOML, else taken as text.
 
     Raises:
@@ -236,60 +236,58 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def preset_names() -> list[str]:
-    """Names of all presets, as ``benchmark/method``."""
-    root = resources.files("perdure.presets")
-    return sorted(
-        f"{folder.name}/{file.name.removesuffix('.toml')}"
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.name.endswith(".toml") and not file.name.startswith("_")
-    )
+def read_preset(name: str) -> dict[str, Any]:
+    """Keys that the files of presets set for one of them, its method included.
 
-
-def preset_file(name: str) -> Traversable:
-    """The file of a preset.
+    A key that the method lacks passes it by, as long as another method of its section has it.
 
     Raises:
-        UnknownNameError: no such preset.
+        UnknownNameError: no such preset, or a key that no method of its section has.
+        ConfigError: the name is not of the form of a preset's.
     """
-    if name not in preset_names():
-        hint = did_you_mean(name, preset_names())
-        raise (
-            unknown_name("preset", name, preset_names())
-            if hint or "/" in name
-            else ConfigError(
-                f"Unknown preset '{name}'. A preset is benchmark/method, as digits/nsp2; a file ends "
-                f"in .toml. Known: {', '.join(preset_names())}."
-            )
-        )
-    folder, _, file = name.partition("/")
-    return resources.files("perdure.presets") / folder / f"{file}.toml"
+    preset = find_preset(name)
+    values: dict[str, Any] = {"method": preset.method}
+    own = _keys(preset.method)
+    for section in preset.sections:
+        for key, value in section.values.items():
+            if key in own:
+                values[key] = value
+            elif not any(key in _keys(method) for method in section.methods):
+                where = f" in section '{section.title}' of {section.file}"
+                raise unknown_name("key", key, own, where)
+    return values
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """Keys of a preset over those of its benchmark's ``_base.toml``."""
-    file = preset_file(name)
-    base = resources.files("perdure.presets") / name.partition("/")[0] / "_base.toml"
-    shared = tomllib.loads(base.read_text("utf-8")) if base.is_file() else {}
-    return {**shared, **tomllib.loads(file.read_text("utf-8"))}
+@cache
+def _keys(method: str) -> frozenset[str]:
+    parts = (RunConfig, HeadConfig, METHODS[method].Config)
+    return frozenset(field.name for part in parts for field in dataclasses.fields(part))
 
 
 def _fields(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
 
 
+_Checks = tuple[dict[str, Any], Callable[[Any], Any]]
+_CHECKS: dict[type[Any], _Checks] = {}
+
+
+def _checks(part: type[Any]) -> _Checks:
+    """Types of the keys, and what validates them: to make it takes longer than to use it."""
+    if part not in _CHECKS:
+        _CHECKS[part] = typing.get_type_hints(part), TypeAdapter(part).validate_python
+    return _CHECKS[part]
+
+
 def _build(part: type[Any], given: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(part)
+    hints, validate = _checks(part)
+    origins: dict[str, Any] = {key: typing.get_origin(hint) for key, hint in hints.items()}
     given = {
-        key: (value,)
-        if typing.get_origin(hints[key]) is tuple and not isinstance(value, list | tuple)
-        else value
+        key: (value,) if origins[key] is tuple and not isinstance(value, list | tuple) else value
         for key, value in given.items()
     }
     try:
-        return TypeAdapter(part).validate_python(given)
+        return validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")

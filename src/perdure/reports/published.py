@@ -14,10 +14,12 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from perdure.engine.config import Config
 from perdure.reports.groups import Group
 from perdure.reports.runs import FinishedRun, Section, describe_tasks, show
 from perdure.reports.sheet import Sheet, plain
 from perdure.reports.table import MISSING, Row
+from perdure.streams.protocol import task_sizes
 
 _THEIRS = ("published", "benchmark", "published acc %", "published forgetting")
 _OURS = ("ours", "our acc %", "our forgetting")
@@ -59,6 +61,7 @@ class Published:
         name: of the method, as published.
         method: our name of it; None where we have none.
         source: where it stands.
+        place: where in it.
         benchmark: what it was measured on.
         accuracy: after the last task, in per cent.
         deviation: over seeds; None where it is not given.
@@ -72,6 +75,7 @@ class Published:
     name: str
     method: str | None
     source: str
+    place: str
     benchmark: Benchmark
     accuracy: float
     deviation: float | None
@@ -168,14 +172,41 @@ def against_paper(section: Section, rows: Sequence[Row]) -> Comparison:
         section: the runs.
         rows: its comparison.
     """
-    content = _content()
     methods = {run.method for run in section.runs}
     streams = {str(run.entries[0]["stream"]) for run in section.runs}
-    listed = list(_published(content))
+    listed = _all()
     chosen = [p for p in listed if p.method in methods or p.benchmark.stream in streams]
     pairs = [pair for published in chosen for pair in _pairs(published, section, rows)]
-    notes = [one["text"] for one in content["missing"] if one["method"] in methods]
+    notes = [text for method in sorted(methods) for text in notes_on(method)]
     return Comparison(tuple(pairs), len(listed) - len(chosen), tuple(notes))
+
+
+def published_for(config: Config) -> list[Published]:
+    """Return the published results of a configuration's method on its stream, in its setting.
+
+    What a source does not state of its setting may be anything.
+    """
+    run = config.run
+    if run.images_per_class is not None or run.validation_fraction:
+        return []
+    return [
+        one
+        for one in _all()
+        if (one.method, one.benchmark.stream) == (run.method, run.stream)
+        and task_sizes(run.tasks, one.benchmark.classes) == one.benchmark.sizes
+        and (not one.backbones or run.backbone in one.backbones)
+        and _same_setting(one.setting, config)
+    ]
+
+
+def notes_on(method: str) -> list[str]:
+    """Return what is to be said of a method without any published number."""
+    return [one["text"] for one in _content()["missing"] if one["method"] == method]
+
+
+def published_cost() -> str:
+    """Return what is known of the hardware and time of the published results."""
+    return str(_content()["cost"])
 
 
 def judge(published: Published, joined: Group, run: FinishedRun) -> Verdict:
@@ -200,6 +231,14 @@ def judge(published: Published, joined: Group, run: FinishedRun) -> Verdict:
     if "epochs" not in published.setting:
         caveats.append("their training is not stated")
     return Verdict(tuple(obstacles), tuple(caveats))
+
+
+def _same_setting(setting: Mapping[str, Any], config: Config) -> bool:
+    given = config.flat()
+    return all(
+        value in config.head_names if key == "head" else given.get(key, value) == value
+        for key, value in setting.items()
+    )
 
 
 def _stream_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
@@ -296,6 +335,7 @@ def _published(content: Mapping[str, Any]) -> Iterator[Published]:
                     name=row["name"],
                     method=row.get("method"),
                     source=table["source"],
+                    place=row.get("place", table["place"]),
                     benchmark=benchmarks[key],
                     accuracy=accuracy,
                     deviation=_at(row.get("deviation"), place),
@@ -310,6 +350,11 @@ def _published(content: Mapping[str, Any]) -> Iterator[Published]:
 def _at(values: Sequence[float] | None, place: int) -> float | None:
     """Return the value at a place; None where it is not given."""
     return None if values is None or math.isnan(values[place]) else values[place]
+
+
+@cache
+def _all() -> tuple[Published, ...]:
+    return tuple(_published(_content()))
 
 
 @cache
