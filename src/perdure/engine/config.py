@@ -67,6 +67,8 @@ class RunConfig:
             methods run that pass once per image; for transforms that do not augment.
         workers: processes that decode and augment; does not change results.
         checkpoint_every: training steps between checkpoints; does not change results.
+        logger: ``tensorboard`` writes figures into the run's folder as it goes; does not change
+            results.
     """
 
     method: str
@@ -100,9 +102,10 @@ class RunConfig:
     cache_queries: bool = False
     workers: Count = 0
     checkpoint_every: Positive = 50
+    logger: Literal["tensorboard"] | None = None
 
 
-NEUTRAL = ("device", "eval_batch_size", "workers", "checkpoint_every")
+NEUTRAL = ("device", "eval_batch_size", "workers", "checkpoint_every", "logger")
 """Keys that may differ between a run and its resumption: they do not change results."""
 
 

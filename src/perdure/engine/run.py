@@ -196,8 +196,7 @@ class Run:
         counts = self._evaluate(self.model, self.stream.tasks[: stage.last + 1])
         for name, row in counts.items():
             self.rows[name][stage.last] = row
-            share = row.correct.sum() / max(row.total.sum(), 1)
-            self.sink(Event("accuracy", stage.last, {"head": name, "accuracy": float(share)}))
+            self.sink(Event("accuracy", stage.last, {"head": name, **_shares(row)}))
         if self.model.method.traits.selects and self._evaluate.selections:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
@@ -327,6 +326,15 @@ class Meter:
         self._sink(Event("epoch", self._task, epoch))
         self._sums, self._steps, self._images = {}, 0, 0
         self._began = time.perf_counter()
+
+
+def _shares(row: BatchCounts) -> dict[str, Any]:
+    """Accuracy over all test images so far, and on each task that has some."""
+    pairs = zip(row.correct.tolist(), row.total.tolist(), strict=True)
+    return {
+        "accuracy": float(row.correct.sum() / max(row.total.sum(), 1)),
+        "tasks": [right / count if count else None for right, count in pairs],
+    }
 
 
 def _check_finite(values: dict[str, float], task: int, step: int, per_epoch: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from perdure.atomic import atomic_write, check_place
 from perdure.backbones.additions import Additions
 from perdure.engine.model import Model
-from perdure.errors import ConfigError, ExportError
+from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.learner.agreement import Agreement, check_agreement
 from perdure.learner.classifier import ContinualClassifier
 from perdure.learner.pictures import Picture, open_picture
@@ -120,6 +120,11 @@ def check_target(path: Path) -> None:
     """
     if path.suffix != ".onnx":
         raise ConfigError(f"OUT '{path}': the name must end in .onnx, as {path.stem}.onnx.")
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"There is no folder '{path.parent}' to write '{path.name}' to. Create it with: "
+            f"mkdir -p '{path.parent}'"
+        )
     for package in ("onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)
