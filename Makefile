@@ -71,7 +71,7 @@ lint: setup ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks/accuracy/*.py
+	$(BIN)/mypy benchmarks/*/*.py
 	$(BIN)/lint-imports --no-logo
 
 # Versions that still fit are kept; `make lock UPGRADE=1` takes the newest of everything.

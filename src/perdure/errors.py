@@ -46,6 +46,10 @@ class OutputError(PerdureError):
     """An output folder that cannot be written or already holds something else."""
 
 
+class ExportError(PerdureError):
+    """A model that cannot be exported, or an exported file that does not do what the model does."""
+
+
 class DivergenceError(PerdureError):
     """A loss that is not finite."""
 

@@ -23,6 +23,7 @@ from perdure.learner.history import History, Lesson
 from perdure.metrics import Counts, summarise
 from perdure.reports.files import RESULTS, read_results, write_all, write_results
 from perdure.reports.picture import draw
+from perdure.reports.scalars import check_logger, logged
 from perdure.streams import Stream
 
 Entry = dict[str, Any]
@@ -76,6 +77,7 @@ def run(
     path = Path(out) if out is not None else default_folder(config)
     if diagnose:
         check_diagnosable(config.run.method)
+    check_logger(config.run.logger)
     check_folder(path, config, resume)
     results = path / RESULTS
     if results.exists():
@@ -86,19 +88,20 @@ def run(
     # What cannot work is refused before the folder is claimed: the corrected command finds it free.
     backbone = make_backbone(config, on_event)
     stream = with_text(make_stream(config, backbone.img_size), config)
-    sink = EventLog(path / "events.jsonl", on_event)
-    going = Run(config, stream, backbone, path / "checkpoints", sink)
-    folder = RunFolder(path, config, resume)
-    folder.write_environment(backbone.device)
-    sink(_announced(config, stream))
-    for note in stream.notes:
-        sink(Event("note", fields={"text": note}))
-    outcome = going()
-    entries = make_entries(config, stream, outcome)
-    _leave(folder, outcome, entries, history_of(stream, entries))
-    sink(Event("done", fields={"seconds": round(outcome.seconds, 1)}))
-    if diagnose:
-        _add_diagnosis(folder.path, entries, outcome.model, stream, sink)
+    with logged(config.run.logger, path, on_event) as told:
+        sink = EventLog(path / "events.jsonl", told)
+        going = Run(config, stream, backbone, path / "checkpoints", sink)
+        folder = RunFolder(path, config, resume)
+        folder.write_environment(backbone.device)
+        sink(_announced(config, stream))
+        for note in stream.notes:
+            sink(Event("note", fields={"text": note}))
+        outcome = going()
+        entries = make_entries(config, stream, outcome)
+        _leave(folder, outcome, entries, history_of(stream, entries))
+        sink(Event("done", fields={"seconds": round(outcome.seconds, 1)}))
+        if diagnose:
+            _add_diagnosis(folder.path, entries, outcome.model, stream, sink)
     return Finished(folder.path, entries)
 
 
@@ -143,6 +146,7 @@ def check(config: Config, img_size: int) -> Stream:
     Raises:
         PerdureError: what would stop the run.
     """
+    check_logger(config.run.logger)
     stream = with_text(make_stream(config, img_size), config, fetch=False)
     plan(stream, config)
     return stream

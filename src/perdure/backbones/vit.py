@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -146,7 +147,7 @@ class FrozenViT:
             )
         x = images.tokens if isinstance(images, Midway) else self._embed(images)
         if additions.input is not None:
-            x = torch.cat([x, additions.input.to(self.dtype).expand(len(x), -1, -1)], dim=1)
+            x = torch.cat([x, additions.input.to(self.dtype).expand(x.shape[0], -1, -1)], dim=1)
         penalties, records = dict(additions.penalties), dict(additions.records)
         blocks = self._vit.blocks
         pools = "cls" in wanted and not self.spec.has_class_token
@@ -178,6 +179,20 @@ class FrozenViT:
         for plain in self._vit.blocks[:block]:
             x = plain(x)
         return Midway(x, block)
+
+    @torch.no_grad()
+    def folded(self, additions: Additions) -> Additions:
+        """The same additions with the keys and values of prompt tokens worked out beforehand.
+
+        For additions that stay the same over many forwards, as those of an exported model.
+        """
+        prefix = dict(additions.prefix)
+        for index, tokens in additions.tokens.items():
+            pair = self._prompt_pair(index, tokens)
+            both = [pair, prefix[index]] if index in prefix else [pair]
+            keys, values = (torch.cat(parts, dim=1) for parts in zip(*both, strict=True))
+            prefix[index] = (keys, values)
+        return dataclasses.replace(additions, tokens={}, prefix=prefix)
 
     def _check(
         self, additions: Additions, wanted: frozenset[Read], observer: Observer | None
@@ -258,20 +273,30 @@ class FrozenViT:
             queries = F.linear(_take(normed, rows), weight[:dim], low).unflatten(-1, heads)
             keys, values = F.linear(normed, weight[dim:], high).unflatten(-1, (2, *heads)).unbind(2)
         more_keys, more_values = [keys], [values]
+        pairs = []
         if index in additions.tokens:
-            prompts = block.norm1(additions.tokens[index].to(self.dtype))
-            high = None if bias is None else bias[dim:]
-            pair = F.linear(prompts, weight[dim:], high).unflatten(-1, (2, *heads))
-            for parts, part in zip((more_keys, more_values), pair.unbind(2), strict=True):
-                parts.append(part.expand(len(normed), -1, -1, -1))
+            pairs.append(self._prompt_pair(index, additions.tokens[index]))
         if index in additions.prefix:
-            for parts, part in zip((more_keys, more_values), additions.prefix[index], strict=True):
-                parts.append(
-                    part.to(self.dtype).unflatten(-1, heads).expand(len(normed), -1, -1, -1)
-                )
+            pairs.append(additions.prefix[index])
+        for pair in pairs:
+            for parts, part in zip((more_keys, more_values), pair, strict=True):
+                # shape[0] and not len(): an exported graph is for batches of any size.
+                each = part.to(self.dtype).unflatten(-1, heads)
+                parts.append(each.expand(normed.shape[0], -1, -1, -1))
         if len(more_keys) > 1:
             keys, values = torch.cat(more_keys, dim=1), torch.cat(more_values, dim=1)
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def _prompt_pair(
+        self, index: int, tokens: Float[Tensor, "_ p d"]
+    ) -> tuple[Float[Tensor, "_ p d"], Float[Tensor, "_ p d"]]:
+        """Keys and values that a block makes of prompt tokens, heads concatenated."""
+        attention: Any = self._vit.blocks[index].attn
+        weight, bias, dim = attention.qkv.weight, attention.qkv.bias, attention.attn_dim
+        prompts = self._vit.blocks[index].norm1(tokens.to(self.dtype))
+        pair = F.linear(prompts, weight[dim:], None if bias is None else bias[dim:])
+        keys, values = pair.unflatten(-1, (2, dim)).unbind(2)
+        return keys, values
 
     def _class_attention(
         self, queries: Float[Tensor, "b h q c"], keys: Float[Tensor, "b h k c"]

@@ -131,7 +131,7 @@ def measure(
         "late": TrainingStep(late, pixels, LATE),
         REFERENCE: TrainingStep(_model(REFERENCE, frozen), pixels),
     }
-    flops = {name: _flops(step) / batch_size for name, step in steps.items()}
+    flops = {name: count_flops(step) / batch_size for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in (*steps, "inference")}
     for _ in range(pairs):
         for name, step in steps.items():
@@ -156,7 +156,7 @@ def measure(
         "head_bytes_per_class": heads,
         "train_flops_per_image": flops["early"],
         "train_flops_per_image_task100": flops["late"],
-        "inference_flops_per_image": _flops(lambda: early.logits(pixels)) / batch_size,
+        "inference_flops_per_image": count_flops(lambda: early.logits(pixels)) / batch_size,
         "train_ms_per_image": 1e3 * statistics.median(seconds["early"]) / batch_size,
         "train_images_per_second": batch_size / statistics.median(seconds["early"]),
         "inference_ms_per_image": 1e3 * statistics.median(seconds["inference"]) / batch_size,
@@ -193,7 +193,8 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def _flops(act: Callable[[], object]) -> int:
+def count_flops(act: Callable[[], object]) -> int:
+    """Count the operations that an act runs, multiply-adds as two."""
     with _Counter() as counter:
         act()
     return int(counter.total)

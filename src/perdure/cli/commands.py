@@ -25,7 +25,19 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _tune, _report, _learn, _predict, _eval, _save, *LOOKING):
+    for add in (
+        _run,
+        _demo,
+        _compare,
+        _tune,
+        _report,
+        _learn,
+        _predict,
+        _eval,
+        _save,
+        _export,
+        *LOOKING,
+    ):
         add(verbs)
     return root
 
@@ -306,4 +318,30 @@ def _save(verbs: Any) -> None:
         "--inference-only",
         action="store_true",
         help="leave out what only learning on reads; its predictions are the same",
+    )
+
+
+def _export(verbs: Any) -> None:
+    export = add_command(
+        verbs,
+        "export",
+        "write what a run has learned as one ONNX file, checked against the model",
+        "export:export",
+        (
+            "perdure export runs/digits/nsp2 digits.onnx",
+            "perdure export runs/digits/nsp2 digits.onnx --head linear --images photos",
+            "",
+            "Prompts are folded in: the file needs ONNX Runtime alone. It is written when it",
+            "gives the model's own answers; a file of that name is replaced.",
+        ),
+    )
+    export.add_argument("model", metavar="MODEL", help="folder of a finished run, or its model")
+    export.add_argument("out", metavar="OUT.onnx", help="the file")
+    export.add_argument("--head", metavar="NAME", help="default: the last one of the run's heads")
+    export.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        default=[],
+        help="check the file with these image files or folders too",
     )

@@ -9,8 +9,9 @@ from typing import Any
 from perdure.cli.output import print_fields, print_json
 from perdure.cli.parsing import UsageError
 from perdure.engine.build import make_stream
-from perdure.engine.config import Config, load_config, make_config, preset_names, read_overrides
+from perdure.engine.config import Config, load_config, make_config, read_overrides
 from perdure.errors import unknown_name
+from perdure.presets.sections import preset_names
 from perdure.reports.stream_picture import StreamCounts, count_stream, draw_stream
 from perdure.streams import SOURCES, source_of
 from perdure.streams.huggingface import PREFIX

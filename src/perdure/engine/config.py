@@ -75,6 +75,8 @@ class RunConfig:
         workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
             results.
         checkpoint_every: training steps between checkpoints; does not change results.
+        logger: ``tensorboard`` writes figures into the run's folder as it goes; does not change
+            results.
     """
 
     method: str
@@ -112,9 +114,10 @@ class RunConfig:
     cache_queries: bool = False
     workers: Count | Literal["auto"] = "auto"
     checkpoint_every: Positive = 50
+    logger: Literal["tensorboard"] | None = None
 
 
-NEUTRAL = ("device", "eval_batch_size", "workers", "checkpoint_every")
+NEUTRAL = ("device", "eval_batch_size", "workers", "checkpoint_every", "logger")
 """Keys that may differ between a run and its resumption: they do not change results."""
 
 

@@ -155,8 +155,7 @@ class Run:
         counts = self._evaluate(self.model, self.stream.tasks[: stage.last + 1])
         for name, row in counts.items():
             self.rows[name][stage.last] = row
-            share = row.correct.sum() / max(row.total.sum(), 1)
-            self.sink(Event("accuracy", stage.last, {"head": name, "accuracy": float(share)}))
+            self.sink(Event("accuracy", stage.last, {"head": name, **_shares(row)}))
         if self.model.method.traits.selects and self._evaluate.selections:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
@@ -214,6 +213,15 @@ class Run:
         if stage.fresh:
             self.model = Model(self.backbone, self.config)
         self.model.start_task(stage.data.task)
+
+
+def _shares(row: BatchCounts) -> dict[str, Any]:
+    """Accuracy over all test images so far, and on each task that has some."""
+    pairs = zip(row.correct.tolist(), row.total.tolist(), strict=True)
+    return {
+        "accuracy": float(row.correct.sum() / max(row.total.sum(), 1)),
+        "tasks": [right / count if count else None for right, count in pairs],
+    }
 
 
 def _pack_rows(rows: Rows) -> dict[str, list[Any]]:

@@ -124,14 +124,28 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
     # ------------------------------------------------------------------------------ what is known
 
     @property
+    def learned(self) -> Learned:
+        """Model, lessons and known classes.
+
+        Raises:
+            NotLearnedError: nothing was learned yet.
+        """
+        if not hasattr(self, "_learned"):
+            raise NotLearnedError(
+                'This classifier has learned nothing yet. Type clf.learn("photos") with a folder '
+                'per class, or ContinualClassifier.load("model").'
+            )
+        return self._learned
+
+    @property
     def model(self) -> Model:
         """Backbone, method and heads."""
-        return self._known().model
+        return self.learned.model
 
     @property
     def history_(self) -> History:
         """All lessons, temperatures and forgotten classes."""
-        return self._known().history
+        return self.learned.history
 
     @property
     def last_lesson_(self) -> Lesson:
@@ -140,7 +154,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         Raises:
             NotLearnedError: there was none, also where a run's model was loaded.
         """
-        lessons = self._known().history.lessons
+        lessons = self.learned.history.lessons
         if not lessons:
             raise NotLearnedError(
                 "This classifier came from a run and has had no lesson of its own."
@@ -150,7 +164,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
     @property
     def classes_(self) -> Shaped[np.ndarray, "c"]:
         """Names of all known classes, in order of arrival; forgotten ones are not among them."""
-        return np.array(self._known().outputs.names, dtype=np.str_)
+        return np.array(self.learned.outputs.names, dtype=np.str_)
 
     # -------------------------------------------------------------------------------------- learn
 
@@ -201,7 +215,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         Raises:
             ConfigError: no such class.
         """
-        self._learned, forgotten = forget(self._known(), name)
+        self._learned, forgotten = forget(self.learned, name)
         return forgotten
 
     # ------------------------------------------------------------------------------------ predict
@@ -231,7 +245,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         self, scores: Float[Tensor, "n c"], k: int = 5, head: str | None = None
     ) -> list[tuple[Prediction, ...]]:
         """The k most likely classes by these scores, most likely first; of ties the first to arrive."""
-        names = self._known().outputs.names
+        names = self.learned.outputs.names
         # By score: of probabilities many may be zero.
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
         shares = self._probabilities(scores, head).gather(1, best)
@@ -253,7 +267,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
             ConfigError: no such head, or nothing to predict.
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
-        model, head = self._known().model, self.check_head(head)
+        model, head = self.learned.model, self.check_head(head)
         opened = as_pictures(X)
         if not opened:
             raise ConfigError("There is no picture to predict.")
@@ -269,7 +283,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         self, pixels: UInt8[Tensor, "n 3 s s"], head: str | None = None
     ) -> Float[Tensor, "n c"]:
         """Score every class for one batch of images that are transformed already; see `logits`."""
-        learned = self._known()
+        learned = self.learned
         return learned.outputs.known(learned.model.logits(pixels)[self.check_head(head)])
 
     # -------------------------------------------------------------------------------------- judge
@@ -292,7 +306,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         Raises:
             StreamError: images that cannot be used, or of a class that is not known.
         """
-        learned, head = self._known(), self.check_head(head)
+        learned, head = self.learned, self.check_head(head)
         material = self._gather(data, labels, "test", learned.model.config)
         outputs = learned.outputs
         for name in material.names:
@@ -317,21 +331,13 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_learned")
 
-    def _known(self) -> Learned:
-        if not hasattr(self, "_learned"):
-            raise NotLearnedError(
-                'This classifier has learned nothing yet. Type clf.learn("photos") with a folder '
-                'per class, or ContinualClassifier.load("model").'
-            )
-        return self._learned
-
     def check_head(self, head: str | None) -> str:
         """The evaluated head of that name; the last one for None.
 
         Raises:
             ConfigError: no such head.
         """
-        names = self._known().model.config.head_names
+        names = self.learned.model.config.head_names
         if head is not None and head not in names:
             raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
         return names[-1] if head is None else head
@@ -378,7 +384,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
     def _probabilities(
         self, scores: Float[Tensor, "n c"], head: str | None
     ) -> Float64[Tensor, "n c"]:
-        temperature = self._known().temperature(self.check_head(head))
+        temperature = self.learned.temperature(self.check_head(head))
         return (scores.double() / temperature).softmax(dim=1).cpu()
 
 

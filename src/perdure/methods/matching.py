@@ -28,7 +28,7 @@ def choose(similarity: Float[Tensor, "b m"], count: int, vote: Vote) -> Int[Tens
         return chosen
     votes = torch.bincount(chosen.flatten(), minlength=similarity.shape[1])
     most = votes.topk(count).indices
-    return most.expand(len(similarity), -1)
+    return most.expand(similarity.shape[0], -1)
 
 
 def share(chosen: Int[Tensor, "b k"], size: int) -> Float[Tensor, "b m"]:
