@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from perdure.engine.folder import RunFolder
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
 from perdure.learner import ContinualClassifier
+from perdure.learner.history import History, Lesson
 from perdure.metrics import Counts, summarise
 from perdure.reports.files import RESULTS, read_results, write_all, write_results
 from perdure.reports.picture import draw
@@ -93,7 +95,7 @@ def run(
         sink(Event("note", fields={"text": note}))
     outcome = going()
     entries = make_entries(config, stream, outcome)
-    _leave(folder, outcome, entries)
+    _leave(folder, outcome, entries, history_of(stream, entries))
     sink(Event("done", fields={"seconds": round(outcome.seconds, 1)}))
     if diagnose:
         _add_diagnosis(folder.path, entries, outcome.model, stream, sink)
@@ -176,6 +178,28 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
     return entries
 
 
+def history_of(stream: Stream, entries: Sequence[Entry]) -> History:
+    """What a finished run has taught its model: a lesson per task, measured on the test images."""
+    lessons = []
+    for index, data in enumerate(stream.tasks):
+        counts = Counter(data.train.labels.tolist())
+        curves = {entry["head"]: entry["accuracy_curve"][index] for entry in entries}
+        accuracy = {head: share for head, share in curves.items() if share is not None}
+        tested = sum(len(known.test) for known in stream.tasks[: index + 1])
+        lessons.append(
+            Lesson(
+                images={
+                    name: counts[label]
+                    for label, name in zip(data.task.classes, data.task.names, strict=True)
+                },
+                new=data.task.names,
+                held_out=tested if accuracy else 0,
+                accuracy=accuracy,
+            )
+        )
+    return History(tuple(lessons))
+
+
 def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Finished:
     """Diagnose the model that a finished run has left."""
     backbone = make_backbone(config, on_event)
@@ -202,9 +226,9 @@ def _add_diagnosis(
     sink(Event("diagnosis", fields=dataclasses.asdict(found)))
 
 
-def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry]) -> None:
+def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry], history: History) -> None:
     """Write everything a run leaves; ``results.json`` last, because it says that the run is done."""
-    classifier = ContinualClassifier.from_model(outcome.model)
+    classifier = ContinualClassifier.from_model(outcome.model, history)
     classifier.save(folder.model)
     draw(entries, folder.path / "results.png")
     write_all(folder.path, entries, entries[0]["class_names"])

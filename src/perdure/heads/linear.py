@@ -21,6 +21,7 @@ class LinearHead(TrainedHead):
     """
 
     learned: ClassVar[str] = "one linear layer"
+    learning_only: ClassVar[tuple[str, ...]] = ("images", "feature_sum", "square_sum")
 
     def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
@@ -30,6 +31,11 @@ class LinearHead(TrainedHead):
             self.register_buffer("images", torch.zeros(()))
             self.register_buffer("feature_sum", torch.zeros(spec.dim))
             self.register_buffer("square_sum", torch.zeros(spec.dim))
+
+    @property
+    def stores_statistics(self) -> str:
+        """The sums that inputs are centred with."""
+        return "sum and sum of squares of the features" if self._centred else ""
 
     def start_task(self, task: Task) -> None:
         """Add the task's layer: U(±1/√D), or a copy of the first task's layer (`HeadConfig`)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.events import Sink, ignore
@@ -23,12 +21,12 @@ from perdure.engine.model import Model
 from perdure.errors import ConfigError, PerdureError, StreamError, did_you_mean
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
+from perdure.learner.keeping import Kept
 from perdure.learner.learned import Learned, all_of
 from perdure.learner.lessons import teach
 from perdure.learner.material import Material, Side, gather
 from perdure.learner.pictures import as_pictures, open_picture
 from perdure.learner.reporting import Report, make_report
-from perdure.learner.saving import read_model, write_model
 from perdure.learner.settings import (
     EPOCHS,
     METHOD,
@@ -60,7 +58,7 @@ class Prediction:
     probability: float
 
 
-class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """A classifier that learns new classes, call after call, and keeps the old ones.
 
     How many calls of `learn` there will be need not be known, and no image is kept. A prediction
@@ -116,7 +114,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             model: backbone, method and heads after some tasks.
-            history: what it has been through, where it was a classifier before.
+            history: what it has been through, where that is known.
         """
         parameters, options = parameters_of(model.config)
         made = cls(**parameters, options=options or None)
@@ -140,12 +138,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """What the last call of `learn` brought, and how well it was told on held-out images.
 
         Raises:
-            NotLearnedError: there was none, also where a run's model was loaded.
+            NotLearnedError: there was none, or the model was saved before lessons were noted.
         """
         lessons = self._known().history.lessons
         if not lessons:
             raise NotLearnedError(
-                "This classifier came from a run and has had no lesson of its own."
+                'No lesson of this model was noted. Give it one: clf.learn("photos").'
             )
         return lessons[-1]
 
@@ -301,32 +299,6 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._probabilities(scores, head),
             column[torch.from_numpy(material.images.labels)],
         )
-
-    # --------------------------------------------------------------------------------------- keep
-
-    def save(self, folder: Path | str) -> None:
-        """Write weights and description; the backbone's weights are not part of it.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        write_model(Path(folder), self.model)
-
-    @classmethod
-    def load(
-        cls, folder: Path | str, backbone: FrozenViT | None = None, device: str = "auto"
-    ) -> ContinualClassifier:
-        """Read what `save` wrote.
-
-        Args:
-            folder: the model's folder.
-            backbone: the backbone it was trained on; built anew from the configuration by default.
-            device: where to run, when the backbone is built here.
-
-        Raises:
-            CheckpointError: a file is missing or damaged, or the backbone is another one.
-        """
-        return cls.from_model(read_model(Path(folder), backbone, device))
 
     # ------------------------------------------------------------------------------------- inside
 

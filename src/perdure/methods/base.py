@@ -50,6 +50,9 @@ class Method(nn.Module, abc.ABC):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Options that `perdure tune` searches beside the learning rate, with the values to try."""
+    learning_only: ClassVar[tuple[str, ...]] = ()
+    """Tensors of the state, as patterns of their names, that prediction never reads: a model saved
+    for inference only is without them."""
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__()

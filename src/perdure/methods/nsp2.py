@@ -109,6 +109,7 @@ class NSP2Method(NullSpaceMethod):
 
     RIGHT = "affinity"
     LEFT = "aggregation"
+    learning_only = (*NullSpaceMethod.learning_only, "old_mean_*", "old_std_*")
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__(spec, config, generator)

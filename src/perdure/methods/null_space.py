@@ -122,6 +122,7 @@ class NullSpaceMethod(Method):
     """Name of the Gram over the prompts' dimensions, which projects an update from the right."""
     LEFT: ClassVar[str] = ""
     """Name of the Gram over the prompts, which projects from the left; empty for none."""
+    learning_only: ClassVar[tuple[str, ...]] = ("gram_*", "projector_*", "images_seen")
     config: Any
     prompts: PromptMatrices
 
