@@ -18,7 +18,7 @@ from perdure.engine.config import NEUTRAL, Config, RunConfig
 from perdure.engine.model import Model
 from perdure.errors import UnknownNameError
 from perdure.heads import HeadConfig
-from perdure.learner.description import WEIGHTS, Description
+from perdure.learner.description import WEIGHTS, Description, without_place
 from perdure.learner.history import Lesson
 
 _HERE = "path/to/this/folder"
@@ -129,7 +129,7 @@ def _options(config: Config) -> dict[str, str]:
         for field in dataclasses.fields(part):
             defaults[field.name] = field.default
     return {
-        key: Path(value).name if key == "weights" else str(value)
+        key: str(without_place(value))
         for key, value in config.flat().items()
         if key not in _TOLD_ELSEWHERE and value != defaults[key]
     }

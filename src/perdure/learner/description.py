@@ -168,3 +168,11 @@ def build(kind: type[T], path: Path, values: Mapping[str, Any]) -> T:
             "Type: pip install --upgrade perdure"
         ) from None
     return built
+
+
+def without_place(value: Any) -> Any:
+    """The name of a file without the folders of this machine; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    return path.name if path.is_absolute() or path.is_file() else value

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -34,6 +33,7 @@ from perdure.learner.description import (
     parse,
     seal,
     unseal,
+    without_place,
 )
 from perdure.learner.folder import alone, digest_of, read_bytes, read_file, replace_files
 from perdure.learner.history import History
@@ -117,8 +117,8 @@ def write_model(
     config = {k: v for k, v in model.config.flat().items() if k != "path"}
     preset = model.config.preset
     if publication is not None:
-        config = {k: _without_place(v) for k, v in config.items()}
-        preset = _without_place(preset)
+        config = {k: without_place(v) for k, v in config.items()}
+        preset = without_place(preset)
     description = Description(
         format=FORMAT,
         perdure=version("perdure"),
@@ -243,14 +243,6 @@ def _check_backbone(folder: Path, backbone: FrozenViT, description: Description)
             f"{expected.sha256[:12]}…, but those of '{backbone.name}' found here have "
             f"{found[:12]}…. Give the same weights with backbone=…"
         )
-
-
-def _without_place(value: Any) -> Any:
-    """The name of a file without the folders of this machine; other values as they are."""
-    if not isinstance(value, str):
-        return value
-    path = Path(value).expanduser()
-    return path.name if path.is_absolute() or path.is_file() else value
 
 
 def _classes(model: Model, history: History) -> Classes:
