@@ -62,7 +62,7 @@ def test_what_it_tells(tmp_path: Path) -> None:
     assert "| epochs | 2 |" in text
     assert "| seed |" not in text, "the default"
     assert "- per class one mean feature\n" in text
-    assert "3.6 kB (3.1 kB to predict, 516 bytes more to learn on)" in text
+    assert "3.6 kB (3.1 kB to predict, 548 bytes more to learn on)" in text
     assert "The backbone's weights: none needed, they are random." in text
     assert "can learn new classes" in text
     shown = MarkdownIt().enable("table").render(text)

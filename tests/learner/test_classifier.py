@@ -15,7 +15,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.validation import check_is_fitted
 
-from perdure.errors import ConfigError, PerdureError, StreamError, UnreadableImageError
+from perdure.errors import (
+    CheckpointError,
+    ConfigError,
+    PerdureError,
+    StreamError,
+    UnreadableImageError,
+)
 from perdure.learner import ContinualClassifier, NotLearnedError
 from tests.learner.small import SIDE, classifier, lesson, pictures
 
@@ -36,13 +42,46 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> ContinualClassifier:
         lambda new: new.report(lesson("a")),
         lambda new: new.forget_class("a"),
         lambda new: new.save("model"),
-        check_is_fitted,
     ],
 )
 def test_nothing_is_known_before_something_was_learned(ask: Any) -> None:
-    with pytest.raises(NotFittedError, match=r"learn"):
+    with pytest.raises(NotLearnedError, match=r'learned nothing yet\. Type clf\.learn\("photos"\)'):
         ask(classifier("lda"))
+    with pytest.raises(NotFittedError):
+        check_is_fitted(classifier("lda"))
+    assert issubclass(NotLearnedError, NotFittedError)
     assert issubclass(NotLearnedError, PerdureError)
+
+
+def test_what_was_learned_is_saved_and_goes_on(tmp_path: Path) -> None:
+    learner = classifier("nsp2", calibration_fraction=0.2).learn(lesson("a", "b", count=10))
+    learner.learn(lesson("c", "d"))
+    learner.forget_class("b")
+    learner.save(tmp_path / "model")
+    loaded = ContinualClassifier.load(tmp_path / "model")
+    assert loaded.history_ == learner.history_
+    assert loaded.classes_.tolist() == ["a", "c", "d"]
+    images, names = lesson("a", "c", "d", seed=1)
+    assert np.array_equal(loaded.predict_proba(images), learner.predict_proba(images))
+    assert loaded.report(images, names) == learner.report(images, names)
+    loaded.set_params(calibration_fraction=0.2)
+    for one in (learner, loaded):
+        one.learn(lesson("b", "e", count=12))
+        one.learn(lesson("a", seed=2))
+    ours, theirs = learner.model.state(), loaded.model.state()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert loaded.history_ == learner.history_
+    assert loaded.forget_class("c").remains == learner.forget_class("c").remains
+
+
+def test_a_model_for_inference_only_neither_learns_nor_forgets(tmp_path: Path) -> None:
+    learner = classifier("nsp2").learn(lesson("a", "b"))
+    learner.save(tmp_path, inference_only=True)
+    loaded = ContinualClassifier.load(tmp_path)
+    assert loaded.predict(pictures("a")).tolist() == ["a"] * 6
+    for call in (lambda: loaded.learn(lesson("a")), lambda: loaded.forget_class("a")):
+        with pytest.raises(CheckpointError, match="saved for inference only"):
+            call()
 
 
 class TestScikitLearn:

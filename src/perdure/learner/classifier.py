@@ -58,7 +58,7 @@ class Prediction:
     probability: float
 
 
-class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore[misc]  # sklearn has no types
+class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """A classifier that learns new classes, call after call, and keeps the old ones.
 
     How many calls of `learn` there will be need not be known, and no image is kept. A prediction
@@ -114,7 +114,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
 
         Args:
             model: backbone, method and heads after some tasks.
-            history: what it has been through, where it was a classifier before.
+            history: what it has been through, where that is known.
         """
         parameters, options = parameters_of(model.config)
         made = cls(**parameters, options=options or None)
@@ -152,12 +152,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator, Kept):  # type: ignore
         """What the last call of `learn` brought, and how well it was told on held-out images.
 
         Raises:
-            NotLearnedError: there was none, also where a run's model was loaded.
+            NotLearnedError: there was none, or the model was saved before lessons were noted.
         """
         lessons = self.learned.history.lessons
         if not lessons:
             raise NotLearnedError(
-                "This classifier came from a run and has had no lesson of its own."
+                'No lesson of this model was noted. Give it one: clf.learn("photos").'
             )
         return lessons[-1]
 

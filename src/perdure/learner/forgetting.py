@@ -41,7 +41,9 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
 
     Raises:
         ConfigError: no such class.
+        CheckpointError: the model was saved without the statistics it would have to be taken from.
     """
+    before.model.check_can_learn()
     outputs = before.outputs
     if name not in outputs:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a classifier does with folders and with the model hub."""
+"""Saving, loading and publishing a classifier."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from perdure.engine.model import Model
 from perdure.learner.card import Publication
 from perdure.learner.history import History
 from perdure.learner.hub import fetch, is_repository, push
+from perdure.learner.learned import Learned
 from perdure.learner.saving import Sizes, read_model, write_model
 
 K = TypeVar("K", bound="Kept")
 
 
 class Kept(abc.ABC):
-    """Something with a model and a history that is saved, loaded and published."""
-
-    @property
-    @abc.abstractmethod
-    def model(self) -> Model:
-        """Backbone, method and heads."""
-
-    @property
-    @abc.abstractmethod
-    def history_(self) -> History:
-        """What it has been through."""
+    """What a classifier does with folders and the model hub."""
 
     @classmethod
     @abc.abstractmethod
     def from_model(cls: type[K], model: Model, history: History | None = None) -> K:
-        """Make one of a model that has learned already."""
+        """Make a classifier of a model that has learned already.
+
+        Args:
+            model: backbone, method and heads after some tasks.
+            history: what it has been through, where that is known.
+        """
+
+    @property
+    @abc.abstractmethod
+    def learned(self) -> Learned:
+        """Model, lessons and known classes."""
 
     def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
         """Write weights, classes, description and card; the backbone's weights are not part of it.
@@ -50,7 +51,8 @@ class Kept(abc.ABC):
         Raises:
             OutputError: the folder cannot be written.
         """
-        return write_model(Path(folder), self.model, self.history_, inference_only=inference_only)
+        known = self.learned
+        return write_model(Path(folder), known.model, known.history, inference_only=inference_only)
 
     @classmethod
     def load(
@@ -117,8 +119,8 @@ class Kept(abc.ABC):
         with tempfile.TemporaryDirectory() as folder:
             write_model(
                 Path(folder),
-                self.model,
-                self.history_,
+                self.learned.model,
+                self.learned.history,
                 inference_only=inference_only,
                 publication=Publication(repository, licence),
             )
