@@ -46,7 +46,6 @@ def teach(
         ConfigError: more images of an old class for a head that cannot take them in, or a single
             new class without a head in closed form.
         DivergenceError: a loss that is not finite.
-        CheckpointError: the model was saved without what learning on needs.
     """
     known = before.outputs
     new = tuple(name for name in material.names if name not in known)
