@@ -124,14 +124,28 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     # ------------------------------------------------------------------------------ what is known
 
     @property
+    def learned_(self) -> Learned:
+        """All that was learned: model, history, and which output stands for which class.
+
+        Raises:
+            NotLearnedError: nothing was learned yet.
+        """
+        if not hasattr(self, "_learned"):
+            raise NotLearnedError(
+                'This classifier has learned nothing yet. Type clf.learn("photos") with a folder '
+                'per class, or ContinualClassifier.load("model").'
+            )
+        return self._learned
+
+    @property
     def model(self) -> Model:
         """Backbone, method and heads."""
-        return self._known().model
+        return self.learned_.model
 
     @property
     def history_(self) -> History:
         """All lessons, temperatures and forgotten classes."""
-        return self._known().history
+        return self.learned_.history
 
     @property
     def last_lesson_(self) -> Lesson:
@@ -140,7 +154,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             NotLearnedError: there was none, or the model was saved before lessons were noted.
         """
-        lessons = self._known().history.lessons
+        lessons = self.learned_.history.lessons
         if not lessons:
             raise NotLearnedError(
                 'No lesson of this model was noted. Give it one: clf.learn("photos").'
@@ -150,7 +164,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     @property
     def classes_(self) -> Shaped[np.ndarray, "c"]:
         """Names of all known classes, in order of arrival; forgotten ones are not among them."""
-        return np.array(self._known().outputs.names, dtype=np.str_)
+        return np.array(self.learned_.outputs.names, dtype=np.str_)
 
     # -------------------------------------------------------------------------------------- learn
 
@@ -201,7 +215,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             ConfigError: no such class.
         """
-        self._learned, forgotten = forget(self._known(), name)
+        self._learned, forgotten = forget(self.learned_, name)
         return forgotten
 
     # ------------------------------------------------------------------------------------ predict
@@ -214,7 +228,8 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
-        found: NDArray[np.float64] = self._probabilities(self.logits(X, head), head).numpy()
+        scores = self.logits(X, head)
+        found: NDArray[np.float64] = self.learned_.probabilities(scores, self._head(head)).numpy()
         return found
 
     def top(self, X: Any, k: int = 5, head: str | None = None) -> list[list[Prediction]]:
@@ -225,11 +240,11 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         """
         if k < 1:
             raise ConfigError(f"k={k}: ask for at least the best class, k=1.")
-        names = self._known().outputs.names
-        scores = self.logits(X, head)
+        learned, scores = self.learned_, self.logits(X, head)
+        names = learned.outputs.names
         # By score: of probabilities many may be zero.
         labels = scores.topk(min(k, len(names))).indices.cpu()
-        shares = self._probabilities(scores, head).gather(1, labels)
+        shares = learned.probabilities(scores, self._head(head)).gather(1, labels)
         return [
             [Prediction(names[c], c, share) for c, share in zip(row, of_row, strict=True)]
             for row, of_row in zip(labels.tolist(), shares.tolist(), strict=True)
@@ -247,7 +262,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             ConfigError: no such head, or nothing to predict.
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
-        learned = self._known()
+        learned = self.learned_
         model, head = learned.model, self._head(head)
         opened = as_pictures(X)
         if not opened:
@@ -280,7 +295,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             StreamError: images that cannot be used, or of a class that is not known.
         """
-        learned, head = self._known(), self._head(head)
+        learned, head = self.learned_, self._head(head)
         material = self._gather(data, labels, "test", learned.model.config)
         outputs = learned.outputs
         for name in material.names:
@@ -295,8 +310,8 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         return make_report(
             head,
             outputs.names,
-            tuple(tasks[outputs.position(name)] for name in outputs.names),
-            self._probabilities(scores, head),
+            tuple(tasks[outputs.labels(name)[-1]] for name in outputs.names),
+            learned.probabilities(scores, head),
             column[torch.from_numpy(material.images.labels)],
         )
 
@@ -305,16 +320,8 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_learned")
 
-    def _known(self) -> Learned:
-        if not hasattr(self, "_learned"):
-            raise NotLearnedError(
-                'This classifier has learned nothing yet. Type clf.learn("photos") with a folder '
-                'per class, or ContinualClassifier.load("model").'
-            )
-        return self._learned
-
     def _head(self, head: str | None) -> str:
-        names = self._known().model.config.head_names
+        names = self.learned_.model.config.head_names
         if head is not None and head not in names:
             raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
         return names[-1] if head is None else head
@@ -351,12 +358,6 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             seed=run.seed,
         )
         return gather(data, labels, side, options)
-
-    def _probabilities(
-        self, scores: Float[Tensor, "n c"], head: str | None
-    ) -> Float64[Tensor, "n c"]:
-        temperature = self._known().temperature(self._head(head))
-        return (scores.double() / temperature).softmax(dim=1).cpu()
 
 
 def _parts(pictures: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -50,10 +50,10 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
             f"There is no class {name!r} to forget.{did_you_mean(str(name), outputs.names)} Known: "
             f"{listed(list(outputs.names), 20)}."
         )
-    label = outputs.position(name)
+    labels = outputs.labels(name)
     model = before.model.copy()
-    task = next(task for task in model.tasks if label in task.classes)
-    remains = _of_method(model, task)
+    tasks = [task for task in model.tasks if set(labels) & set(task.classes)]
+    remains = list(dict.fromkeys(t for task in tasks for t in _of_method(model, task)))
     if remains:
         measured = tuple(
             f"heads.{head}.{tensor}"
@@ -64,14 +64,15 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
         remains.append(Trace(what, measured))
     with torch.no_grad():
         for head, part in model.heads.items():
-            remains += [_named(trace, f"heads.{head}.") for trace in part.forget(label)]
+            for label in labels:
+                remains += [_named(trace, f"heads.{head}.") for trace in part.forget(label)]
     history = before.history
     remains += _of_history(history, name)
     removed = (
         "its score: it is never predicted, and has no probability",
         f"its vectors in the heads {', '.join(model.heads)}, overwritten with zeros",
     )
-    after = replace(history, forgotten=tuple(sorted((*history.forgotten, label))))
+    after = replace(history, forgotten=tuple(sorted((*history.forgotten, *labels))))
     return Learned(model, after), Forgotten(name, removed, tuple(remains))
 
 

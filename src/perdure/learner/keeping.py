@@ -31,8 +31,9 @@ class Kept(abc.ABC):
             history: what it has been through, where that is known.
         """
 
+    @property
     @abc.abstractmethod
-    def _known(self) -> Learned:
+    def learned_(self) -> Learned:
         """What was learned."""
 
     def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
@@ -50,7 +51,7 @@ class Kept(abc.ABC):
         Raises:
             OutputError: the folder cannot be written.
         """
-        learned = self._known()
+        learned = self.learned_
         return write_model(
             Path(folder), learned.model, learned.history, inference_only=inference_only
         )
@@ -117,7 +118,7 @@ class Kept(abc.ABC):
         Raises:
             OutputError: it cannot be published.
         """
-        learned = self._known()
+        learned = self.learned_
         with tempfile.TemporaryDirectory() as folder:
             write_model(
                 Path(folder),

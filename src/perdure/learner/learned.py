@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from perdure.engine.model import Model
@@ -31,7 +31,8 @@ class Learned:
     @property
     def outputs(self) -> Outputs:
         """Which output stands for which class."""
-        return Outputs(self.model.class_names, self.history.forgotten)
+        arrived = [name for task in self.model.tasks for name in task.names]
+        return Outputs(arrived, self.history.forgotten)
 
     def scores(self, images: Subset) -> dict[str, Float[Tensor, "n c"]]:
         """Scores of the known classes under every evaluated head, untempered, in float64."""
@@ -44,6 +45,15 @@ class Learned:
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""
         return self.history.temperatures.get(head, 1.0)
+
+    def probabilities(self, scores: Float[Tensor, "n c"], head: str) -> Float64[Tensor, "n c"]:
+        """Tempered probabilities.
+
+        Args:
+            scores: of the known classes, as `Outputs.known` has them.
+            head: that gave them.
+        """
+        return (scores.double() / self.temperature(head)).softmax(dim=1).cpu()
 
 
 def all_of(images: ImageSet) -> Subset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,46 +13,53 @@ from torch import Tensor
 class Outputs:
     """The classes that a classifier knows, and where the heads score them.
 
-    Heads have an output per class that ever arrived; those of forgotten classes are passed over.
+    Heads have an output per label that ever arrived. Those of forgotten classes are passed over; of
+    labels that share a name, the highest score is the class's.
 
     Args:
-        arrived: names of all classes, in order of arrival.
-        forgotten: positions among them that were removed again.
+        arrived: name of every label, in order of arrival.
+        forgotten: labels that were removed again.
 
     Example:
         >>> outputs = Outputs(("cat", "dog", "owl"), (1,))
-        >>> outputs.names, outputs.position("owl")
-        (('cat', 'owl'), 2)
+        >>> outputs.names, outputs.labels("owl")
+        (('cat', 'owl'), (2,))
     """
 
     def __init__(self, arrived: Sequence[str], forgotten: Sequence[int] = ()) -> None:
         gone = set(forgotten)
-        self._positions = {
-            name: position for position, name in enumerate(arrived) if position not in gone
-        }
+        self._labels: dict[str, tuple[int, ...]] = {}
+        for label, name in enumerate(arrived):
+            if label not in gone:
+                self._labels[name] = (*self._labels.get(name, ()), label)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
+        return name in self._labels
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes, in order of arrival."""
-        return tuple(self._positions)
+        return tuple(self._labels)
 
-    def position(self, name: str) -> int:
-        """The position of a class among all that arrived."""
-        return self._positions[name]
+    def labels(self, name: str) -> tuple[int, ...]:
+        """The labels of a class, the newest last."""
+        return self._labels[name]
 
     def known(self, scores: Float[Tensor, "n a"]) -> Float[Tensor, "n c"]:
         """Scores of the known classes alone, in the order of `names`."""
-        return scores[:, self._columns().to(scores.device)]
+        column_of = self._column_of()
+        labels = torch.tensor(list(column_of), device=scores.device)
+        columns = torch.tensor(list(column_of.values()), device=scores.device)
+        found = scores.new_full((len(scores), len(self._labels)), -math.inf)
+        index = columns.expand(len(scores), -1)
+        return found.scatter_reduce(1, index, scores[:, labels], "amax")
 
-    def local(self, arrival: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
-        """Labels in order of arrival as positions in `names`."""
-        return torch.searchsorted(self._columns(), arrival.cpu())
+    def columns(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        """The column of `known` for each of some labels."""
+        column_of = self._column_of()
+        return torch.tensor([column_of[label] for label in labels.tolist()], dtype=torch.int64)
 
-    def _columns(self) -> Int64[Tensor, "c"]:
-        return torch.tensor(list(self._positions.values()), dtype=torch.int64)
+    def _column_of(self) -> dict[int, int]:
+        return {
+            label: column for column, labels in enumerate(self._labels.values()) for label in labels
+        }
