@@ -106,8 +106,8 @@ def test_a_class_is_scored_by_the_best_of_its_domains(table: Path) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 0.5, 1.5, -1.0]])
     outputs = Outputs(model.label_names)
     assert outputs.known(logits).tolist() == [[4.0, 1.0, 2.0, 3.0]]
-    assert outputs.local(torch.arange(8)).tolist() == [0, 1, 2, 3] * 2
-    assert outputs.positions(outputs.names[1]) == (1, 5)
+    assert outputs.columns(torch.arange(8)).tolist() == [0, 1, 2, 3] * 2
+    assert outputs.labels(outputs.names[1]) == (1, 5)
 
 
 def test_an_interrupted_run_over_domains_goes_on(table: Path, tmp_path: Path) -> None:

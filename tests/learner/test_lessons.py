@@ -116,10 +116,10 @@ class TestMoreImagesOfAnOldClass:
         self, heads: list[str], reason: str
     ) -> None:
         learner = classifier("nsp2", heads).learn(lesson("a", "b"))
-        known = learner.learned
+        known = learner.learned_
         with pytest.raises(ConfigError, match=rf"class 'b', which is .*{reason}.*heads=gaussian"):
             learner.learn(lesson("b", "c", "d"))
-        assert learner.learned is known
+        assert learner.learned_ is known
 
     def test_heads_say_why(self) -> None:
         trial = make_trial("clip_finetune", heads=["language", "zero_shot", "gaussian", "ncm"])
@@ -244,3 +244,14 @@ class TestParameters:
         ):
             learner.learn(lesson("e", "f"))
         assert learner.fit(*lesson("e", "f")).classes_.tolist() == ["e", "f"]
+
+
+def test_shrinkage_may_be_chosen_on_validation_images() -> None:
+    options: dict[str, Any] = {"validation_fraction": 0.25, "shrinkage": "validation"}
+    learner = classifier("lda", **options).learn(lesson("a", "b", count=12))
+    assert learner.last_lesson_.images == {"a": 9, "b": 9}
+    rho = learner.model.state()["heads.gaussian.rho"].clone()
+    learner.learn(lesson("a", seed=1))
+    assert torch.equal(learner.model.state()["heads.gaussian.rho"], rho)
+    with pytest.raises(ConfigError, match="needs a validation split"):
+        learner.learn(lesson("c", count=3))

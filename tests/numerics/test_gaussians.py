@@ -16,6 +16,7 @@ from perdure.numerics.gaussians import (
     discriminant,
     gaussian_factor,
     gaussian_samples,
+    merge_moments,
     oracle_shrinkage,
 )
 from perdure.randomness import generator
@@ -70,6 +71,22 @@ def test_class_moments_add_up_over_tasks(seed: int, sizes: list[int], dim: int) 
         class_moments(features[labels == c], labels[labels == c], (c,)) for c in range(len(sizes))
     ]
     torch.testing.assert_close(whole.scatter, torch.stack([p.scatter for p in parts]).sum(0))
+
+
+@given(seed=seeds, first=counts, more=st.integers(1, 5), dim=st.integers(1, 4))
+def test_merge_moments(seed: int, first: list[int], more: int, dim: int) -> None:
+    """Merged, the moments of some images and of others are those of all."""
+    sizes = [size + more for size in first]
+    x, labels = drawn(seed, sizes, dim)
+    classes = tuple(range(len(sizes)))
+    seen = torch.zeros(len(x), dtype=torch.bool)
+    for label, size in enumerate(first):
+        seen[(labels == label).nonzero()[:size, 0]] = True
+    parts = [class_moments(x[rows], labels[rows], classes) for rows in (seen, ~seen)]
+    merged, wanted = merge_moments(*parts), class_moments(x, labels, classes)
+    torch.testing.assert_close(merged.means, wanted.means)
+    torch.testing.assert_close(merged.scatter, wanted.scatter)
+    assert torch.equal(merged.counts, wanted.counts)
 
 
 def test_class_moments_refuse_an_empty_class() -> None:

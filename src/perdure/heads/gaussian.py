@@ -71,7 +71,7 @@ class NearestMeanHead(Head):
         rows = labels.unique().tolist()
         new = class_moments(features, labels, tuple(rows))
         total = self.counts[rows] + new.counts
-        share = (new.counts / total).double()[:, None]
+        share = (new.counts.double() / total)[:, None]
         old = self.means[rows].double()
         self.means[rows] = (old + share * (new.means - old)).to(self.means)
         self.counts[rows] = total

@@ -95,14 +95,13 @@ class LinearHead(TrainedHead):
             for parameter in layer.parameters():
                 parameter[row] = 0
         traces = []
-        others = _rows(layer) - 1
-        if others:
+        if _rows(layer) > 1:
             touched = [index]
             if self.config.head_init == "reference" and index == 0 and len(self.layers) > 1:
                 touched.append(1)
             traces.append(
                 Trace(
-                    f"the layer that scores it and {others} other classes, which were told from it",
+                    "the layer of its task, whose other rows were trained to be told from it",
                     tuple(f"layers.{i}.{name}" for i in touched for name in ("weight", "bias")),
                 )
             )

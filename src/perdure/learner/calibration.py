@@ -32,7 +32,7 @@ def measure(learned: Learned, kept: Subset, sink: Sink) -> Learned:
     if not len(kept):
         return learned
     history, outputs = learned.history, learned.outputs
-    labels = outputs.local(kept.labels)
+    labels = outputs.columns(kept.labels)
     temperatures = dict(history.temperatures)
     accuracy, before, after = {}, {}, {}
     for head, scores in learned.scores(kept).items():

@@ -62,7 +62,7 @@ def make_card(
         backbone_licence=_backbone_licence(model),
         method=config.run.method,
         traits=traits,
-        classes=len(Outputs(model.label_names, description.history.forgotten)),
+        classes=len(Outputs(model.label_names, description.history.forgotten).names),
         heads=config.head_names,
         version=description.perdure,
         source=publication.repository if publication else _HERE,

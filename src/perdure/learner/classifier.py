@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped, UInt8
+from jaxtyping import Float, Float64, Shaped
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
@@ -124,8 +124,8 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     # ------------------------------------------------------------------------------ what is known
 
     @property
-    def learned(self) -> Learned:
-        """Model, lessons and known classes.
+    def learned_(self) -> Learned:
+        """All that was learned: model, history, and which output stands for which class.
 
         Raises:
             NotLearnedError: nothing was learned yet.
@@ -140,12 +140,12 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     @property
     def model(self) -> Model:
         """Backbone, method and heads."""
-        return self.learned.model
+        return self.learned_.model
 
     @property
     def history_(self) -> History:
         """All lessons, temperatures and forgotten classes."""
-        return self.learned.history
+        return self.learned_.history
 
     @property
     def last_lesson_(self) -> Lesson:
@@ -154,7 +154,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             NotLearnedError: there was none, or the model was saved before lessons were noted.
         """
-        lessons = self.learned.history.lessons
+        lessons = self.learned_.history.lessons
         if not lessons:
             raise NotLearnedError(
                 'No lesson of this model was noted. Give it one: clf.learn("photos").'
@@ -164,7 +164,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     @property
     def classes_(self) -> Shaped[np.ndarray, "c"]:
         """Names of all known classes, in order of arrival; forgotten ones are not among them."""
-        return np.array(self.learned.outputs.names, dtype=np.str_)
+        return np.array(self.learned_.outputs.names, dtype=np.str_)
 
     # -------------------------------------------------------------------------------------- learn
 
@@ -215,7 +215,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             ConfigError: no such class.
         """
-        self._learned, forgotten = forget(self.learned, name)
+        self._learned, forgotten = forget(self.learned_, name)
         return forgotten
 
     # ------------------------------------------------------------------------------------ predict
@@ -228,7 +228,10 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
-        found: NDArray[np.float64] = self._probabilities(self.logits(X, head), head).numpy()
+        scores = self.logits(X, head)
+        found: NDArray[np.float64] = self.learned_.probabilities(
+            scores, self.check_head(head)
+        ).numpy()
         return found
 
     def top(self, X: Any, k: int = 5, head: str | None = None) -> list[tuple[Prediction, ...]]:
@@ -245,10 +248,11 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         self, scores: Float[Tensor, "n c"], k: int = 5, head: str | None = None
     ) -> list[tuple[Prediction, ...]]:
         """The k most likely classes by these scores, most likely first; of ties the first to arrive."""
-        names = self.learned.outputs.names
+        learned = self.learned_
+        names = learned.outputs.names
         # By score: of probabilities many may be zero.
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
-        shares = self._probabilities(scores, head).gather(1, best)
+        shares = learned.probabilities(scores, self.check_head(head)).gather(1, best)
         rows = zip(best.tolist(), shares.tolist(), strict=True)
         return [
             tuple(Prediction(names[c], c, share) for c, share in zip(*row, strict=True))
@@ -267,24 +271,18 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             ConfigError: no such head, or nothing to predict.
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
-        model, head = self.learned.model, self.check_head(head)
+        learned = self.learned_
+        model, head = learned.model, self.check_head(head)
         opened = as_pictures(X)
         if not opened:
             raise ConfigError("There is no picture to predict.")
         run = model.config.run
         test = build_transform(run.transform, model.backbone.img_size).test
         scores = [
-            self.score_pixels(torch.stack([test(open_picture(picture)) for picture in part]), head)
+            learned.score(torch.stack([test(open_picture(picture)) for picture in part]), head)
             for part in _parts(opened, run.eval_batch_size)
         ]
         return torch.cat(scores)
-
-    def score_pixels(
-        self, pixels: UInt8[Tensor, "n 3 s s"], head: str | None = None
-    ) -> Float[Tensor, "n c"]:
-        """Score every class for one batch of images that are transformed already; see `logits`."""
-        learned = self.learned
-        return learned.outputs.known(learned.model.logits(pixels)[self.check_head(head)])
 
     # -------------------------------------------------------------------------------------- judge
 
@@ -306,7 +304,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             StreamError: images that cannot be used, or of a class that is not known.
         """
-        learned, head = self.learned, self.check_head(head)
+        learned, head = self.learned_, self.check_head(head)
         material = self._gather(data, labels, "test", learned.model.config)
         outputs = learned.outputs
         for name in material.names:
@@ -321,8 +319,8 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         return make_report(
             head,
             outputs.names,
-            tuple(tasks[outputs.positions(name)[0]] for name in outputs.names),
-            self._probabilities(scores, head),
+            tuple(tasks[outputs.labels(name)[-1]] for name in outputs.names),
+            learned.probabilities(scores, head),
             column[torch.from_numpy(material.images.labels)],
         )
 
@@ -337,7 +335,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             ConfigError: no such head.
         """
-        names = self.learned.model.config.head_names
+        names = self.learned_.model.config.head_names
         if head is not None and head not in names:
             raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
         return names[-1] if head is None else head
@@ -364,8 +362,8 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         config = self.settings()
         refuse_cumulative(config)
         if before is not None:
-            config = next_settings(before.model.config, config)
             before.model.check_can_learn()
+            config = next_settings(before.model.config, config)
         material = self._gather(data, labels, "train", config)
         if before is None:
             before = Learned(Model(make_backbone(config, sink), config), History())
@@ -380,12 +378,6 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             seed=run.seed,
         )
         return gather(data, labels, side, options)
-
-    def _probabilities(
-        self, scores: Float[Tensor, "n c"], head: str | None
-    ) -> Float64[Tensor, "n c"]:
-        temperature = self.learned.temperature(self.check_head(head))
-        return (scores.double() / temperature).softmax(dim=1).cpu()
 
 
 def _parts(pictures: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -83,7 +83,7 @@ def export_onnx(
         OutputError: the file cannot be written.
         UnreadableImageError: a picture that cannot be decoded.
     """
-    path, learned = Path(path), classifier.learned
+    path, learned = Path(path), classifier.learned_
     check_target(path)
     head, model = classifier.check_head(head), learned.model
     check_exportable(model)

@@ -50,10 +50,10 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
             f"There is no class {name!r} to forget.{did_you_mean(str(name), outputs.names)} Known: "
             f"{listed(list(outputs.names), 20)}."
         )
-    labels = outputs.positions(name)
+    labels = outputs.labels(name)
     model = before.model.copy()
     tasks = [task for task in model.tasks if set(labels) & set(task.classes)]
-    remains = [trace for task in tasks for trace in _of_method(model, task)]
+    remains = list(dict.fromkeys(t for task in tasks for t in _of_method(model, task)))
     if remains:
         measured = tuple(
             f"heads.{head}.{tensor}"
@@ -73,7 +73,7 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
         f"its vectors in the heads {', '.join(model.heads)}, overwritten with zeros",
     )
     after = replace(history, forgotten=tuple(sorted((*history.forgotten, *labels))))
-    return Learned(model, after), Forgotten(name, removed, tuple(dict.fromkeys(remains)))
+    return Learned(model, after), Forgotten(name, removed, tuple(remains))
 
 
 def _of_history(history: History, name: str) -> list[Trace]:

@@ -33,8 +33,8 @@ class Kept(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def learned(self) -> Learned:
-        """Model, lessons and known classes."""
+    def learned_(self) -> Learned:
+        """What was learned."""
 
     def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
         """Write weights, classes, description and card; the backbone's weights are not part of it.
@@ -51,8 +51,10 @@ class Kept(abc.ABC):
         Raises:
             OutputError: the folder cannot be written.
         """
-        known = self.learned
-        return write_model(Path(folder), known.model, known.history, inference_only=inference_only)
+        learned = self.learned_
+        return write_model(
+            Path(folder), learned.model, learned.history, inference_only=inference_only
+        )
 
     @classmethod
     def load(
@@ -116,11 +118,12 @@ class Kept(abc.ABC):
         Raises:
             OutputError: it cannot be published.
         """
+        learned = self.learned_
         with tempfile.TemporaryDirectory() as folder:
             write_model(
                 Path(folder),
-                self.learned.model,
-                self.learned.history,
+                learned.model,
+                learned.history,
                 inference_only=inference_only,
                 publication=Publication(repository, licence),
             )

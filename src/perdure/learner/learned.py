@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from perdure.engine.model import Model
@@ -33,6 +33,10 @@ class Learned:
         """Which output stands for which class."""
         return Outputs(self.model.label_names, self.history.forgotten)
 
+    def score(self, pixels: UInt8[Tensor, "n 3 s s"], head: str) -> Float[Tensor, "n c"]:
+        """Scores of the known classes for one batch of transformed images, untempered."""
+        return self.outputs.known(self.model.logits(pixels)[head])
+
     def scores(self, images: Subset) -> dict[str, Float[Tensor, "n c"]]:
         """Scores of the known classes under every evaluated head, untempered, in float64."""
         found: dict[str, list[Tensor]] = {}
@@ -44,6 +48,15 @@ class Learned:
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""
         return self.history.temperatures.get(head, 1.0)
+
+    def probabilities(self, scores: Float[Tensor, "n c"], head: str) -> Float64[Tensor, "n c"]:
+        """Tempered probabilities.
+
+        Args:
+            scores: of the known classes, as `Outputs.known` has them.
+            head: that gave them.
+        """
+        return (scores.double() / self.temperature(head)).softmax(dim=1).cpu()
 
 
 def all_of(images: ImageSet) -> Subset:

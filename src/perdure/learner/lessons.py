@@ -50,11 +50,11 @@ def teach(
     known = before.outputs
     new = tuple(name for name in material.names if name not in known)
     old = tuple(name for name in material.names if name in known)
-    _refuse_more(before.model, {name: known.positions(name)[-1] for name in old})
+    _refuse_more(before.model, {name: known.labels(name)[-1] for name in old})
     model = before.model.copy()
     model.config = config
     task = _task(model, new)
-    arrival = {name: known.positions(name)[-1] for name in old}
+    arrival = {name: known.labels(name)[-1] for name in old}
     arrival.update(zip(new, task.classes, strict=True))
     parts = _Parts(material, arrival, share, config, len(before.history.lessons))
     for text in material.skipped:
@@ -133,7 +133,7 @@ class _Parts:
 
 def _task(model: Model, names: tuple[str, ...]) -> Task:
     """The next task of a model."""
-    first = len(model.label_names)
+    first = sum(len(task.classes) for task in model.tasks)
     seen = first + len(names)
     text = text_of(names, model.config) if names else None
     return Task(len(model.tasks), tuple(range(first, seen)), names, seen, text)

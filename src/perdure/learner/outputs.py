@@ -1,7 +1,8 @@
-"""Which outputs of the heads stand for which class."""
+"""Which output of the heads stands for which class."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,62 +13,53 @@ from torch import Tensor
 class Outputs:
     """The classes that a classifier knows, and where the heads score them.
 
-    Heads have an output per class that ever arrived, and one more for every further domain that it
-    was learned in; those of forgotten classes are passed over.
+    Heads have an output per label that ever arrived. Those of forgotten classes are passed over; of
+    labels that share a name, the highest score is the class's.
 
     Args:
-        arrived: the class behind every output.
-        forgotten: positions of outputs whose class was removed again.
+        arrived: name of every label, in order of arrival.
+        forgotten: labels that were removed again.
 
     Example:
-        >>> outputs = Outputs(("cat", "dog", "owl", "cat"), (1,))
-        >>> outputs.names, outputs.positions("cat")
-        (('cat', 'owl'), (0, 3))
+        >>> outputs = Outputs(("cat", "dog", "owl"), (1,))
+        >>> outputs.names, outputs.labels("owl")
+        (('cat', 'owl'), (2,))
     """
 
     def __init__(self, arrived: Sequence[str], forgotten: Sequence[int] = ()) -> None:
         gone = set(forgotten)
-        self._positions: dict[str, tuple[int, ...]] = {}
-        for position, name in enumerate(arrived):
-            if position not in gone:
-                self._positions[name] = (*self._positions.get(name, ()), position)
+        self._labels: dict[str, tuple[int, ...]] = {}
+        for label, name in enumerate(arrived):
+            if label not in gone:
+                self._labels[name] = (*self._labels.get(name, ()), label)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
+        return name in self._labels
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes, in order of arrival."""
-        return tuple(self._positions)
+        return tuple(self._labels)
 
-    def positions(self, name: str) -> tuple[int, ...]:
-        """The outputs of a class, the oldest first."""
-        return self._positions[name]
+    def labels(self, name: str) -> tuple[int, ...]:
+        """The labels of a class, the newest last."""
+        return self._labels[name]
 
     def known(self, scores: Float[Tensor, "n a"]) -> Float[Tensor, "n c"]:
-        """The best score of every known class, in the order of `names`."""
-        outputs, classes = self._pairs()
-        found = scores[:, outputs.to(scores.device)]
-        if len(outputs) == len(self):
-            return found
-        best = found.new_full((len(found), len(self)), -torch.inf)
-        return best.scatter_reduce(1, classes.to(scores.device).expand_as(found), found, "amax")
+        """Scores of the known classes alone, in the order of `names`."""
+        column_of = self._column_of()
+        labels = torch.tensor(list(column_of), device=scores.device)
+        columns = torch.tensor(list(column_of.values()), device=scores.device)
+        found = scores.new_full((len(scores), len(self._labels)), -math.inf)
+        index = columns.expand(len(scores), -1)
+        return found.scatter_reduce(1, index, scores[:, labels], "amax")
 
-    def local(self, arrival: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
-        """Outputs as positions of their classes in `names`."""
-        outputs, classes = self._pairs()
-        order = outputs.argsort()
-        return classes[order][torch.searchsorted(outputs[order], arrival.cpu())]
+    def columns(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        """The column of `known` for each of some labels."""
+        column_of = self._column_of()
+        return torch.tensor([column_of[label] for label in labels.tolist()], dtype=torch.int64)
 
-    def _pairs(self) -> tuple[Int64[Tensor, "a"], Int64[Tensor, "a"]]:
-        """Every output that counts, with the place of its class in `names`."""
-        pairs = [
-            (output, place)
-            for place, outputs in enumerate(self._positions.values())
-            for output in outputs
-        ]
-        outputs, classes = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
-        return outputs, classes
+    def _column_of(self) -> dict[int, int]:
+        return {
+            label: column for column, labels in enumerate(self._labels.values()) for label in labels
+        }

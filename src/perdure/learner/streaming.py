@@ -72,7 +72,7 @@ def predict_files(
         ConfigError: no such head, or a number below 1.
     """
     model = classifier.model
-    classifier.check_head(head)
+    learned, chosen = classifier.learned_, classifier.check_head(head)
     size = model.config.run.eval_batch_size if batch_size is None else batch_size
     for name, value in (("top", top), ("batch_size", size)):
         if value < 1:
@@ -86,7 +86,7 @@ def predict_files(
             return str(error).removeprefix(f"{listed.path}: ")
 
     def rank(pixels: UInt8[Tensor, "b 3 s s"]) -> list[tuple[Prediction, ...]]:
-        return classifier.rank(classifier.score_pixels(pixels, head), top, head)
+        return classifier.rank(learned.score(pixels, chosen), top, chosen)
 
     listed = (one if isinstance(one, Listed) else Listed(one) for one in files)
     return _answers(listed, read, rank, size)

@@ -56,7 +56,7 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
         second: of others, of the same classes; each class has at least one image in either.
     """
     counts = first.counts + second.counts
-    share = (second.counts / counts).double()[:, None]
+    share = (second.counts.double() / counts)[:, None]
     apart = second.means - first.means
     between = (first.counts * share[:, 0]).sqrt()[:, None] * apart
     scatter = first.scatter + second.scatter + between.T @ between
