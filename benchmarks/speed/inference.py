@@ -62,7 +62,7 @@ def timed(model: Model, pairs: int, threads: int) -> tuple[list[float], list[flo
     pixels = random_pixels(model.backbone, 1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        export_onnx(ContinualClassifier(model), file)
+        export_onnx(ContinualClassifier.from_model(model), file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

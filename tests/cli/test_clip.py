@@ -40,7 +40,7 @@ def test_run_and_predict_with_texts_of_a_file(
     file.unlink()
     said = perdure("predict", out, photos / "cat" / "0.png", "--head", "language", "--json")
     assert said.code == 0, said.err
-    assert json.loads(said.out)[0]["name"].startswith("pattern_")
+    assert json.loads(said.out)[0]["class"].startswith("pattern_")
 
 
 def test_dry_run_looks_texts_up(perdure: Perdure, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def stand_in(classifier: Any, path: Path, head: str | None, images: list[Path]) -> Exported:
-        calls.append((classifier.classes, path, head, images))
+        calls.append((classifier.classes_.tolist(), path, head, images))
         return Exported(
             path=path,
             bytes=3 * 2**20,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from perdure.cli.main import main
 from perdure.learner import ContinualClassifier
-from perdure.learner.folder import alone
+from perdure.learner.folder import LOCK
 from tests.cli.command import Perdure
 
 TINY = ("--backbone", "test_vit", "weights=random", "img_size=32")
@@ -135,24 +136,19 @@ def test_inference_only_cannot_learn_on(perdure: Perdure, pets: Path, tmp_path: 
 def test_another_process_is_kept_out(
     perdure: Perdure, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = []
+    photos = draw(tmp_path / "photos", "owl")
+    with FileLock(pets / LOCK):
+        said = perdure("learn", pets, photos)
+    assert said.code == 1
+    assert "Another process is saving a model" in said.err
 
     def learn(self: ContinualClassifier, *_: object, **__: object) -> None:
-        with pytest.raises(TimeoutError), alone_elsewhere(pets):
-            held.append(self)
+        with pytest.raises(Timeout), FileLock(pets / LOCK, timeout=0):
+            pass
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(ContinualClassifier, "learn", learn)
-    perdure("learn", pets, draw(tmp_path / "photos", "owl"))
-    assert not held
-    with alone(pets):
-        pass
-
-
-def alone_elsewhere(folder: Path) -> object:
-    """The lock as another process would ask for it."""
-    from filelock import FileLock
-
-    return FileLock(folder / ".lock", timeout=0)
+    assert perdure("learn", pets, photos).code == 130
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_images_with_known_features_are_not_read_in_training(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("an image was read for a training step")
 
-    monkeypatch.setattr("perdure.engine.run.batches", refuse)
+    monkeypatch.setattr("perdure.engine.training.batches", refuse)
     config = small_config(method, tasks="5+5", images_per_class=2, epochs=1)
     backbone = make_backbone(config)
     Run(config, make_stream(config, 32), backbone)()

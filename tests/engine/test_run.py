@@ -141,7 +141,7 @@ def test_one_class_task_needs_a_closed_form_head() -> None:
     with pytest.raises(ConfigError, match="gaussian"):
         plan(make_stream(config, 32), config)
     outcome = carry_out(config.replace(heads=["gaussian"], epochs=1))
-    assert outcome.model.class_names == make_stream(config, 32).class_names
+    assert outcome.model.label_names == make_stream(config, 32).class_names
 
 
 def test_one_class_task_keeps_prompts_and_updates_statistics() -> None:

@@ -97,8 +97,8 @@ class TestScikitLearn:
         options = {"lr": 0.1}
         made = ContinualClassifier("nonsense", "none", options=options)
         assert made.options is options
-        assert made.set_params(method="lda", seed=3).get_params()["seed"] == 3
-        assert "method='lda'" in repr(made)
+        assert made.set_params(method="nsp2", seed=3).get_params()["seed"] == 3
+        assert "method='nsp2'" in repr(made)
 
     def test_partial_fit_learns_and_fit_starts_anew(self) -> None:
         learner = classifier("ncm")

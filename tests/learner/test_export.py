@@ -23,6 +23,8 @@ from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.heads import HEADS
 from perdure.learner import ContinualClassifier, agreement, export
 from perdure.learner.export import Exported, export_onnx
+from perdure.learner.history import History
+from perdure.learner.learned import Learned
 from perdure.methods import METHODS
 from perdure.randomness import generator
 from perdure.streams import TRANSFORMS, build_transform
@@ -48,7 +50,10 @@ def small(trial: Trial, blocks: int = BLOCKS) -> Trial:
 
 
 def exported(trial: Trial, path: Path, head: str | None = None) -> Case:
-    classifier, pictures = ContinualClassifier(trial.run().model), evaluation_pictures(trial)
+    classifier, pictures = (
+        ContinualClassifier.from_model(trial.run().model),
+        evaluation_pictures(trial),
+    )
     return Case(classifier, export_onnx(classifier, path, head, pictures[:3]), pictures)
 
 
@@ -63,7 +68,7 @@ def check(case: Case, head: str | None = None, rtol: float = 1e-4) -> None:
     assert (logits.argmax(1) == wanted.argmax(1).numpy()).all()
     alone, _ = session.run(None, {"images": pixels[:1]})
     np.testing.assert_allclose(alone, logits[:1], rtol=rtol, atol=1e-4)
-    told = [one.probability for one in case.classifier.predict(case.pictures, head)]
+    told = [best.probability for (best,) in case.classifier.top(case.pictures, 1, head)]
     np.testing.assert_allclose(probabilities.max(axis=1), told, rtol=1e-3)
 
 
@@ -99,7 +104,7 @@ def test_prompts_are_constants(case: Case) -> None:
 def test_what_the_file_says_of_itself(case: Case) -> None:
     about = onnxruntime.InferenceSession(case.made.path).get_modelmeta().custom_metadata_map
     assert about == case.made.about
-    assert json.loads(about["classes"]) == list(case.classifier.classes)
+    assert json.loads(about["classes"]) == list(case.classifier.classes_)
     assert (about["method"], about["head"], about["img_size"]) == ("nsp2", "gaussian", "32")
     assert about["backbone"] == "small"
     assert about["pixels"].startswith("uint8 RGB")
@@ -132,7 +137,7 @@ def test_page_shows_how_to_use_it(
     if transform == "plain":
         wanted = case.classifier.logits([tmp_path / "image.png"])
         np.testing.assert_allclose(found["logits"], wanted, rtol=1e-4, atol=1e-4)
-        assert case.classifier.predict([tmp_path / "image.png"])[0].name in capsys.readouterr().out
+        assert case.classifier.predict([tmp_path / "image.png"])[0] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -143,7 +148,7 @@ def test_what_is_traced_is_the_model(method: str) -> None:
     model.start_task(trial.stream.tasks[0].task)
     head = model.config.head_names[-1]
     images = torch.randint(0, 256, (3, 3, SIDE, SIDE), generator=generator(0, "images"))
-    logits, probabilities = export._Network(model, head)(images.to(torch.uint8))
+    logits, probabilities = export._Network(Learned(model, History()), head)(images.to(torch.uint8))
     wanted = model.logits(images.to(torch.uint8))[head]
     torch.testing.assert_close(logits, wanted)
     torch.testing.assert_close(probabilities, wanted.softmax(1))
@@ -168,7 +173,7 @@ def test_every_method_and_head(method: str, head: str, tmp_path: Path) -> None:
 def test_a_graph_that_disagrees_is_not_written(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def changed(model: Model, head: str) -> onnx.ModelProto:
+    def changed(learned: Learned, head: str) -> onnx.ModelProto:
         proto = onnx.load(case.made.path)
         del proto.metadata_props[:]
         (bias,) = (held for held in proto.graph.initializer if held.name == "head.bias")
@@ -184,14 +189,14 @@ def test_a_graph_that_disagrees_is_not_written(
 
 def test_another_class_is_refused_and_a_tie_is_not() -> None:
     ours = torch.tensor([[1.0, 1.00008]])
-    assert agreement._compare(ours, [ours.flip(1), ours.flip(1).softmax(1)], "random") < 1e-4
+    assert agreement._compare(ours, 1.0, [ours.flip(1), ours.flip(1).softmax(1)], "random") < 1e-4
     theirs = [torch.tensor([[1.0, 0.99]]), ours.softmax(1)]
     with pytest.raises(ExportError, match=r"logits differ by up to 0\.01"):
-        agreement._compare(ours, theirs, "random")
+        agreement._compare(ours, 1.0, theirs, "random")
     with pytest.raises(ExportError, match=r"probabilities differ by up to 0\.5"):
-        agreement._compare(ours, [ours, torch.tensor([[1.0, 0.5]])], "random")
+        agreement._compare(ours, 1.0, [ours, torch.tensor([[1.0, 0.5]])], "random")
     with pytest.raises(ExportError, match="differ by up to nan"):
-        agreement._compare(ours, [ours[:, :1], ours.softmax(1)], "random")
+        agreement._compare(ours, 1.0, [ours[:, :1], ours.softmax(1)], "random")
 
 
 def test_names_and_folders(case: Case, tmp_path: Path) -> None:
@@ -219,10 +224,10 @@ def test_models_that_no_graph_can_stand_for(
     trial = small(make_trial("l2p", sizes=(2,), images=4, selection="batch"))
     model = Model(trial.backbone, trial.config)
     with pytest.raises(ExportError, match="'l2p' has learned nothing yet"):
-        export_onnx(ContinualClassifier(model), tmp_path / "a.onnx")
+        export_onnx(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
     model.start_task(trial.stream.tasks[0].task)
     with pytest.raises(ExportError, match=r"'l2p' with selection='batch' cannot be exported"):
-        export_onnx(ContinualClassifier(model), tmp_path / "a.onnx")
+        export_onnx(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
     with pytest.raises(ExportError, match=r"The weights are 2\.0 GiB"):
         export.check_size(2**31)
     monkeypatch.setattr(case.classifier.model.backbone, "device", torch.device("meta"))

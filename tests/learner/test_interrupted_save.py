@@ -10,10 +10,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from perdure.errors import CheckpointError, OutputError
 from perdure.learner import ContinualClassifier, saving
-from perdure.learner.folder import alone
+from perdure.learner.folder import LOCK
 from tests.learner.killed_save import save_and_die
 from tests.learner.models import (
     FILES,
@@ -155,7 +156,10 @@ def test_a_reader_meets_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_two_savers(tmp_path: Path) -> None:
     folder = copy(MODELS / "format-2", tmp_path / "model")
-    with alone(folder), pytest.raises(OutputError, match=r"Another process is saving .* Wait"):
+    with (
+        FileLock(folder / LOCK),
+        pytest.raises(OutputError, match=r"Another process is saving .* Wait"),
+    ):
         new_classifier().save(folder)
     assert same(load(folder), old_classifier())
 

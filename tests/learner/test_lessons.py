@@ -232,7 +232,7 @@ class TestParameters:
 
     def test_heads_are_gaussian_where_the_method_leaves_the_choice(self) -> None:
         for method, heads in [("nsp2", ("gaussian",)), ("ncm", ("ncm",)), ("linear", ("linear",))]:
-            assert classifier(method)._settings().head_names == heads
+            assert classifier(method).settings().head_names == heads
 
     def test_training_may_change_between_lessons_and_the_method_may_not(self) -> None:
         learner = classifier("nsp2").learn(lesson("a", "b"))

@@ -33,7 +33,7 @@ IMAGES = 6
 def classifier_of(method: str, selection: str = "image") -> ContinualClassifier:
     """A classifier of four classes that has learned them with a method."""
     options = {} if selection == "image" else {"selection": selection}
-    return ContinualClassifier(make_trial(method, images=2, **options).run().model)
+    return ContinualClassifier.from_model(make_trial(method, images=2, **options).run().model)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def check_same_alone(classifier: ContinualClassifier, answer: Answer) -> None:
     logits = alone(classifier, answer.path)
     expected = logits.log_softmax(0)
     slack = RTOL * float(logits.norm())
-    assert len({one.label for one in answer.ranking}) == len(classifier.classes)
+    assert len({one.label for one in answer.ranking}) == len(classifier.classes_)
     for one in answer.ranking:
-        assert one.name == classifier.classes[one.label]
+        assert one.name == classifier.classes_[one.label]
         low, high = (math.exp(float(expected[one.label]) + e * (2 * slack + 1e-5)) for e in (-1, 1))
         assert low - 1e-30 <= one.probability <= high + 1e-30
     best, second = logits.topk(2).values.tolist()

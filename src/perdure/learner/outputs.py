@@ -50,9 +50,12 @@ class Outputs:
         column_of = self._column_of()
         labels = torch.tensor(list(column_of), device=scores.device)
         columns = torch.tensor(list(column_of.values()), device=scores.device)
-        found = scores.new_full((len(scores), len(self._labels)), -math.inf)
-        index = columns.expand(len(scores), -1)
-        return found.scatter_reduce(1, index, scores[:, labels], "amax")
+        chosen = scores[:, labels]
+        if len(column_of) == len(self._labels):
+            return chosen
+        # Not len(): an exported graph would take the number of images for a constant.
+        found = scores.new_full((scores.shape[0], len(self._labels)), -math.inf)
+        return found.scatter_reduce(1, columns.expand_as(chosen), chosen, "amax")
 
     def columns(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
         """The column of `known` for each of some labels."""

@@ -93,7 +93,7 @@ def check_images_touched(method_name: str) -> None:
     for last, phases in enumerate(log.stages, start=first):
         allowed = _allowed(trial.stream, last, cumulative)
         assert phases["evaluation"], f"'{method_name}' was not evaluated after task {last}."
-        assert phases["training"] | phases["survey"], (
+        assert phases["features"] | phases["training"] | phases["survey"], (
             f"'{method_name}' did not look at task {last}."
         )
         for phase, reads in phases.items():
