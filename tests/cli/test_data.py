@@ -128,7 +128,7 @@ def test_long_lists_of_faults_are_cut(
     [
         (["fetch", "cifar"], "Unknown benchmark 'cifar'. Did you mean 'cifar100'?"),
         (["fetch"], "The following arguments are required: NAME. Try `perdure data fetch --help`."),
-        (["check", "nowhere"], "'nowhere' is neither a benchmark nor a folder."),
+        (["check", "nowhere"], "'nowhere' is neither a benchmark nor a folder or table."),
         (["check", "digits", "--min-images", "0"], "'0' is not a whole number of 1 or more"),
         (["fetsch", "cub200"], "Unknown verb 'fetsch'. Did you mean 'fetch'?"),
         (["ls", "cifar100"], "Unknown argument 'cifar100'."),

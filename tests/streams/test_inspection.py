@@ -53,6 +53,23 @@ def test_unreadable_images(tmp_path: Path, write_folder: WriteFolder) -> None:
     assert (found.classes, found.train) == (2, 5)
 
 
+def test_a_table(tmp_path: Path, write_folder: WriteFolder) -> None:
+    write_folder(tmp_path, {"cat": 3, "dog": 2})
+    shutil.copy(tmp_path / "cat" / "000.png", tmp_path / "dog" / "copy.png")
+    lines = [f"cat/00{k}.png,cat,train" for k in range(3)]
+    lines += ["dog/000.png,dog,train", "dog/001.png,dog,test", "dog/copy.png,dog,test"]
+    table = tmp_path / "photos.csv"
+    table.write_text("\n".join(["path,label,split", *lines]))
+    found = inspect(str(table))
+    assert (found.classes, found.train, found.test) == (2, 4, 2)
+    assert [kind for kind, _ in faults(found)] == ["duplicate", "few"]
+    assert "cat/000.png (train) and " in found.faults[0].text
+    assert found.faults[1].text == "class 'cat': none readable in test"
+    table.write_text("path\ncat/000.png")
+    with pytest.raises(StreamError, match="no column called label"):
+        inspect(str(table))
+
+
 def test_duplicates_across_train_and_test(tmp_path: Path, write_folder: WriteFolder) -> None:
     write_folder(tmp_path / "train", {"cat": 3, "dog": 3})
     write_folder(tmp_path / "test", {"cat": 0, "dog": 0})

@@ -57,13 +57,16 @@ def _data(verbs: Any) -> None:
         "data:check",
         (
             "perdure data check photos                    a folder per class",
+            "perdure data check photos.csv                a table of path and label",
             "perdure data check cub200 --min-images 20",
             "perdure data check photos --json",
             "",
             "The exit code is 1 where there are faults.",
         ),
     )
-    check.add_argument("name", metavar="NAME|DIR", help="a published data set, or a folder")
+    check.add_argument(
+        "name", metavar="NAME|PATH", help="a published data set, or a folder or table of yours"
+    )
     check.add_argument(
         "--min-images",
         metavar="K",

@@ -19,7 +19,8 @@ from perdure.streams.decoding import SUFFIXES, examine
 from perdure.streams.download import Progress
 from perdure.streams.folder import LAYOUT, class_folders, has_test_folder, image_root, visible
 from perdure.streams.images import ArrayImages, FileImages
-from perdure.streams.sources import load_source
+from perdure.streams.sources import SourceOptions, load_source
+from perdure.streams.table import TABLES, table_rows
 
 KINDS = ("gray", "alpha", "cmyk", "turned")
 """What is counted of images that are read all the same: fields of `Stored`."""
@@ -79,26 +80,29 @@ class _Item:
 
 
 def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> Inspection:
-    """Look over every image of a benchmark, or of a folder with a folder per class.
+    """Look over every image of a benchmark, a folder with a folder per class, or a table.
 
     One image is in memory at a time.
 
     Args:
-        name: a benchmark, or a folder in one of the layouts of the source ``folder``.
+        name: a benchmark, a folder in one of the layouts of the source ``folder``, or a table as the
+            source ``table`` reads it.
         least: how many readable images a class must have, training and test together.
         on_progress: is told how many images are done.
 
     Raises:
-        UnknownNameError: there is no such benchmark or folder.
-        StreamError: the data set is not at hand, or the folder has another layout.
+        UnknownNameError: there is no such benchmark, folder or table.
+        StreamError: the data set is not at hand, the folder has another layout, or the table does
+            not say what is needed.
     """
     if name not in BENCHMARKS and not (name and Path(name).expanduser().exists()):
         raise UnknownNameError(
-            f"'{name}' is neither a benchmark nor a folder.{did_you_mean(name, BENCHMARKS)} "
-            f"Known: {', '.join(BENCHMARKS)}, and every folder that holds {LAYOUT}."
+            f"'{name}' is neither a benchmark nor a folder or table."
+            f"{did_you_mean(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}, every folder that "
+            f"holds {LAYOUT}, and every table ({', '.join(TABLES)}) of path and label."
         )
     found = Inspection(name)
-    classes, items = _benchmark(name, found) if name in BENCHMARKS else _folder(Path(name), found)
+    classes, items = _benchmark(name, found) if name in BENCHMARKS else _own(Path(name), found)
     splits = sorted({item.split for item in items})
     readable: Counter[tuple[str, str]] = Counter()
     seen: dict[str, _Item] = {}
@@ -144,6 +148,20 @@ def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]
         text = f"{len(items):,} images, {benchmark.images:,} are published"
         found.faults.append(Fault("incomplete", text))
     return source.class_names, items
+
+
+def _own(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+    table = path.expanduser()
+    if table.is_file() and table.suffix.lower() in TABLES:
+        return _table(table)
+    return _folder(path, found)
+
+
+def _table(path: Path) -> tuple[Sequence[str], list[_Item]]:
+    rows = table_rows(path, SourceOptions(path=path))
+    # Without a column of splits all are for training: a share is held out later.
+    items = [_Item(str(row.path), row.split or "train", row.label, row.path) for row in rows]
+    return sorted({row.label for row in rows}), items
 
 
 def _folder(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:

@@ -31,7 +31,7 @@ _DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A line of the table.
 
     Attributes:
@@ -69,7 +69,7 @@ def load_table(options: SourceOptions) -> Source:
     refuse_options("table", options, "path", "test_fraction", "domains", *columns)
     if options.path is None:
         raise ConfigError(f"Source 'table' needs path=FILE, a table ({', '.join(TABLES)}).")
-    rows = _rows(options.path.expanduser(), options)
+    rows = table_rows(options.path.expanduser(), options)
     names, domains = _ordered(row.label for row in rows), _ordered(row.domain for row in rows)
     train, test = (
         _labelled(part, names, domains if options.domains else ()) for part in _split(rows, options)
@@ -108,8 +108,17 @@ def find_column(
     )
 
 
-def _rows(table: Path, options: SourceOptions) -> list[_Row]:
-    """Read and check every line."""
+def table_rows(table: Path, options: SourceOptions) -> list[Row]:
+    """Read and check every line.
+
+    Args:
+        table: the file.
+        options: columns may be named.
+
+    Raises:
+        ConfigError: Parquet without pyarrow.
+        StreamError: a table that cannot be read or does not say what is needed.
+    """
     lines = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
     if not lines:
         raise StreamError(f"'{table}' has no line but its header. Add a line per image.")
@@ -128,7 +137,7 @@ def _rows(table: Path, options: SourceOptions) -> list[_Row]:
         named = _name(line[label], "label", where, label)
         part = "" if split is None else _part(line[split], where)
         area = "" if domain is None else _name(line[domain], "domain", where, domain)
-        rows.append(_Row(number, path, named, part, area))
+        rows.append(Row(number, path, named, part, area))
     _check_files(rows, table)
     return rows
 
@@ -205,7 +214,7 @@ def _part(value: Any, where: str) -> str:
     return split
 
 
-def _check_files(rows: Sequence[_Row], table: Path) -> None:
+def _check_files(rows: Sequence[Row], table: Path) -> None:
     twice = [path for path, times in Counter(row.path for row in rows).items() if times > 1]
     if twice:
         lines = [str(row.number) for row in rows if row.path == twice[0]]
@@ -222,7 +231,7 @@ def _check_files(rows: Sequence[_Row], table: Path) -> None:
         )
 
 
-def _split(rows: Sequence[_Row], options: SourceOptions) -> tuple[list[_Row], list[_Row]]:
+def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list[Row]]:
     """Training and test images."""
     if rows[0].split:
         if options.test_fraction != SourceOptions.test_fraction:
@@ -253,7 +262,7 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=order))
 
 
-def _labelled(rows: Sequence[_Row], names: Sequence[str], domains: Sequence[str]) -> LabelledFiles:
+def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str]) -> LabelledFiles:
     """Number the rows' classes, and their domains where there are any; class after class."""
     label_of = {name: label for label, name in enumerate(names)}
     rows = sorted(rows, key=lambda row: label_of[row.label])
@@ -277,5 +286,7 @@ def table_files(options: SourceOptions, split: str) -> tuple[list[Path], list[st
         StreamError: a table that cannot be read or does not say what is needed.
     """
     assert options.path is not None
-    rows = [row for row in _rows(options.path.expanduser(), options) if row.split in ("", split)]
+    rows = [
+        row for row in table_rows(options.path.expanduser(), options) if row.split in ("", split)
+    ]
     return [row.path for row in rows], [row.label for row in rows]
