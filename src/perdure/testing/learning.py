@@ -142,7 +142,7 @@ def check_resume(method_name: str) -> None:
     left, and goes on under another state of torch's global generator.
     """
     trial = make_trial(
-        method_name, batch_size=4, epochs=2, checkpoint_every=2, transform="flip_crop"
+        method_name, images=4, batch_size=4, epochs=2, checkpoint_every=2, transform="flip_crop"
     )
     with tempfile.TemporaryDirectory() as folder:
         events: list[Event] = []
