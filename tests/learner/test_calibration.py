@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from perdure.learner.calibration import calibration_error, fitted_temperature
+from perdure.learner.calibration import best_temperature, calibration_error, losses_of
 from perdure.learner.lessons import held_out
 from perdure.learner.material import gather
 from perdure.randomness import generator
@@ -28,7 +26,7 @@ def drawn(count: int, temperature: float) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("temperature", [0.02, 1.0, 30.0])
 def test_the_true_temperature_is_found(temperature: float) -> None:
     scores, labels = drawn(4000, temperature)
-    found = fitted_temperature(scores, labels)
+    found = best_temperature(losses_of(scores, labels))
     assert found == pytest.approx(temperature, rel=0.1)
     after = calibration_error((scores / found).softmax(1), labels)
     assert after < 0.02
@@ -38,8 +36,9 @@ def test_the_true_temperature_is_found(temperature: float) -> None:
 
 def test_a_few_images_told_right_do_not_ask_for_certainty() -> None:
     scores = torch.eye(3, dtype=torch.float64)
-    assert 0.1 < fitted_temperature(scores, torch.arange(3)) < 1
-    assert fitted_temperature(scores[:, :1], torch.zeros(3, dtype=torch.int64)) == 1
+    assert 0.1 < best_temperature(losses_of(scores, torch.arange(3))) < 1
+    single = losses_of(scores[:, :1], torch.zeros(3, dtype=torch.int64))
+    assert best_temperature(single) == pytest.approx(1)
 
 
 def test_calibration_error_is_that_of_its_definition() -> None:
@@ -77,15 +76,25 @@ def test_held_out_images_are_not_learned() -> None:
     assert learner.model.state()["heads.gaussian.counts"].tolist() == [9, 18, 9]
 
 
-def test_temperatures_of_lessons_are_weighed_by_their_images() -> None:
+def test_lessons_add_what_they_have_to_say() -> None:
+    scores, labels = drawn(400, 5.0)
+    together = losses_of(scores, labels)
+    parts = losses_of(scores[:150], labels[:150]) + losses_of(scores[150:], labels[150:])
+    np.testing.assert_allclose(parts, together)
+    # One lesson told with certainty what another one shows to be a guess: the guess counts.
+    sure, wrong = torch.eye(4, dtype=torch.float64) * 50, torch.tensor([1, 0, 2, 3])
+    alone = best_temperature(losses_of(sure, torch.arange(4)))
+    assert alone < 1 < best_temperature(losses_of(sure, torch.arange(4)) + losses_of(sure, wrong))
+
+
+def test_what_lessons_have_said_is_kept_at_one_size() -> None:
     learner = classifier("ncm", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
-    first = learner.history_.temperatures["ncm"]
+    first = learner.history_
     learner.learn(lesson("c", count=20))
-    both = learner.history_.temperatures["ncm"]
-    alone = (11 * math.log(both) - 6 * math.log(first)) / 5
+    assert first.temperatures["ncm"] < 1  # cosines say too little
     assert learner.last_lesson_.held_out == 5
-    assert first < 1  # cosines say too little
-    assert -7 < alone < 0
+    assert len(learner.history_.losses["ncm"]) == len(first.losses["ncm"])
+    assert learner.history_.losses != first.losses
     lesson_ = learner.last_lesson_
     assert 0 <= lesson_.calibration_error["ncm"] <= 1
     assert lesson_.untempered_error.keys() == lesson_.accuracy.keys() == {"ncm"}

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
+from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
@@ -20,29 +21,26 @@ MOST = math.log(1e3)
 """Bound on the size of a temperature's logarithm."""
 SPREAD = 2.0
 """How far from 0 it is expected."""
+GRID = np.linspace(-MOST, MOST, 139)
+"""Logarithms of temperatures at which a lesson's losses are noted."""
 
 
 def measure(learned: Learned, kept: Subset, sink: Sink) -> Learned:
     """Measure the newest lesson on its held-out images, and renew the temperatures.
 
-    Images of earlier lessons are gone. So the logarithm of a head's temperature is the mean of
-    those that were best for each lesson, among the classes known then, weighted by the number of
-    held-out images.
+    Images of earlier lessons are gone, but not what they had to say of a temperature: the loss at
+    each of a row of temperatures is summed over all lessons, each among the classes known then.
     """
     if not len(kept):
         return learned
     history, outputs = learned.history, learned.outputs
     labels = outputs.columns(kept.labels)
-    temperatures = dict(history.temperatures)
+    temperatures, losses = dict(history.temperatures), dict(history.losses)
     accuracy, before, after = {}, {}, {}
     for head, scores in learned.scores(kept).items():
-        fitted = [lesson for lesson in history.lessons if head in lesson.calibration_error]
-        earlier = sum(lesson.held_out for lesson in fitted)
-        own = math.log(fitted_temperature(scores, labels))
-        mean = (earlier * math.log(learned.temperature(head)) + len(kept) * own) / (
-            earlier + len(kept)
-        )
-        temperatures[head] = math.exp(mean)
+        told = losses_of(scores, labels) + np.array(losses.get(head, np.zeros(len(GRID))))
+        losses[head] = tuple(told.tolist())
+        temperatures[head] = best_temperature(told)
         accuracy[head] = float((scores.argmax(1) == labels).double().mean())
         before[head] = calibration_error(scores.softmax(1), labels)
         after[head] = calibration_error((scores / temperatures[head]).softmax(1), labels)
@@ -56,29 +54,35 @@ def measure(learned: Learned, kept: Subset, sink: Sink) -> Learned:
         untempered_error=before,
     )
     lessons = (*history.lessons[:-1], lesson)
-    return Learned(learned.model, replace(history, lessons=lessons, temperatures=temperatures))
+    after_all = replace(history, lessons=lessons, temperatures=temperatures, losses=losses)
+    return Learned(learned.model, after_all)
 
 
-def fitted_temperature(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> float:
-    """Return the temperature under which the labels are most likely; 1 where one class is known.
-
-    Its logarithm is taken to be normal around 0 with deviation `SPREAD`. Otherwise a handful of
-    images that are all told right would ask for certainty; with many images it does not count.
+def losses_of(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float64[np.ndarray, "t"]:
+    """Return the summed cross-entropy of images under each temperature of `GRID`.
 
     Args:
         scores: of every known class.
         labels: positions among them.
     """
-    if scores.shape[1] == 1:
-        return 1.0
+    tempered = [scores.double() / math.exp(logarithm) for logarithm in GRID]
+    return np.array([float(F.cross_entropy(part, labels, reduction="sum")) for part in tempered])
 
-    def loss(log_temperature: float) -> float:
-        tempered = scores.double() / math.exp(log_temperature)
-        prior = (log_temperature / SPREAD) ** 2 / 2
-        return float(F.cross_entropy(tempered, labels, reduction="sum")) + prior
 
-    found = minimize_scalar(loss, bounds=(-MOST, MOST), method="bounded")
-    return math.exp(float(found.x))
+def best_temperature(losses: Float64[np.ndarray, "t"]) -> float:
+    """Return the temperature under which the labels are most likely.
+
+    Its logarithm is taken to be normal around 0 with deviation `SPREAD`. Otherwise a handful of
+    images that are all told right would ask for certainty; with many images it does not count.
+
+    Args:
+        losses: see `losses_of`.
+    """
+    curve = CubicSpline(GRID, losses + (GRID / SPREAD) ** 2 / 2)
+    lowest = float(GRID[int(curve(GRID).argmin())])
+    step = float(GRID[1] - GRID[0])
+    bounds = (max(lowest - step, -MOST), min(lowest + step, MOST))
+    return math.exp(float(minimize_scalar(curve, bounds=bounds, method="bounded").x))
 
 
 def calibration_error(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> float:

@@ -37,8 +37,11 @@ class History:
         temperatures: per evaluated head, what its scores are divided by before the softmax; 1 where
             a head has none.
         forgotten: classes that were removed again, as positions in order of arrival.
+        losses: per evaluated head, what all held-out images had to say of its temperature: their
+            summed loss at each of a fixed row of temperatures.
     """
 
     lessons: tuple[Lesson, ...] = ()
     temperatures: dict[str, float] = field(default_factory=dict)
     forgotten: tuple[int, ...] = ()
+    losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
