@@ -11,13 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from results import DOCUMENT, Results, main_table, selection_table
 
 from perdure.reports.groups import group
-from perdure.reports.panels import FONT, INK, SOFT, draw_curves, look, mean_curve
+from perdure.reports.panels import FONT, INK, SOFT, Curve, draw_curves, look, mean_curve
 
 PICTURE = DOCUMENT.with_name("domains.png")
 SETS = "sets.csv"
@@ -145,20 +146,10 @@ def draw(done: Results, methods: Sequence[str]) -> None:
     """Draw accuracy over all classes seen, a column per stream and a row per head."""
     figure = Figure(figsize=(9, 5.4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    # What is only in one row comes last, so that colours agree between rows.
-    ordered = sorted(methods, key=lambda method: method == "lda")
     axes = figure.subplots(len(HEADS), len(STREAMS), squeeze=False)
     for line, (head, title) in zip(axes, HEADS.items(), strict=True):
         for ax, (stream, name) in zip(line, STREAMS.items(), strict=True):
-            entries = [
-                entry
-                for method in ordered
-                for entry in done.get(f"{stream}/{method}", ())
-                if entry["head"] == head
-            ]
-            if not entries:
-                continue
-            draw_curves(ax, [mean_curve(group([entry])[0]) for entry in entries])
+            draw_curves(ax, [_curve(done.get(f"{stream}/{method}"), head) for method in methods])
             ax.set_ylim(0, 101)
             ax.set_title(f"{name}, {title}", fontsize=FONT, color=INK, loc="left")
             borders = range(TASKS_OF_KIND, TASKS_OF_KIND * len(KINDS), TASKS_OF_KIND)
@@ -170,7 +161,15 @@ def draw(done: Results, methods: Sequence[str]) -> None:
         ax.set_ylabel("accuracy, %", fontsize=FONT, color=INK)
     handles = [
         Line2D([], [], color=look(place)[0], marker=look(place)[1], label=method)
-        for place, method in enumerate(ordered)
+        for place, method in enumerate(methods)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(PICTURE)
+
+
+def _curve(entries: Sequence[Mapping[str, Any]] | None, head: str) -> Curve:
+    """A method's curve under a head; where it has none, one that cannot be seen keeps its place."""
+    entry = next((dict(entry) for entry in entries or () if entry["head"] == head), None)
+    if entry is None:
+        return Curve("", np.full((1, 1), np.nan), np.full(1, np.nan), np.zeros(1))
+    return mean_curve(group([entry])[0])

@@ -35,7 +35,7 @@ METHODS = ("lda", "nsp2", "finetune", "iprompt", "coda_prompt")
 WANTED = Wanted()
 STREAMS: dict[str, dict[str, Any]] = {
     "domains": {"images_per_class": 16, "test_images_per_class": 8, "tasks": [2] * 15},
-    "length": {"images_per_class": 12, "test_images_per_class": 4, "tasks": [2] * 50},
+    "length": {"images_per_class": 10, "test_images_per_class": 4, "tasks": [2] * 50},
 }
 EPOCHS = 3
 DOMAIN = 10
