@@ -220,7 +220,7 @@ def selection_table(done: Results, streams: Mapping[str, str]) -> str:
     for stream, title in streams.items():
         for method in selecting_methods():
             entries = done.get(f"{stream}/{method}")
-            if entries:
+            if entries and "diagnosis" in entries[0]:
                 rows.append(f"| {title} | {_selection(method, entries)} |")
     return "\n".join(rows)
 
