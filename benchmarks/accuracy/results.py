@@ -102,14 +102,15 @@ def cells() -> list[Cell]:
         for stream, sizes in STREAMS.items():
             shared = {"stream": data, "tasks": sizes}
             for method in METHODS:
-                found.append(Cell(f"{data}/{stream}/{method}", {**shared, **_of(method)}))
+                found.append(Cell(f"{data}/{stream}/{method}", {**shared, **options_of(method)}))
     for change, options in list(ABLATIONS.items())[1:]:
-        values = {"stream": "digits", "tasks": STREAMS["5x2"], **_of("iprompt"), **options}
+        values = {"stream": "digits", "tasks": STREAMS["5x2"], **options_of("iprompt"), **options}
         found.append(Cell(f"digits/5x2/iprompt: {change}", values))
     return found
 
 
-def _of(method: str) -> dict[str, Any]:
+def options_of(method: str) -> dict[str, Any]:
+    """What a method's cell needs beside the recipe."""
     values: dict[str, Any] = {"method": method}
     traits = METHODS[method].traits
     if not traits.fixed_heads:
@@ -137,37 +138,43 @@ def main() -> None:
             selects = cell.values["method"] in selecting_methods()
             finished = run(cell.config, cell.folder(args.out), resume=True, diagnose=selects)
             if not finished.already:
-                print(cell.name, _line(finished.entries), flush=True)
-    done = {
-        cell.name: read_results(folder)
-        for cell in cells()
-        if (folder := cell.folder(args.out)).joinpath("results.json").exists()
-    }
-    write_tables(done)
+                print(cell.name, summary_of(finished.entries), flush=True)
+    write_tables(tables(finished_among(cells(), args.out)))
 
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def _line(entries: Sequence[Mapping[str, Any]]) -> str:
+def finished_among(given: Iterable[Cell], root: Path) -> Results:
+    """Results of the cells that are finished, by their names."""
+    return {
+        cell.name: read_results(folder)
+        for cell in given
+        if (folder := cell.folder(root)).joinpath("results.json").exists()
+    }
+
+
+def summary_of(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Last accuracy of every head, and the seconds a run took."""
     shown = [f"{entry['head']} {100 * entry['last_accuracy']:.1f}" for entry in entries]
     return f"{' '.join(shown)}  {entries[0]['seconds']:.0f} s"
 
 
-def write_tables(done: Results) -> None:
-    """Write every table between its markers in the document."""
+def tables(done: Results) -> dict[str, str]:
+    """Every table of this recipe by the name of its marker."""
+    streams = {f"{data}/{stream}": f"{DATA[data]} {stream}" for data in DATA for stream in STREAMS}
+    found = {"selection": selection_table(done, streams), "ablation": ablation_table(done)}
+    found["signatures"] = signatures(done)
+    return found | {stream.replace("/", " "): main_table(done, stream) for stream in streams}
+
+
+def write_tables(found: Mapping[str, str]) -> None:
+    """Write tables between their markers in the document."""
     text = DOCUMENT.read_text("utf-8")
-    tables = {"selection": selection_table(done), "ablation": ablation_table(done)}
-    tables |= {"signatures": signatures(done)}
-    tables |= {
-        f"{data} {stream}": main_table(done, f"{data}/{stream}")
-        for data in DATA
-        for stream in STREAMS
-    }
-    for name, table in tables.items():
+    for name, table in found.items():
         begin, end = f"<!-- table {name} -->", "<!-- end -->"
-        before, found, rest = text.partition(begin)
-        if not found:
+        before, marker, rest = text.partition(begin)
+        if not marker:
             raise SystemExit(f"{DOCUMENT} has no marker {begin}")
         text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
     DOCUMENT.write_text(text, "utf-8")
@@ -198,19 +205,23 @@ def _scores(entry: Mapping[str, Any] | None) -> list[str]:
     return ["–" if entry[key] is None else f"{100 * entry[key]:.1f}" for key in keys]
 
 
-def selection_table(done: Results) -> str:
-    """What the choice of prompts knows, for every method that selects."""
+def selection_table(done: Results, streams: Mapping[str, str]) -> str:
+    """What the choice of prompts knows, for every method that selects.
+
+    Args:
+        done: results by cell.
+        streams: titles of streams, by the beginning of their cells' names.
+    """
     rows = [
         "| stream | method | in use | entropy | information on the task | task told (chance) | "
         "linear, own task's prompts | gaussian, own task's prompts |",
         "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
     ]
-    for data, title in DATA.items():
-        for stream in STREAMS:
-            for method in selecting_methods():
-                entries = done.get(f"{data}/{stream}/{method}")
-                if entries:
-                    rows.append(f"| {title} {stream} | {_selection(method, entries)} |")
+    for stream, title in streams.items():
+        for method in selecting_methods():
+            entries = done.get(f"{stream}/{method}")
+            if entries and "diagnosis" in entries[0]:
+                rows.append(f"| {title} | {_selection(method, entries)} |")
     return "\n".join(rows)
 
 
