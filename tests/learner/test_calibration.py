@@ -82,7 +82,7 @@ def test_lessons_add_what_they_have_to_say() -> None:
     parts = losses_of(scores[:150], labels[:150]) + losses_of(scores[150:], labels[150:])
     np.testing.assert_allclose(parts, together)
     # One lesson told with certainty what another one shows to be a guess: the guess counts.
-    sure, wrong = torch.eye(4, dtype=torch.float64) * 50, torch.tensor([1, 0, 2, 3])
+    sure, wrong = torch.eye(4, dtype=torch.float64) * 5, torch.tensor([1, 0, 2, 3])
     alone = best_temperature(losses_of(sure, torch.arange(4)))
     assert alone < 1 < best_temperature(losses_of(sure, torch.arange(4)) + losses_of(sure, wrong))
 
