@@ -133,8 +133,12 @@ def test_what_is_refused_is_refused_at_once(files: list[Path]) -> None:
             predict_files(classifier, files, **options)  # type: ignore[arg-type]
 
 
-def test_few_files_are_taken_ahead(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two batches and no more, of endless files; and transformed images do not pile up."""
+@pytest.mark.parametrize(("ahead", "batches"), [(True, 2), (False, 1)])
+def test_few_files_are_taken_ahead(
+    ahead: bool, batches: int, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches and no more, of endless files, one where nothing is decoded meanwhile."""
+    monkeypatch.setattr(module, "AHEAD", ahead)
     taken: list[Path] = []
 
     def endless() -> Iterator[Path]:
@@ -145,7 +149,7 @@ def test_few_files_are_taken_ahead(files: list[Path], monkeypatch: pytest.Monkey
     answers = predict_files(classifier_of("nsp2"), endless(), batch_size=3)
     for done, answer in enumerate(itertools.islice(answers, 40)):
         assert answer.path == files[done % IMAGES]
-        assert len(taken) <= 3 * (done // 3 + 2)
+        assert len(taken) == 3 * (done // 3 + batches)
     answers.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("read")]
 
@@ -154,6 +158,7 @@ def test_files_are_decoded_ahead_of_the_forward(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a batch is predicted, threads decode the next one."""
+    monkeypatch.setattr(module, "AHEAD", True)
     classifier = classifier_of("nsp2")
     read: list[Path] = []
     second_batch = threading.Event()

@@ -24,6 +24,8 @@ from perdure.streams.walking import Listed
 
 READERS = min(16, os.cpu_count() or 1)
 """Threads that decode; PIL lets the others work meanwhile."""
+AHEAD = (os.cpu_count() or 1) > 2  # noqa: PLR2004  a pair of cores
+"""Whether they decode while the backbone computes; on two cores they would only be in its way."""
 
 Pixels = UInt8[Tensor, "3 s s"]
 
@@ -53,9 +55,10 @@ def predict_files(
 ) -> Generator[Answer, None, None]:
     """Predict the classes of image files, however many there are.
 
-    Files are decoded by threads, one batch ahead of the one that is predicted. At any time two
-    batches of transformed images are held, and as many decoded ones as there are threads. An image
-    that cannot be read is answered with the reason, and the others go on.
+    Files are decoded by threads; with more than two cores one batch ahead of the one that is
+    predicted. At any time at most two batches of transformed images are held, and as many decoded
+    ones as there are threads. An image that cannot be read is answered with the reason, and the
+    others go on.
 
     Args:
         classifier: predicts.
@@ -104,9 +107,9 @@ def _answers(
         return [(one.path, pool.submit(read, one)) for one in itertools.islice(files, size)]
 
     try:
-        ahead = begin()
-        while ahead:
-            batch, ahead = ahead, begin()
+        batch = begin()
+        while batch:
+            ahead = begin() if AHEAD else None
             found = [(path, future.result()) for path, future in batch]
             sound = [pixels for _, pixels in found if isinstance(pixels, Tensor)]
             rankings = iter(rank(torch.stack(sound)) if sound else [])
@@ -115,6 +118,7 @@ def _answers(
                     yield Answer(path, fault=result)
                 else:
                     yield Answer(path, next(rankings))
+            batch = begin() if ahead is None else ahead
     finally:
         pool.shutdown(cancel_futures=True)
 
