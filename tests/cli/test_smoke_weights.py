@@ -45,5 +45,5 @@ def test_learn_and_predict(perdure: Perdure, digits: Path, tmp_path: Path) -> No
     said = perdure("predict", out, digits / "digit 0" / "3.png", "--json")
     assert said.code == 0, said.err
     (found,) = json.loads(said.out)
-    assert found["name"] == "digit 0"
+    assert found["class"] == "digit 0"
     assert 0 < found["probability"] <= 1
