@@ -75,6 +75,13 @@ def test_show_tells_what_a_model_has_been_through(perdure: Perdure, pets: Path) 
     assert "lesson  new classes" in said
 
 
+def test_show_of_a_folder_without_a_model(perdure: Perdure, photos: Path) -> None:
+    said = perdure("show", photos)
+    assert said.code == 2
+    assert "is a folder without a saved model. To see its images as a stream" in said.err
+    assert said.err.endswith(f"perdure show {photos} --plot\n")
+
+
 def test_show_finds_the_model_of_a_run(perdure: Perdure, finished: Path) -> None:
     item = json.loads(perdure("show", finished, "--json").out)[0]
     assert item["name"] == str(finished / "model")

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from perdure.backbones.catalog import describe, entries
@@ -192,6 +193,11 @@ def find(name: str) -> list[Item]:
     try:
         described = describe(name)
     except UnknownNameError:
+        if Path(name).is_dir():
+            raise UnknownNameError(
+                f"'{name}' is a folder without a saved model. To see its images as a stream, type: "
+                f"perdure show {name} --plot"
+            ) from None
         if "/" in name:
             raise unknown_preset(name) from None
         known = {item["name"] for listed in kinds.values() for item in listed()}

@@ -159,7 +159,7 @@ def next_settings(now: Config, wanted: Config) -> Config:
         key = fixed[0]
         raise ConfigError(
             f"{key}={theirs.get(key)!r}: this classifier has learned under {key}={ours.get(key)!r}, "
-            "which cannot change between lessons. Set it back with set_params, or start anew with "
-            "fit."
+            "which cannot change between lessons. Set it back (set_params), or start anew (fit; on "
+            "the command line, name another MODEL)."
         )
     return now.replace(**{key: theirs.get(key) for key in PER_LESSON})
