@@ -10,7 +10,7 @@ from perdure.cli.output import print_fields, print_json
 from perdure.cli.parsing import UsageError
 from perdure.engine.build import make_stream
 from perdure.engine.config import Config, load_config, make_config, read_overrides
-from perdure.errors import unknown_name
+from perdure.errors import UnknownNameError, did_you_mean
 from perdure.presets.sections import preset_names
 from perdure.reports.stream_picture import StreamCounts, count_stream, draw_stream
 from perdure.streams import SOURCES, source_of
@@ -46,7 +46,11 @@ def _config(name: str, overrides: list[str]) -> Config:
     if name in preset_names():
         return load_config(name, overrides)
     if not (name in SOURCES or name.startswith(PREFIX) or Path(name).expanduser().exists()):
-        raise unknown_name("stream", name, {*SOURCES, *preset_names()}, " for --plot")
+        raise UnknownNameError(
+            f"Unknown stream '{name}' for --plot.{did_you_mean(name, {*SOURCES, *preset_names()})} "
+            f"Known: {', '.join(SOURCES)}; a folder, table or data set of yours that is there; and "
+            "the presets that `perdure ls presets` lists."
+        )
     values: dict[str, Any] = {"stream": name} if name in SOURCES else source_of(name)
     return make_config({"method": "lda", **values, **read_overrides(overrides)})
 
