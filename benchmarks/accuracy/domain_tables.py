@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from results import DOCUMENT, Results, main_table, selection_table
 
-from perdure.reports.groups import group
-from perdure.reports.panels import FONT, INK, SOFT, Curve, draw_curves, look, mean_curve
+from perdure.reports.figures.axes import FONT, INK, SOFT, Curve, draw_curves, look, mean_curve
+from perdure.reports.results.groups import group
 
 PICTURE = DOCUMENT.with_name("domains.png")
 SETS = "sets.csv"

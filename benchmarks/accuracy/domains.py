@@ -29,7 +29,7 @@ from results import RECIPE, Cell, finished_among, options_of, summary_of, write_
 from perdure.cache import home
 from perdure.engine.diagnose import selecting_methods
 from perdure.experiment import run
-from perdure.streams.sources import load_source
+from perdure.streams.sources.base import load_source
 
 METHODS = ("lda", "nsp2", "finetune", "iprompt", "coda_prompt")
 WANTED = Wanted()

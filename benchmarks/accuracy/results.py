@@ -21,7 +21,7 @@ from perdure.engine.config import Config, make_config
 from perdure.engine.diagnose import selecting_methods
 from perdure.experiment import run
 from perdure.methods import METHODS
-from perdure.reports.files import read_results
+from perdure.reports.results.files import read_results
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
 DATA = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}

@@ -25,7 +25,7 @@ from perdure.bench.training import random_pixels
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.learner import ContinualClassifier
-from perdure.learner.export import export_onnx
+from perdure.learner.export.onnx import export_onnx
 from perdure.types import Task
 
 CLASSES = 100

@@ -21,9 +21,9 @@ from perdure.engine.run import Outcome, Run, plan
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
 from perdure.metrics import Counts, summarise
-from perdure.reports.files import RESULTS, read_results, write_all, write_results
-from perdure.reports.picture import draw
-from perdure.reports.scalars import check_logger, logged
+from perdure.reports.figures.picture import draw
+from perdure.reports.results.files import RESULTS, read_results, write_all, write_results
+from perdure.reports.results.tensorboard import check_logger, logged
 from perdure.streams import Stream
 
 Entry = dict[str, Any]

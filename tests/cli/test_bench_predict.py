@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from perdure.bench import prediction
-from perdure.streams.walking import Listed
+from perdure.streams.images.find_images import Listed
 from tests.cli.command import Perdure
 
 SMALL = ("--images", 5, "--rounds", 2, "--batch-size", 2, "--json")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from perdure.cli import export as command
-from perdure.learner.agreement import Agreement
-from perdure.learner.export import Exported
+from perdure.learner.export.check import Agreement
+from perdure.learner.export.onnx import Exported
 from tests.cli.command import Perdure
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from perdure.cli.main import main
 from perdure.learner import ContinualClassifier
-from perdure.learner.folder import LOCK
+from perdure.learner.saved.files import LOCK
 from tests.cli.command import Perdure
 
 TINY = ("--backbone", "test_vit", "weights=random", "img_size=32")

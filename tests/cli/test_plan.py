@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perdure.cli import at_hand
-from perdure.streams import fashion
+from perdure.streams.sources import fashion
 from tests.cli.command import TINY, Perdure
 from tests.streams.published import offer
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perdure.reports.stream_picture import StreamCounts, count_stream, draw_stream
+from perdure.reports.figures.stream import StreamCounts, count_stream, draw_stream
 from perdure.streams import StreamOptions, build_stream
 from tests.cli.command import Perdure
 from tests.streams.test_increments import drawn

@@ -15,7 +15,7 @@ import pytest
 
 from perdure.cli import predict as module
 from perdure.cli.main import main
-from perdure.learner.streaming import Answer
+from perdure.learner.predict_files import Answer
 from tests.cli.command import Perdure
 
 CLASSES = 10

@@ -19,7 +19,7 @@ from perdure.experiment import run
 from perdure.methods import METHODS
 from perdure.methods.coda_prompt import CodaPrompt
 from perdure.randomness import generator
-from perdure.reports.files import read_results
+from perdure.reports.results.files import read_results
 from perdure.streams import build_transform
 from perdure.testing import make_trial
 from perdure.testing.trial import Trial, begin

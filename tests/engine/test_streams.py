@@ -21,7 +21,7 @@ from perdure.engine.run import Run
 from perdure.errors import ConfigError
 from perdure.experiment import run
 from perdure.learner import ContinualClassifier
-from perdure.learner.outputs import Outputs
+from perdure.learner.class_columns import Outputs
 from perdure.metrics import Counts, summarise
 from perdure.streams import load_source
 from perdure.testing.trial import make_trial

@@ -26,5 +26,5 @@ def _kept(config: Config, sink: Sink = ignore) -> FrozenViT:
 def _one_backbone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("perdure.learner.classifier.make_backbone", _kept)
-        patch.setattr("perdure.learner.saving.make_backbone", _kept)
+        patch.setattr("perdure.learner.saved.model.make_backbone", _kept)
         yield

@@ -15,7 +15,7 @@ from perdure.backbones.vit import FrozenViT
 from perdure.engine.model import Model
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
-from perdure.learner.saving import read_model
+from perdure.learner.saved.model import read_model
 from perdure.types import Task
 from tests.learner.portable import portable_backbone
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from perdure.learner.calibration import best_temperature, calibration_error, losses_of
+from perdure.learner.labelled import gather
 from perdure.learner.lessons import held_out
-from perdure.learner.material import gather
 from perdure.randomness import generator
 from perdure.streams import SourceOptions
 from tests.learner.small import classifier, lesson, pictures

@@ -10,7 +10,7 @@ import torch
 
 from perdure.errors import ConfigError
 from perdure.learner import ContinualClassifier, Forgotten
-from perdure.learner.outputs import Outputs
+from perdure.learner.class_columns import Outputs
 from perdure.testing import make_trial
 from tests.learner.small import classifier, lesson, pictures
 

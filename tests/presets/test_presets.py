@@ -21,9 +21,9 @@ from perdure.engine.run import Run
 from perdure.methods import METHODS
 from perdure.presets.sections import benchmarks, find_preset, preset_names
 from perdure.randomness import generator
-from perdure.reports.published import published_for
+from perdure.reports.tables.published import published_for
 from perdure.streams import BENCHMARKS
-from perdure.streams.protocol import task_sizes
+from perdure.streams.tasks import task_sizes
 from tests.cli.command import TINY
 
 VPT = ("nsp2", "finetune", "joint", "pgp")

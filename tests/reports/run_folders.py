@@ -11,8 +11,8 @@ import torch
 
 from perdure.atomic import make_folder
 from perdure.engine.config import make_config
-from perdure.reports.files import write_results
-from perdure.reports.runs import FinishedRun, read_run
+from perdure.reports.results.files import write_results
+from perdure.reports.results.runs import FinishedRun, read_run
 from tests.reports.entries import CLASSES_PER_TASK, entry
 
 BACKBONE = "vit_base_patch16_224.augreg_in21k"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perdure.streams.benchmarks import BENCHMARKS, DOMAINS, Benchmark
+from perdure.streams.fetch.published import BENCHMARKS, DOMAINS, Benchmark
 
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there."""

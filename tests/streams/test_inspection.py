@@ -12,10 +12,10 @@ from PIL import Image
 from perdure.cache import archives_dir
 from perdure.errors import StreamError, UnknownNameError
 from perdure.streams import load_source
-from perdure.streams.benchmarks import BENCHMARKS
-from perdure.streams.fetching import fetch
+from perdure.streams.fetch.fetching import fetch
+from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.inspection import Inspection, inspect
-from perdure.streams.sources import SourceOptions
+from perdure.streams.sources.base import SourceOptions
 from tests.streams.conftest import WriteFolder
 from tests.streams.published import image_bytes, offer, write_cifar100, write_cub200
 

@@ -25,7 +25,7 @@ from perdure.engine.model import Model
 from perdure.errors import ConfigError
 from perdure.learner import ContinualClassifier
 from perdure.streams import build_transform
-from perdure.streams.decoding import decode
+from perdure.streams.images.decoding import decode
 
 WIDTH, HEIGHT, QUALITY = 500, 400, 90
 """Of the JPEG files, in pixels; about 70 KB each."""
@@ -160,5 +160,5 @@ def _draw_files(folder: Path, count: int) -> list[Path]:
 
 def _import_seconds() -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import perdure.learner.streaming"], check=True)
+    subprocess.run([sys.executable, "-c", "import perdure.learner.predict_files"], check=True)
     return time.perf_counter() - began

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from perdure.learner.streaming import Answer
+from perdure.learner.predict_files import Answer
 
 FORMATS = ("table", "csv", "json")
 

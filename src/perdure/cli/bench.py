@@ -51,7 +51,7 @@ def predict(args: argparse.Namespace) -> int:
     from perdure.bench.prediction import predict_report, save_untrained
     from perdure.cli.predict import model_folder, write_answers
     from perdure.learner import ContinualClassifier
-    from perdure.streams.walking import Listed
+    from perdure.streams.images.find_images import Listed
 
     drawn = {"backbone": args.backbone, "img_size": args.img_size, "precision": args.precision}
     named = [name for name, value in {"method": args.method, **drawn}.items() if value is not None]
@@ -111,7 +111,7 @@ def cost(args: argparse.Namespace) -> int:
     """Do ``perdure bench cost``."""
     from perdure.atomic import atomic_write, make_folder
     from perdure.bench.cost import check_methods, cost_report, methods_on, trained_methods
-    from perdure.reports.cost_picture import draw_cost
+    from perdure.reports.figures.cost import draw_cost
 
     chosen = {backbone: args.methods or methods_on(backbone) for backbone in args.backbones}
     for backbone, methods in chosen.items():

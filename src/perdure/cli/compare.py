@@ -14,10 +14,10 @@ from perdure.engine.config import load_config
 from perdure.errors import OutputError
 from perdure.experiment import Entry, check_folder
 from perdure.experiment import run as run_once
-from perdure.reports.files import read_results
-from perdure.reports.groups import by_benchmark
-from perdure.reports.table import as_records, as_rich
-from perdure.reports.table import compare as make_rows
+from perdure.reports.results.files import read_results
+from perdure.reports.results.groups import by_benchmark
+from perdure.reports.tables.table import as_records, as_rich
+from perdure.reports.tables.table import compare as make_rows
 
 DEMO = ("demo/finetune", "demo/nsp2", "demo/ncm", "demo/lda")
 """The presets of the demo, in the order in which they run."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from perdure.atomic import atomic_write, make_folder
 from perdure.experiment import Entry
-from perdure.reports.files import write_markdown
-from perdure.reports.groups import by_benchmark
-from perdure.reports.picture import draw
-from perdure.reports.table import as_records, compare
+from perdure.reports.figures.picture import draw
+from perdure.reports.results.files import write_markdown
+from perdure.reports.results.groups import by_benchmark
+from perdure.reports.tables.table import as_records, compare
 
 
 def write_comparison(

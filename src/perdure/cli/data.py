@@ -9,8 +9,8 @@ from typing import Any
 from perdure.cli.counting import Counting
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.errors import unknown_name
-from perdure.streams import fetching
-from perdure.streams.benchmarks import BENCHMARKS, Benchmark
+from perdure.streams.fetch import fetching
+from perdure.streams.fetch.published import BENCHMARKS, Benchmark
 from perdure.streams.inspection import Inspection, inspect
 
 FAULTS_SHOWN = 100

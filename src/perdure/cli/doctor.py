@@ -172,7 +172,7 @@ def _weights() -> list[Finding]:
 
 
 def _data() -> list[Finding]:
-    from perdure.streams.benchmarks import BENCHMARKS
+    from perdure.streams.fetch.published import BENCHMARKS
 
     findings = []
     for name, benchmark in BENCHMARKS.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from perdure.cli.output import messages, print_fields, print_json
 from perdure.cli.predict import check_paths, listed, model_folder
 from perdure.learner import ContinualClassifier
-from perdure.learner.export import Exported, check_target, export_onnx
+from perdure.learner.export.onnx import Exported, check_target, export_onnx
 
 
 def export(args: argparse.Namespace) -> int:

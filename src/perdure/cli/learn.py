@@ -15,9 +15,9 @@ from perdure.cli.predict import model_folder
 from perdure.engine.config import parse_value
 from perdure.errors import ConfigError, OutputError
 from perdure.learner import ContinualClassifier
-from perdure.learner.folder import alone
 from perdure.learner.history import Lesson
-from perdure.learner.saving import Sizes, is_model
+from perdure.learner.saved.files import alone
+from perdure.learner.saved.model import Sizes, is_model
 from perdure.learner.settings import PARAMETERS
 
 FLAGS = ("method", "backbone", "device")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.cli.output import print_columns, print_fields
-from perdure.learner.saving import describe_model, is_model
+from perdure.learner.saved.model import describe_model, is_model
 
 _NAMES_SHOWN = 20
 

@@ -18,7 +18,7 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
 from perdure.experiment import check, check_folder
 from perdure.streams import BENCHMARKS, Stream, batch_count
-from perdure.streams.fashion import FILES
+from perdure.streams.sources.fashion import FILES
 
 FASHION_IMAGES = {"train": 60_000, "test": 10_000}
 _NAMES_SHOWN = 12

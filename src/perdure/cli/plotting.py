@@ -12,9 +12,9 @@ from perdure.engine.build import make_stream
 from perdure.engine.config import Config, load_config, make_config, read_overrides
 from perdure.errors import UnknownNameError, did_you_mean
 from perdure.presets.sections import preset_names
-from perdure.reports.stream_picture import StreamCounts, count_stream, draw_stream
+from perdure.reports.figures.stream import StreamCounts, count_stream, draw_stream
 from perdure.streams import SOURCES, source_of
-from perdure.streams.huggingface import PREFIX
+from perdure.streams.sources.huggingface import PREFIX
 
 _SIDE = 32  # of images that are counted and never looked at
 

@@ -15,10 +15,10 @@ from perdure.cli.interrupt import CtrlC
 from perdure.cli.output import messages
 from perdure.errors import CheckpointError, ConfigError, did_you_mean
 from perdure.learner import ContinualClassifier
-from perdure.learner.saving import is_model
-from perdure.learner.streaming import predict_files
-from perdure.streams.decoding import SUFFIXES
-from perdure.streams.walking import Listed, walk
+from perdure.learner.predict_files import predict_files
+from perdure.learner.saved.model import is_model
+from perdure.streams.images.decoding import SUFFIXES
+from perdure.streams.images.find_images import Listed, walk
 
 STDIN = "-"
 

@@ -10,7 +10,7 @@ import tomli_w
 from perdure.cli.output import messages, print_columns
 from perdure.engine.config import load_config, read_preset
 from perdure.presets.sections import benchmarks, find_preset, preset_names
-from perdure.reports.published import Published, notes_on, published_cost, published_for
+from perdure.reports.tables.published import Published, notes_on, published_cost, published_for
 
 Item = dict[str, Any]
 

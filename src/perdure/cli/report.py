@@ -8,8 +8,8 @@ from pathlib import Path
 
 from perdure.cli.compare import result_folders
 from perdure.cli.output import messages, print_json
-from perdure.reports.html import check_target, make_report, write_report
-from perdure.reports.runs import FinishedRun, read_run
+from perdure.reports.page.html import check_target, make_report, write_report
+from perdure.reports.results.runs import FinishedRun, read_run
 
 
 def report(args: argparse.Namespace) -> int:

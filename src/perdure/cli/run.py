@@ -21,8 +21,8 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.experiment import Entry, Finished, default_folder, run_seeds
 from perdure.experiment import run as run_once
-from perdure.reports.groups import by_benchmark
-from perdure.reports.table import as_records, as_rich, compare
+from perdure.reports.results.groups import by_benchmark
+from perdure.reports.tables.table import as_records, as_rich, compare
 
 _SELECTION = {
     "prompts in use": "selection_share_in_use",

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from perdure.engine.events import Event, Sink
-from perdure.learner.learned import Learned
+from perdure.learner.state import Learned
 from perdure.streams import Subset
 
 BINS = 15

@@ -19,14 +19,13 @@ from perdure.engine.config import Config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
 from perdure.errors import ConfigError, PerdureError, StreamError, did_you_mean
+from perdure.learner.evaluation import Report, make_report
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
 from perdure.learner.keeping import Kept
-from perdure.learner.learned import Learned, all_of
+from perdure.learner.labelled import Material, Side, gather
 from perdure.learner.lessons import teach
-from perdure.learner.material import Material, Side, gather
 from perdure.learner.pictures import as_pictures, open_picture
-from perdure.learner.reporting import Report, make_report
 from perdure.learner.settings import (
     EPOCHS,
     METHOD,
@@ -35,8 +34,9 @@ from perdure.learner.settings import (
     parameters_of,
     refuse_cumulative,
 )
+from perdure.learner.state import Learned, all_of
 from perdure.streams import SourceOptions, build_transform
-from perdure.streams.protocol import listed
+from perdure.streams.tasks import listed
 
 
 class NotLearnedError(PerdureError, NotFittedError):  # type: ignore[misc]  # sklearn has no types

@@ -9,8 +9,8 @@ import torch
 from perdure.engine.model import Model
 from perdure.errors import ConfigError, did_you_mean
 from perdure.learner.history import History
-from perdure.learner.learned import Learned
-from perdure.streams.protocol import listed
+from perdure.learner.state import Learned
+from perdure.streams.tasks import listed
 from perdure.types import Task, Trace
 
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.model import Model
-from perdure.learner.card import Publication
 from perdure.learner.history import History
-from perdure.learner.hub import fetch, is_repository, push
-from perdure.learner.learned import Learned
-from perdure.learner.saving import Sizes, read_model, write_model
+from perdure.learner.saved.card import Publication
+from perdure.learner.saved.hub import fetch, is_repository, push
+from perdure.learner.saved.model import Sizes, read_model, write_model
+from perdure.learner.state import Learned
 
 K = TypeVar("K", bound="Kept")
 

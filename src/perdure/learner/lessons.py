@@ -19,11 +19,11 @@ from perdure.engine.training import Training, refuse_single_class
 from perdure.errors import ConfigError
 from perdure.learner.calibration import measure
 from perdure.learner.history import Lesson
-from perdure.learner.learned import Learned
-from perdure.learner.material import Material
+from perdure.learner.labelled import Material
+from perdure.learner.state import Learned
 from perdure.randomness import permutation
 from perdure.streams import Subset, TaskData
-from perdure.streams.protocol import listed
+from perdure.streams.tasks import listed
 from perdure.types import Task
 
 FEWEST = 10

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.streams.decoding import decode, image_size, to_rgb
-from perdure.streams.images import MEMORY_BUDGET, ImageSet, unreadable_images
+from perdure.streams.images.decoding import decode, image_size, to_rgb
+from perdure.streams.images.sets import MEMORY_BUDGET, ImageSet, unreadable_images
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 

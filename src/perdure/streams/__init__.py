@@ -1,6 +1,9 @@
 """Streams: data sets cut into tasks, and batches of their images."""
 
-from perdure.streams import (
+from perdure.streams.fetch.published import BENCHMARKS, Benchmark
+from perdure.streams.images.sets import ArrayImages, FileImages, ImageSet
+from perdure.streams.loader import Batch, batch_count, batch_order, batches
+from perdure.streams.sources import (
     cifar,
     cub,
     domainnet,
@@ -11,13 +14,10 @@ from perdure.streams import (
     synthetic,
     table,
 )
-from perdure.streams.benchmarks import BENCHMARKS, Benchmark
-from perdure.streams.images import ArrayImages, FileImages, ImageSet
-from perdure.streams.loader import Batch, batch_count, batch_order, batches
-from perdure.streams.own import source_of
-from perdure.streams.protocol import class_order, task_sizes
-from perdure.streams.sources import SOURCES, Domains, Source, SourceOptions, load_source
+from perdure.streams.sources.base import SOURCES, Domains, Source, SourceOptions, load_source
+from perdure.streams.sources.resolve import source_of
 from perdure.streams.stream import Stream, StreamOptions, Subset, TaskData, build_stream
+from perdure.streams.tasks import class_order, task_sizes
 from perdure.streams.transforms import TRANSFORMS, Transform, augment, build_transform
 
 __all__ = [

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
-from perdure.streams.protocol import listed, task_sizes
-from perdure.streams.sources import Domains, Source
+from perdure.streams.sources.base import Domains, Source
+from perdure.streams.tasks import listed, task_sizes
 
 INCREMENTS = ("classes", "domains", "classes+domains")
 """What every task brings that is new."""

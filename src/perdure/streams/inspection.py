@@ -14,13 +14,19 @@ from PIL import Image
 
 from perdure.cache import sha256_of
 from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
-from perdure.streams.benchmarks import BENCHMARKS
-from perdure.streams.decoding import SUFFIXES, examine
-from perdure.streams.download import Progress
-from perdure.streams.folder import LAYOUT, class_folders, has_test_folder, image_root, visible
-from perdure.streams.images import ArrayImages, FileImages
-from perdure.streams.sources import SourceOptions, load_source
-from perdure.streams.table import TABLES, table_rows
+from perdure.streams.fetch.download import Progress
+from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.images.decoding import SUFFIXES, examine
+from perdure.streams.images.sets import ArrayImages, FileImages
+from perdure.streams.sources.base import SourceOptions, load_source
+from perdure.streams.sources.folder import (
+    LAYOUT,
+    class_folders,
+    has_test_folder,
+    image_root,
+    visible,
+)
+from perdure.streams.sources.table import TABLES, table_rows
 
 KINDS = ("gray", "alpha", "cmyk", "turned")
 """What is counted of images that are read all the same: fields of `Stored`."""

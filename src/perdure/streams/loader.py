@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from perdure.errors import ConfigError, PerdureError, StreamError
 from perdure.randomness import generator, permutation
-from perdure.streams.images import TransformedImages
+from perdure.streams.images.sets import TransformedImages
 from perdure.streams.stream import Subset
 from perdure.streams.transforms import Side, augment, build_transform
 from perdure.streams.workers import BATCHES_PER_WORKER, Workers, worker_count

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
-from perdure.streams.images import ImageSet
+from perdure.streams.images.sets import ImageSet
 from perdure.streams.imbalance import check_imbalance, thinned
 from perdure.streams.increments import Cut, cut
-from perdure.streams.protocol import class_order
-from perdure.streams.sources import SOURCES, Source, SourceOptions, load_source
+from perdure.streams.sources.base import SOURCES, Source, SourceOptions, load_source
+from perdure.streams.tasks import class_order
 from perdure.streams.transforms import build_transform
 from perdure.types import Task
 

@@ -1,0 +1,108 @@
+"""Whether an exported file answers as the model does, asked of ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from perdure.engine.model import Model
+from perdure.errors import ExportError
+from perdure.learner.state import Learned
+from perdure.randomness import generator
+
+ATOL = RTOL = 1e-4
+"""How far logits may be from the model's own, and probabilities likewise."""
+RANDOM_BATCHES = (1, 3)
+"""Images of random pixels: a batch of one, and one of another size than was traced."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was compared, and how far apart the answers were.
+
+    Attributes:
+        random: images of random pixels.
+        real: images of the caller's.
+        largest_difference: of any logit on any of them, absolute.
+    """
+
+    random: int
+    real: int
+    largest_difference: float
+
+
+def check_agreement(
+    data: bytes, learned: Learned, head: str, real: Sequence[UInt8[Tensor, "3 s s"]] = ()
+) -> Agreement:
+    """Compare ONNX Runtime's answers with the model's own, computed in float32.
+
+    Logits must agree within ``ATOL`` + ``RTOL`` × their size, and so must probabilities; and the
+    best class must be the same, unless two are as close as that.
+
+    Args:
+        data: the exported file.
+        learned: what was exported.
+        head: whose scores it gives.
+        real: transformed images of the caller's.
+
+    Raises:
+        ExportError: they do not agree.
+    """
+    runtime = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    largest, temperature = 0.0, learned.temperature(head)
+    for kind, images in _batches(learned.model, real):
+        ours = _own(learned, head, images)
+        theirs = [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
+        largest = max(largest, _compare(ours, temperature, theirs, kind))
+    return Agreement(sum(RANDOM_BATCHES), len(real), largest)
+
+
+def _batches(model: Model, real: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    side, random = model.backbone.img_size, generator(0, "export")
+    for count in RANDOM_BATCHES:
+        drawn = torch.randint(0, 256, (count, 3, side, side), generator=random)
+        yield "random", drawn.to(torch.uint8)
+    size = model.config.run.eval_batch_size
+    for start in range(0, len(real), size):
+        yield "your", torch.stack(list(real[start : start + size]))
+
+
+@torch.no_grad()
+def _own(learned: Learned, head: str, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b c"]:
+    readout, _ = learned.model.forward(images, float32=True)
+    return learned.outputs.known(learned.model.heads[head].logits(readout))
+
+
+def _compare(
+    ours: Float[Tensor, "b c"], temperature: float, theirs: Sequence[Any], kind: str
+) -> float:
+    """Return the largest difference of logits.
+
+    Raises:
+        ExportError: it is too large, or another class is the best.
+    """
+    shares = (ours / temperature).softmax(dim=1)
+    pairs = {"logits": (ours, theirs[0]), "probabilities": (shares, theirs[1])}
+    for name, (own, other) in pairs.items():
+        if other.shape != own.shape or not torch.allclose(other, own, rtol=RTOL, atol=ATOL):
+            far = (other - own).abs().max() if other.shape == own.shape else float("nan")
+            raise ExportError(
+                f"The exported graph does not agree with the model: on {kind} images its {name} "
+                f"differ by up to {float(far):.2g}, and at most {ATOL:g} + {RTOL:g} of their size "
+                "is allowed. Nothing was written."
+            )
+    best = ours.max(dim=1).values
+    named = ours.gather(1, theirs[0].argmax(dim=1, keepdim=True))[:, 0]
+    if not torch.allclose(named, best, rtol=2 * RTOL, atol=2 * ATOL):
+        raise ExportError(
+            f"The exported graph names another class than the model on {kind} images. Nothing was "
+            "written."
+        )
+    return float((theirs[0] - ours).abs().max())

@@ -1,0 +1,131 @@
+"""Predictions for files without end: in their order, in bounded memory, whatever some of them hold."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from perdure.errors import ConfigError, UnreadableImageError
+from perdure.learner.classifier import ContinualClassifier, Prediction
+from perdure.streams import build_transform
+from perdure.streams.images.decoding import decode
+from perdure.streams.images.find_images import Listed
+
+READERS = min(16, os.cpu_count() or 1)
+"""Threads that decode; PIL lets the others work meanwhile."""
+AHEAD = (os.cpu_count() or 1) > 2  # noqa: PLR2004  a pair of cores
+"""Whether they decode while the backbone computes; on two cores they would only be in its way."""
+
+Pixels = UInt8[Tensor, "3 s s"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one file.
+
+    Attributes:
+        path: the file.
+        ranking: the most likely classes, the best first; empty where it could not be read.
+        fault: why it could not be read; empty where it could.
+    """
+
+    path: Path
+    ranking: tuple[Prediction, ...] = ()
+    fault: str = ""
+
+
+def predict_files(
+    classifier: ContinualClassifier,
+    files: Iterable[Path | Listed],
+    *,
+    head: str | None = None,
+    top: int = 5,
+    batch_size: int | None = None,
+) -> Generator[Answer, None, None]:
+    """Predict the classes of image files, however many there are.
+
+    Files are decoded by threads; with more than two cores one batch ahead of the one that is
+    predicted. At any time at most two batches of transformed images are held, and as many decoded
+    ones as there are threads. An image that cannot be read is answered with the reason, and the
+    others go on.
+
+    Args:
+        classifier: predicts.
+        files: taken as they are needed, up to two batches ahead of the answers.
+        head: one of the evaluated heads; the last one named in the configuration by default.
+        top: how many classes to give, at most all.
+        batch_size: images per forward; the model's ``eval_batch_size`` by default. It does not
+            change the answers.
+
+    Returns:
+        A generator of one answer per file, in their order.
+
+    Raises:
+        ConfigError: no such head, or a number below 1.
+    """
+    model = classifier.model
+    learned, chosen = classifier.learned_, classifier.check_head(head)
+    size = model.config.run.eval_batch_size if batch_size is None else batch_size
+    for name, value in (("top", top), ("batch_size", size)):
+        if value < 1:
+            raise ConfigError(f"{name}={value} is too small. Allowed: 1 and above, as {name}=5.")
+    test = build_transform(model.config.run.transform, model.backbone.img_size).test
+
+    def read(listed: Listed) -> Pixels | str:
+        try:
+            return listed.fault or test(_decoded(listed.path))
+        except UnreadableImageError as error:
+            return str(error).removeprefix(f"{listed.path}: ")
+
+    def rank(pixels: UInt8[Tensor, "b 3 s s"]) -> list[tuple[Prediction, ...]]:
+        return classifier.rank(learned.score(pixels, chosen), top, chosen)
+
+    listed = (one if isinstance(one, Listed) else Listed(one) for one in files)
+    return _answers(listed, read, rank, size)
+
+
+def _answers(
+    files: Iterator[Listed],
+    read: Callable[[Listed], Pixels | str],
+    rank: Callable[[Tensor], list[tuple[Prediction, ...]]],
+    size: int,
+) -> Generator[Answer, None, None]:
+    pool = ThreadPoolExecutor(READERS, "read")
+
+    def begin() -> list[tuple[Path, Future[Pixels | str]]]:
+        return [(one.path, pool.submit(read, one)) for one in itertools.islice(files, size)]
+
+    try:
+        batch = begin()
+        while batch:
+            ahead = begin() if AHEAD else None
+            found = [(path, future.result()) for path, future in batch]
+            sound = [pixels for _, pixels in found if isinstance(pixels, Tensor)]
+            rankings = iter(rank(torch.stack(sound)) if sound else [])
+            for path, result in found:
+                if isinstance(result, str):
+                    yield Answer(path, fault=result)
+                else:
+                    yield Answer(path, next(rankings))
+            batch = begin() if ahead is None else ahead
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decoded(path: Path) -> Image.Image:
+    with contextlib.suppress(OSError, ValueError):  # `decode` says why
+        if not stat.S_ISREG(path.stat().st_mode):
+            # One might wait for a pipe for ever.
+            raise UnreadableImageError(f"{path}: this is no file")
+    return decode(path)

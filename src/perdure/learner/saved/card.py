@@ -1,0 +1,161 @@
+"""The card of a saved model: how it was trained, on what, how well, and under which licence."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from perdure.backbones.catalog import describe, licence_of
+from perdure.engine.config import NEUTRAL, Config, RunConfig
+from perdure.engine.model import Model
+from perdure.errors import UnknownNameError
+from perdure.heads import HeadConfig
+from perdure.learner.class_columns import Outputs
+from perdure.learner.history import Lesson
+from perdure.learner.saved.format import WEIGHTS, Description, without_place
+
+_HERE = "path/to/this/folder"
+_MOST_NAMES = 20
+_TOLD_ELSEWHERE = {*NEUTRAL, "method", "heads", "backbone", "path"}
+_MEANING = re.compile(r"([\\`*_\[\]<>|~&@:$!]|(?<=www)\.)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a model is published.
+
+    Attributes:
+        repository: of the hub, as ``me/model``.
+        licence: of the model, as the hub spells it.
+    """
+
+    repository: str
+    licence: str = "unknown"
+
+
+def make_card(
+    model: Model, description: Description, sizes: str, publication: Publication | None = None
+) -> bytes:
+    """Write the card.
+
+    Args:
+        model: what is described.
+        description: what goes into ``config.json``.
+        sizes: of its tensors, in words.
+        publication: where it goes; None while nobody knows where it will lie.
+    """
+    traits, config = model.method.traits, model.config
+    dropped = model.learning_only if description.inference_only else frozenset()
+    stored = [traits.stores_statistics, *(h.stores_statistics for h in model.heads.values())]
+    text: str = _template().render(
+        licence=publication.licence if publication else "unknown",
+        base_model=_base_model(config),
+        backbone_licence=_backbone_licence(model),
+        method=config.run.method,
+        traits=traits,
+        classes=len(Outputs(model.label_names, description.history.forgotten).names),
+        heads=config.head_names,
+        version=description.perdure,
+        source=publication.repository if publication else _HERE,
+        inference_only=description.inference_only,
+        sizes=sizes,
+        backbone=description.backbone,
+        weights=description.files[WEIGHTS],
+        preset=None if description.preset is None else Path(description.preset).name,
+        options=_options(config),
+        lessons=_lessons(model, description),
+        forgotten=_names([model.label_names[k] for k in description.history.forgotten]),
+        stored=[what for what in stored if what],
+        left_out=", ".join(sorted({re.sub(r"\d+", "N", name) for name in dropped})),
+    )
+    return text.encode(errors="replace")
+
+
+def escape(text: str) -> str:
+    r"""Take the meaning that Markdown, its tables and HTML give to characters off them.
+
+    >>> print(escape("a|b <i> *c*"))
+    a\|b \<i\> \*c\*
+    """
+    return _MEANING.sub(r"\\\1", _CONTROL.sub(" ", str(text)))
+
+
+@functools.cache
+def _template() -> Any:
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["md"] = escape
+    source = resources.files("perdure.learner.saved") / "card.md.jinja"
+    return environment.from_string(source.read_text("utf-8"))
+
+
+def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
+    """Rows of the table; the tasks alone where no lesson was noted."""
+    lessons = description.history.lessons or tuple(
+        Lesson(images={}, new=task.names) for task in model.tasks
+    )
+    return [
+        {
+            "new": _names(lesson.new) or "none",
+            "images": sum(lesson.images.values()) if lesson.images else "not recorded",
+            "accuracy": {
+                head: f"{100 * lesson.accuracy[head]:.1f} %" if head in lesson.accuracy else "–"
+                for head in model.config.head_names
+            },
+            "held_out": lesson.held_out or "–",
+        }
+        for lesson in lessons
+    ]
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return f"{shown} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else shown
+
+
+def _options(config: Config) -> dict[str, str]:
+    """Options that are not perdure's defaults; of files the names alone."""
+    defaults: dict[str, Any] = {}
+    for part in (RunConfig, HeadConfig, config.method_class.Config):
+        for field in dataclasses.fields(part):
+            defaults[field.name] = field.default
+    return {
+        key: str(without_place(value))
+        for key, value in config.flat().items()
+        if key not in _TOLD_ELSEWHERE and value != defaults[key]
+    }
+
+
+def _base_model(config: Config) -> str | None:
+    """The backbone's repository on the hub, where its weights come from there."""
+    try:
+        repository = describe(config.run.backbone).repository
+    except UnknownNameError:  # a backbone that was built by hand
+        return None
+    if config.run.weights != "auto" or repository is None:
+        return None
+    return repository.partition("@")[0]
+
+
+def _backbone_licence(model: Model) -> str:
+    """What is known of it, and where to look otherwise; never a guess."""
+    weights, name = model.config.run.weights, model.backbone.name
+    if weights == "random":
+        return "none needed, they are random"
+    if weights != "auto":
+        return f"unknown: see where {Path(weights).name} came from"
+    known, base = licence_of(name), _base_model(model.config)
+    if known is not None:
+        return known
+    place = f"https://huggingface.co/{base}" if base else f"where '{name}' came from"
+    return f"unknown: see {place}"

@@ -1,0 +1,159 @@
+"""A report as one page that needs nothing else, and its tables and figures as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import perdure
+from perdure.atomic import atomic_write, check_place, make_folder
+from perdure.errors import OutputError
+from perdure.reports.figures.svg import PROPERTIES, as_png, as_svg
+from perdure.reports.page.sections import Part, parts_of
+from perdure.reports.results.runs import FinishedRun, by_stream
+from perdure.reports.tables.published import against_paper
+from perdure.reports.tables.table import as_records, compare
+from perdure.reports.tables.text_table import as_csv, encode
+
+_TEMPLATE, _STYLE = "report.html.jinja", "report.css"
+_SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report, nothing of it written yet.
+
+    Attributes:
+        page: the HTML.
+        files: what lies beside it, by name.
+        records: rows of its tables of metrics, as `table.as_records` gives them.
+        published: pairs with published results, as `published.Comparison.records` gives them.
+    """
+
+    page: bytes
+    files: dict[str, bytes]
+    records: list[dict[str, Any]]
+    published: list[dict[str, Any]]
+
+
+def make_report(runs: Sequence[FinishedRun], against: bool = False) -> Report:
+    """Put a report together.
+
+    Runs over different streams get sections and tables of their own.
+
+    Args:
+        runs: at least one.
+        against: whether published numbers are put beside ours.
+
+    Raises:
+        OutputError: there is no run.
+    """
+    if not runs:
+        raise OutputError("There is no result to report. Name the folder of a finished run.")
+    files: dict[str, bytes] = {}
+    records, published, sections = [], [], []
+    found = by_stream(runs)
+    for place, section in enumerate(found, start=1):
+        rows = compare(section.entries)
+        comparison = against_paper(section, rows) if against else None
+        prefix = f"{place}-" if len(found) > 1 else ""
+        parts = [_as_page(part, prefix, files) for part in parts_of(section, rows, comparison)]
+        sections.append({"anchor": f"stream-{place}", "title": section.title, "parts": parts})
+        # Programs want numbers where the page has texts.
+        numbers = as_records(rows)
+        files[f"{prefix}metrics.csv"] = _records_csv(numbers)
+        records += numbers
+        published += comparison.records() if comparison else []
+    page = _template().render(
+        version=perdure.__version__,
+        style=Markup(_resource(_STYLE)),  # ours, no data in it
+        properties=PROPERTIES,
+        methods=list(dict.fromkeys(run.method for run in runs)),
+        count=len(runs),
+        sections=sections,
+    )
+    return Report(encode(page), files, records, published)
+
+
+def check_target(out: Path) -> None:
+    """Refuse a name that no page can have; nothing is created.
+
+    Raises:
+        OutputError: it is a folder, does not end in ``.html``, or its folder cannot be written.
+    """
+    if out.is_dir():
+        raise OutputError(
+            f"'{out}' is a folder. Type the name of the page, as --out {out / 'report.html'}."
+        )
+    if out.suffix.lower() not in _SUFFIXES:
+        raise OutputError(f"'{out}' does not end in .html. Type --out {out}.html.")
+    check_place(out.parent)
+
+
+def write_report(report: Report, out: Path) -> list[Path]:
+    """Write the files beside the page, then the page.
+
+    Args:
+        report: what to write.
+        out: the page; the files go to ``<stem>_files`` beside it.
+
+    Returns:
+        Everything written, the page first.
+
+    Raises:
+        OutputError: something cannot be written; the page is then as it was before.
+    """
+    check_target(out)
+    folder = make_folder(out.parent / f"{out.stem}_files")
+    for name, content in report.files.items():
+        atomic_write(folder / name, content)
+    atomic_write(out, report.page)
+    return [out, *(folder / name for name in report.files)]
+
+
+def _as_page(part: Part, prefix: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return what the template shows of a part; its tables and figures join the files."""
+    for table in part.tables:
+        files[f"{prefix}{table.name}.md"] = encode(table.sheet.markdown())
+        files[f"{prefix}{table.name}.csv"] = table.sheet.csv()
+    drawings = []
+    for name, figure in part.figures:
+        drawings.append(Markup(as_svg(figure, prefix + name)))  # texts in it are escaped
+        files[f"{prefix}{name}.png"] = as_png(figure)
+    return {
+        "title": part.title,
+        "texts": part.texts,
+        "tables": part.tables,
+        "figures": drawings,
+    }
+
+
+def _records_csv(records: Sequence[dict[str, Any]]) -> bytes:
+    """Return records with a column per mean, deviation and number of seeds, as fractions."""
+    lines = []
+    for record in records:
+        flat: dict[str, Any] = {}
+        for key, value in record.items():
+            if isinstance(value, dict):
+                flat |= {f"{key}_{part}": number for part, number in value.items()}
+            else:
+                flat[key] = " ".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(flat)
+    return as_csv([list(lines[0]), *(list(line.values()) for line in lines)])
+
+
+def _template() -> Any:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_resource(_TEMPLATE))
+
+
+def _resource(name: str) -> str:
+    return (resources.files("perdure.reports.page") / name).read_text("utf-8")

@@ -1,0 +1,285 @@
+"""What a report says of the runs over one stream: parts with texts, tables and figures.
+
+A part whose data the runs do not have is left out; where a reader would look for it, a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from perdure.reports.figures.figures import (
+    MOST_CLASSES,
+    accuracy_figure,
+    confusion_figure,
+    forgetting_figure,
+    matrix_figures,
+    named_curve,
+    readings_figure,
+    spectrum_figure,
+)
+from perdure.reports.figures.spectrum import BlockSpectrum, read_spectra
+from perdure.reports.page.run_differences import list_runs, settings_of, variant_label
+from perdure.reports.results.groups import Entry
+from perdure.reports.results.runs import Section
+from perdure.reports.tables.published import Comparison
+from perdure.reports.tables.table import MISSING, Row, every_metric, name_columns, spread_over
+from perdure.reports.tables.text_table import Sheet, plain
+
+_KIB = 1024
+_SELECTION = {
+    "selection_share_in_use": ("share in use %", 100.0, 1),
+    "selection_entropy": ("entropy", 1.0, 3),
+    "selection_task_information": ("task information", 1.0, 3),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a part.
+
+    Attributes:
+        name: of its files.
+        title: heads it in the page; empty for none.
+        sheet: its content.
+        folded: whether the page shows it only when asked.
+    """
+
+    name: str
+    title: str
+    sheet: Sheet
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a report.
+
+    Attributes:
+        title: its heading.
+        texts: paragraphs.
+        tables: may be none.
+        figures: each with the name of its file.
+    """
+
+    title: str
+    texts: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[tuple[str, Figure], ...] = ()
+
+
+def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None) -> list[Part]:
+    """Return the parts for which there is data.
+
+    Args:
+        section: the runs.
+        rows: its comparison.
+        published: what there is to say about published numbers, where that was asked for.
+    """
+    groups = [row.group for row in rows]
+    curves = [named_curve(joined) for joined in groups]
+    forgetting = forgetting_figure(groups)
+    readings = readings_figure(rows)
+    confusion = _numbered("confusion", map(confusion_figure, groups))
+    parts = [
+        _setting(section),
+        Part("Metrics", tables=(Table("metrics", "", every_metric(rows)),)),
+        Part(
+            "Accuracy as tasks arrive",
+            (
+                "Over the test images of all classes seen so far, after each task. The legend gives "
+                "the last value; bands are one standard deviation over seeds.",
+            ),
+            figures=(("accuracy", accuracy_figure(curves)),),
+        ),
+        Part(
+            "Accuracy per task",
+            ("Down: the task just learned. Across: the task evaluated. Means over seeds.",),
+            figures=_numbered("matrix", matrix_figures(curves)),
+        ),
+        forgetting
+        and Part(
+            "Forgetting per task",
+            (
+                "Best accuracy of each task before the last one was learned, less its accuracy at "
+                "the end. The legend gives the mean.",
+            ),
+            figures=(("forgetting", forgetting),),
+        ),
+        readings
+        and Part(
+            "Features and heads",
+            (
+                "Within-task accuracy is what remains when every image's task is given: what the "
+                "features allow. Task inference is how often the predicted class is one of the right "
+                "task. The last accuracy can be no higher than either.",
+            ),
+            figures=(("readings", readings),),
+        ),
+        confusion
+        and Part(
+            "Confusion",
+            (
+                "After the last task, for the first seed, in order of arrival; by task where there "
+                f"are more than {MOST_CLASSES} classes.",
+            ),
+            figures=confusion,
+        ),
+        _spectra(section),
+        _selection(section),
+        _cost(section, rows),
+        published and _published(published),
+    ]
+    return [part for part in parts if part]
+
+
+def _setting(section: Section) -> Part:
+    found = settings_of(section)
+    tables = [
+        Table("setting-differs", "What differs", found.differing) if found.differing else None,
+        Table("setting-shared", "What all share", found.shared, folded=True)
+        if found.shared
+        else None,
+        Table("setting-own", "Options of the methods", found.own, folded=True)
+        if found.own
+        else None,
+    ]
+    blind = [str(run.folder) for run in section.runs if not run.config]
+    texts = [f"The configuration of {folder} is not at hand (no config.toml)." for folder in blind]
+    return Part("Setting", tuple(texts), tuple(table for table in tables if table))
+
+
+def _spectra(section: Section) -> Part | None:
+    """Of the first seed of each variant whose method keeps Grams."""
+    texts: list[str] = []
+    tables: list[Table] = []
+    figures: list[tuple[str, Figure]] = []
+    for variant in section.variants:
+        run, label = variant[0], variant_label(section, variant[0])
+        if "rank_rule" not in run.config:
+            continue
+        if not run.model.exists():
+            texts.append(f"{label}: left out, the run has no saved model ('{run.model}').")
+            continue
+        try:
+            spectra = read_spectra(run.model, run.config)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            texts.append(f"{label}: left out, '{run.model}' cannot be read ({reason}).")
+            continue
+        if run.config.get("conditions") == "exact":
+            texts.append(
+                f"{label}: its conditions are exact, so the null spaces it used are those of Grams "
+                "scaled by the LayerNorm; shown are the Grams as they were accumulated."
+            )
+        by_side: dict[str, list[BlockSpectrum]] = {}
+        for one in spectra:
+            by_side.setdefault(one.side, []).append(one)
+        number = f"-{len(tables) + 1}"
+        tables.append(
+            Table(f"nullity{number}", f"Nullity, {label}, seed {run.seed}", _nullities(by_side))
+        )
+        for side, found in by_side.items():
+            figures.append((f"spectrum{number}-{side}", spectrum_figure(found, f"{label}: {side}")))
+    if not texts and not tables:
+        return None
+    about = (
+        "Eigenvalues of what the model keeps of old features, over the largest one of the block. From "
+        "the dot on, directions belong to the null space; its dimension is the nullity."
+    )
+    return Part("Spectra and null spaces", (about, *texts), tuple(tables), tuple(figures))
+
+
+def _nullities(by_side: dict[str, list[BlockSpectrum]]) -> Sheet:
+    blocks = sorted({one.block for found in by_side.values() for one in found})
+    cells = {
+        (side, one.block): f"{one.nullity} of {len(one.values)}"
+        for side, found in by_side.items()
+        for one in found
+    }
+    lines = [
+        plain([f"block {block}", *(cells.get((side, block), MISSING) for side in by_side)])
+        for block in blocks
+    ]
+    return Sheet(["block", *by_side], lines, "l" + "r" * len(by_side))
+
+
+def _selection(section: Section) -> Part | None:
+    lines = []
+    for variant in section.variants:
+        entries = [run.entries[0] for run in variant]
+        if any(entry.get(key) is not None for entry in entries for key in _SELECTION):
+            cells = [_mean(entries, key, *shape[1:]) for key, shape in _SELECTION.items()]
+            lines.append(plain([variant_label(section, variant[0]), *cells]))
+    if not lines:
+        return None
+    heads = ["method", *(shape[0] for shape in _SELECTION.values())]
+    about = (
+        "How prompts were chosen for all test images after the last task, means over places. Entropy: "
+        "1 where all prompts are chosen alike, 0 for one. Task information: what the choice tells of "
+        "the true task, 1 for all of it."
+    )
+    return Part("Selection", (about,), (Table("selection", "", Sheet(heads, lines, "lrrr")),))
+
+
+def _cost(section: Section, rows: Sequence[Row]) -> Part:
+    heads, named = name_columns(rows)
+    lines = []
+    for row, names in zip(rows, named, strict=True):
+        costs = [entry.get("cost") or {} for entry in row.group.entries]
+        lines.append(
+            plain(
+                [
+                    *names,
+                    _mean(costs, "trainable_parameters", 1.0, 0),
+                    _mean(costs, "state_bytes", 1 / _KIB, 1),
+                    _mean(row.group.entries, "seconds", 1.0, 1),
+                ]
+            )
+        )
+    heads = [*heads, "trainable parameters", "state, KiB", "time, s"]
+    sheet = Sheet(heads, lines, "l" * (len(heads) - 3) + "rrr")
+    about = (
+        "State is what method and head keep beside the frozen backbone. The time is that of the whole "
+        "run, all of its heads; times of different machines do not compare."
+    )
+    runs = Table("runs", "Runs", list_runs(section), folded=True)
+    return Part("Cost and time", (about,), (Table("cost", "", sheet), runs))
+
+
+def _published(published: Comparison) -> Part:
+    comparable, others = published.comparable(), published.others()
+    texts = [
+        "Published accuracies are last accuracies, forgetting is the papers'. Whether a row compares "
+        "follows from our configuration and what is stated of theirs."
+    ]
+    if not comparable:
+        texts.append("Nothing published is comparable with these runs.")
+    texts += published.notes
+    if published.left_out:
+        texts.append(
+            f"{published.left_out} published results of other methods on other data sets are left out."
+        )
+    tables = [
+        Table("published", "Comparable", comparable) if comparable else None,
+        Table("published-others", "Not comparable, and why", others, folded=True)
+        if others
+        else None,
+    ]
+    return Part("Against published numbers", tuple(texts), tuple(t for t in tables if t))
+
+
+def _mean(values: Sequence[Entry], key: str, factor: float, digits: int) -> str:
+    """Return mean ± standard deviation of a figure, where it is known."""
+    found = spread_over(values, key)
+    if found.mean is None:
+        return MISSING
+    mean = f"{factor * found.mean:,.{digits}f}"
+    return f"{mean} ± {factor * found.std:,.{digits}f}" if found.std else mean
+
+
+def _numbered(name: str, figures: Iterable[Figure | None]) -> tuple[tuple[str, Figure], ...]:
+    drawn = [figure for figure in figures if figure]
+    return tuple((f"{name}-{place}", figure) for place, figure in enumerate(drawn, start=1))

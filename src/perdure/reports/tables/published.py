@@ -1,0 +1,363 @@
+"""Published numbers beside ours, and per row whether and why they can be compared.
+
+The numbers are data: ``published.toml``, with source, benchmark and setting of every row. What is
+said about a pair follows from the run's results and configuration alone.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from perdure.engine.config import Config
+from perdure.reports.results.groups import Group
+from perdure.reports.results.runs import FinishedRun, Section, describe_tasks, show
+from perdure.reports.tables.table import MISSING, Row
+from perdure.reports.tables.text_table import Sheet, plain
+from perdure.streams.tasks import task_sizes
+
+_THEIRS = ("published", "benchmark", "published acc %", "published forgetting")
+_OURS = ("ours", "our acc %", "our forgetting")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set cut into tasks.
+
+    Attributes:
+        title: as papers call it.
+        stream: our name of the data set.
+        classes: in all.
+        tasks: of as many classes each.
+        train_images: in all.
+        test_images: in all.
+        recipe: options of the source's own runs that depend on the benchmark.
+    """
+
+    title: str
+    stream: str
+    classes: int
+    tasks: int
+    train_images: int
+    test_images: int
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Classes per task."""
+        return (self.classes // self.tasks,) * self.tasks
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published result.
+
+    Attributes:
+        name: of the method, as published.
+        method: our name of it; None where we have none.
+        source: where it stands.
+        place: where in it.
+        benchmark: what it was measured on.
+        accuracy: after the last task, in per cent.
+        deviation: over seeds; None where it is not given.
+        forgetting: in points; None where it is not given.
+        accuracy_is: our metric that ``accuracy`` is.
+        backbones: our names of the backbone with its weights; empty where it is not stated.
+        setting: keys of a configuration with the values they had, as far as stated.
+        seeds: of the class orders; empty where they are not stated.
+    """
+
+    name: str
+    method: str | None
+    source: str
+    place: str
+    benchmark: Benchmark
+    accuracy: float
+    deviation: float | None
+    forgetting: float | None
+    accuracy_is: str
+    backbones: tuple[str, ...]
+    setting: Mapping[str, Any]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one result of ours can stand beside a published one.
+
+    Attributes:
+        obstacles: why not; empty where it can.
+        caveats: what else differs, or is not known.
+    """
+
+    obstacles: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A published result beside ours.
+
+    Attributes:
+        published: theirs.
+        ours: the row of our table; None where the method was not run.
+        verdict: on the pair; without ours, on the setting alone.
+    """
+
+    published: Published
+    ours: Row | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What there is to say about a section's results and the published ones.
+
+    Attributes:
+        pairs: of the methods that were run, and of every method on the same data set.
+        left_out: how many published results are of other methods on other data sets.
+        notes: on methods without any published number.
+    """
+
+    pairs: tuple[Pair, ...]
+    left_out: int
+    notes: tuple[str, ...]
+
+    def comparable(self) -> Sheet | None:
+        """Return the pairs that can be compared, with what differs; None for no pair."""
+        pairs = [pair for pair in self.pairs if not pair.verdict.obstacles]
+        lines = [
+            [*_theirs(pair.published), *_our_cells(pair), *_reasons(pair.verdict.caveats, pair)]
+            for pair in pairs
+        ]
+        heads = (*_THEIRS, *_OURS, "what differs", "source")
+        return Sheet(heads, [plain(line) for line in lines], "llrrlrrll") if lines else None
+
+    def others(self) -> Sheet | None:
+        """Return the published results that cannot be compared, with the reasons; None for none."""
+        pairs = [pair for pair in self.pairs if pair.verdict.obstacles]
+        lines = dict.fromkeys(
+            (*_theirs(pair.published), *_reasons(pair.verdict.obstacles, pair)) for pair in pairs
+        )
+        heads = (*_THEIRS, "why not", "source")
+        return Sheet(heads, [plain(line) for line in lines], "llrrll") if lines else None
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the pairs for JSON; accuracies as fractions."""
+        return [
+            {
+                "published": pair.published.name,
+                "benchmark": pair.published.benchmark.title,
+                "source": pair.published.source,
+                "accuracy": pair.published.accuracy / 100,
+                "ours": pair.ours.group.label if pair.ours else None,
+                "our_accuracy": _ours(pair, pair.published.accuracy_is),
+                "comparable": not pair.verdict.obstacles,
+                "obstacles": list(pair.verdict.obstacles),
+                "caveats": list(pair.verdict.caveats),
+            }
+            for pair in self.pairs
+        ]
+
+
+def against_paper(section: Section, rows: Sequence[Row]) -> Comparison:
+    """Put the published results beside those of a section.
+
+    Args:
+        section: the runs.
+        rows: its comparison.
+    """
+    methods = {run.method for run in section.runs}
+    streams = {str(run.entries[0]["stream"]) for run in section.runs}
+    listed = _all()
+    chosen = [p for p in listed if p.method in methods or p.benchmark.stream in streams]
+    pairs = [pair for published in chosen for pair in _pairs(published, section, rows)]
+    notes = [text for method in sorted(methods) for text in notes_on(method)]
+    return Comparison(tuple(pairs), len(listed) - len(chosen), tuple(notes))
+
+
+def published_for(config: Config) -> list[Published]:
+    """Return the published results of a configuration's method on its stream, in its setting.
+
+    What a source does not state of its setting may be anything.
+    """
+    run = config.run
+    if run.images_per_class is not None or run.validation_fraction:
+        return []
+    return [
+        one
+        for one in _all()
+        if (one.method, one.benchmark.stream) == (run.method, run.stream)
+        and task_sizes(run.tasks, one.benchmark.classes) == one.benchmark.sizes
+        and (not one.backbones or run.backbone in one.backbones)
+        and _same_setting(one.setting, config)
+    ]
+
+
+def notes_on(method: str) -> list[str]:
+    """Return what is to be said of a method without any published number."""
+    return [one["text"] for one in _content()["missing"] if one["method"] == method]
+
+
+def published_cost() -> str:
+    """Return what is known of the hardware and time of the published results."""
+    return str(_content()["cost"])
+
+
+def judge(published: Published, joined: Group, run: FinishedRun) -> Verdict:
+    """Say whether a result of ours can stand beside a published one.
+
+    Args:
+        published: the other result.
+        joined: ours.
+        run: the run of its first seed.
+    """
+    if not run.config:
+        return Verdict(("the run's config.toml is not at hand",), ())
+    obstacles = [*_stream_obstacles(published, run), *_input_obstacles(published, run)]
+    given = {**run.config, "head": joined.head}
+    caveats = [
+        f"{key} {show(given[key])}, not {show(value)}"
+        for key, value in published.setting.items()
+        if key in given and key != "img_size" and show(given[key]) != show(value)
+    ]
+    if published.seeds and not set(joined.seeds) <= set(published.seeds):
+        caveats.append(f"class orders of seed {show(joined.seeds)}, not {show(published.seeds)}")
+    if "epochs" not in published.setting:
+        caveats.append("their training is not stated")
+    return Verdict(tuple(obstacles), tuple(caveats))
+
+
+def _same_setting(setting: Mapping[str, Any], config: Config) -> bool:
+    given = config.flat()
+    return all(
+        value in config.head_names if key == "head" else given.get(key, value) == value
+        for key, value in setting.items()
+    )
+
+
+def _stream_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
+    theirs, (name, _, tasks, images, formed) = published.benchmark, run.stream
+    if name != theirs.stream:
+        yield f"data set {name}, not {theirs.stream}"
+    if tasks not in (theirs.sizes, theirs.tasks):
+        yield f"{describe_tasks(tasks)}, not {describe_tasks(theirs.sizes)}"
+    if name == theirs.stream and images not in (None, theirs.test_images):
+        yield f"{images:,} test images, not {theirs.test_images:,}"
+    if formed:
+        yield f"a stream of {formed}, not of new classes with all their images"
+    cap, held_out = run.config.get("images_per_class"), run.config.get("validation_fraction")
+    if cap is not None:
+        yield f"at most {cap} training images per class, not {theirs.train_images:,} in all"
+    if held_out:
+        yield f"{100 * held_out:g} % of the training images held out for validation"
+
+
+def _input_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
+    name, weights = str(run.entries[0]["backbone"]), run.config.get("weights")
+    if weights == "random":
+        yield f"random weights of {name}"
+    elif not published.backbones:
+        yield "their weights are not stated"
+    elif name not in published.backbones:
+        yield f"backbone {name}, not {published.backbones[0]}"
+    elif weights != "auto":
+        yield f"weights from '{weights}', of which nobody can tell whether they are the same"
+    size, theirs = run.config.get("img_size"), published.setting.get("img_size")
+    if size is not None and theirs is not None and size != theirs:
+        yield f"images of {size} px, not {theirs}"
+
+
+def _pairs(published: Published, section: Section, rows: Sequence[Row]) -> list[Pair]:
+    def verdict(row: Row) -> Verdict:
+        return judge(published, row.group, section.owner(row.group.entries[0]))
+
+    found = [
+        Pair(published, row, verdict(row)) for row in rows if row.group.method == published.method
+    ]
+    if found:
+        return found
+    # Nothing of ours to put beside it: the setting that comes closest decides.
+    closest = min(map(verdict, rows), key=lambda one: len(one.obstacles))
+    return [Pair(published, None, Verdict(closest.obstacles, ("not run here",)))]
+
+
+def _theirs(published: Published) -> tuple[str, ...]:
+    forgotten = published.forgetting
+    return (
+        published.name,
+        published.benchmark.title,
+        _figure(published.accuracy / 100, (published.deviation or math.nan) / 100),
+        MISSING if forgotten is None else f"{forgotten:.2f}",
+    )
+
+
+def _our_cells(pair: Pair) -> tuple[str, ...]:
+    label = pair.ours.group.label if pair.ours else MISSING
+    return label, _shown(pair, pair.published.accuracy_is), _shown(pair, "forgetting")
+
+
+def _reasons(given: Sequence[str], pair: Pair) -> tuple[str, str]:
+    return "; ".join(given) or "nothing that is stated", pair.published.source
+
+
+def _ours(pair: Pair, metric: str) -> float | None:
+    return pair.ours.values[metric].mean if pair.ours else None
+
+
+def _shown(pair: Pair, metric: str) -> str:
+    mean = _ours(pair, metric)
+    if pair.ours is None or mean is None:
+        return MISSING
+    return _figure(mean, pair.ours.values[metric].std or math.nan)
+
+
+def _figure(mean: float, std: float) -> str:
+    return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
+
+
+def _published(content: Mapping[str, Any]) -> Iterator[Published]:
+    """Take the tables apart: a result per row and benchmark that has one."""
+    benchmarks = {key: Benchmark(**given) for key, given in content["benchmarks"].items()}
+    for table in content["tables"]:
+        for row in table["rows"]:
+            for place, key in enumerate(table["benchmarks"]):
+                accuracy = _at(row.get("accuracy"), place)
+                if accuracy is None:
+                    continue
+                recipe = benchmarks[key].recipe if table.get("follows_recipe") else {}
+                yield Published(
+                    name=row["name"],
+                    method=row.get("method"),
+                    source=table["source"],
+                    place=row.get("place", table["place"]),
+                    benchmark=benchmarks[key],
+                    accuracy=accuracy,
+                    deviation=_at(row.get("deviation"), place),
+                    forgetting=_at(row.get("forgetting"), place),
+                    accuracy_is=table["accuracy_is"],
+                    backbones=tuple(table.get("backbones", ())),
+                    setting={**table.get("setting", {}), **recipe, **row.get("options", {})},
+                    seeds=tuple(table.get("seeds", ())),
+                )
+
+
+def _at(values: Sequence[float] | None, place: int) -> float | None:
+    """Return the value at a place; None where it is not given."""
+    return None if values is None or math.isnan(values[place]) else values[place]
+
+
+@cache
+def _all() -> tuple[Published, ...]:
+    return tuple(_published(_content()))
+
+
+@cache
+def _content() -> dict[str, Any]:
+    file = resources.files("perdure.reports.tables") / "published.toml"
+    return tomllib.loads(file.read_text("utf-8"))

@@ -1,0 +1,131 @@
+"""From published archives to a folder of images: whole, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from perdure.atomic import atomic_write, sync_folder
+from perdure.cache import archives_dir, sha256_of
+from perdure.errors import OutputError, StreamError
+from perdure.streams.fetch.download import Progress, obtain
+from perdure.streams.fetch.published import Benchmark, quoted
+from perdure.streams.fetch.unpacking import is_archive, unpack
+
+MANIFEST = "manifest.json"
+"""Says, in the folder of a benchmark, which files it was unpacked from."""
+
+
+def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
+    """Download, check and unpack a published data set, unless it is at hand.
+
+    Files that lie in `archives_dir` already are taken from there, and stay; those that are
+    downloaded are removed when they are unpacked. The folder of the data set appears in one step.
+
+    Args:
+        benchmark: which one; it must have files to fetch.
+        on_progress: is told what takes long.
+
+    Returns:
+        The folder that holds it.
+
+    Raises:
+        StreamError: a file cannot be downloaded, is damaged or not to be trusted, or something
+            else is in the way.
+        ChecksumError: a file is not the one that its publisher describes.
+        OutputError: the cache cannot be written.
+    """
+    folder = benchmark.located()
+    if folder is None:
+        archives = archives_dir()
+        with _alone(benchmark, archives):
+            folder = benchmark.located() or _fetch(benchmark, archives, on_progress or _silent)
+    return folder
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def _alone(benchmark: Benchmark, archives: Path) -> Iterator[None]:
+    """Keep a second process from writing the same files; the lock ends with its process."""
+    lock = FileLock(archives / f".{benchmark.name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise StreamError(
+            f"Another process is fetching '{benchmark.name}'. Wait for it, then type again: "
+            f"perdure data fetch {benchmark.name}"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(benchmark: Benchmark, archives: Path, on_progress: Progress) -> Path:
+    folder = benchmark.folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StreamError(
+            f"'{folder}' exists, but does not hold {quoted(benchmark.missing(folder))}. Put "
+            f"that in, or move it away and type again: perdure data fetch {benchmark.name}"
+        )
+    obtained = [obtain(benchmark, file, archives, on_progress) for file in benchmark.files]
+    # Only here, under the lock: what a killed process left.
+    work = folder.with_name(f".{benchmark.name}.unpacking")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir()
+        manifest = {
+            "benchmark": benchmark.name,
+            "publisher": benchmark.publisher,
+            "from": [_lay_out(path, work, on_progress) for path, _ in obtained],
+        }
+        _check_content(benchmark, work, archives)
+        atomic_write(work / MANIFEST, json.dumps(manifest, indent=1).encode())
+        if hasattr(os, "sync"):  # one call for hundreds of thousands of files
+            os.sync()
+        work.replace(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{benchmark.title} could not be unpacked in '{work.parent}' "
+            f"({error.strerror or error}). Free some space, or set PERDURE_HOME to another folder."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    for path, downloaded in obtained:
+        if downloaded:
+            path.unlink()
+    return folder
+
+
+def _lay_out(path: Path, work: Path, on_progress: Progress) -> dict[str, Any]:
+    """Unpack or copy a published file, and return what the manifest says of it."""
+    size = path.stat().st_size
+    on_progress(f"checking {path.name}", 0, size)
+    about = {"file": path.name, "bytes": size, "sha256": sha256_of(path)}
+    if not is_archive(path.name):
+        shutil.copyfile(path, work / path.name)
+        return {**about, "files": 1}
+    count = unpack(path, work, lambda done: on_progress(f"unpacking {path.name}", done, size))
+    return {**about, "files": count}
+
+
+def _check_content(benchmark: Benchmark, work: Path, archives: Path) -> None:
+    missing = benchmark.missing(work)
+    if missing:
+        files = ", ".join(f"'{archives / file.name}'" for file in benchmark.files)
+        raise StreamError(
+            f"There is no {quoted(missing)} in what was unpacked, so this is not {benchmark.title} "
+            f"as it is published. Remove {files} and type again: perdure data fetch "
+            f"{benchmark.name}"
+        )

@@ -1,0 +1,1 @@
+"""Image sets: finding, decoding and holding images."""

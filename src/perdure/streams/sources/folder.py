@@ -1,0 +1,210 @@
+"""Your own images: one folder per class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.randomness import derived_seed
+from perdure.streams.images.decoding import SUFFIXES
+from perdure.streams.images.file_sets import LabelledFiles, file_source
+from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.tasks import listed
+
+Files = Mapping[str, Sequence[Path]]
+"""Image files by class name, both in alphabetical order."""
+
+LAYOUT = "PATH/train/CLASS/*.jpg with PATH/test/CLASS/*.jpg, or PATH/CLASS/*.jpg"
+
+
+@SOURCES.register("folder")
+def load_folder(options: SourceOptions) -> Source:
+    """Load images from one folder per class.
+
+    ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*`` of which
+    ``test_fraction`` per class (at least one image) is held out for testing: which images, is
+    decided by the names of class and file alone. Labels follow the alphabet. Hidden files, and
+    files that are not called like an image, are ignored.
+
+    Every image that will be used is checked first: decoded to its end where all of them fit in
+    ``memory_budget``, by its header otherwise.
+
+    Raises:
+        ConfigError: no path, or an option that means nothing here.
+        StreamError: folders that are missing, empty or do not match.
+        UnreadableImageError: images that cannot be decoded, all of them listed.
+    """
+    refuse_options("folder", options, "path", "test_fraction")
+    root = image_root(options.path)
+    train, test = _split_files(root, options)
+    return file_source("folder", tuple(train), labelled(train), labelled(test), options)
+
+
+def image_root(path: Path | None) -> Path:
+    """Return the folder that holds the images, or a folder of them for training and testing each.
+
+    Raises:
+        ConfigError: none was named.
+        StreamError: it is no folder.
+    """
+    if path is None:
+        raise ConfigError(f"Source 'folder' needs path=FOLDER, the folder that holds {LAYOUT}.")
+    root = path.expanduser()
+    if not root.exists():
+        near = did_you_mean(root.name, _folder_names(root.parent))
+        raise StreamError(f"The folder '{root}' does not exist.{near} It must hold {LAYOUT}.")
+    if not root.is_dir():
+        raise StreamError(f"'{root}' is a file, not a folder. Name the folder that holds {LAYOUT}.")
+    return root
+
+
+def _folder_names(folder: Path) -> list[str]:
+    """Return the names of the visible folders in a folder, in alphabetical order."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in visible(folder) if path.is_dir())
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what a folder holds, hidden files and folders apart.
+
+    Raises:
+        StreamError: it cannot be read.
+    """
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise StreamError(
+            f"The folder '{folder}' cannot be read: {error.strerror}. Give yourself the right to "
+            "read it, or name another path."
+        ) from error
+
+
+def _split_files(root: Path, options: SourceOptions) -> tuple[Files, Files]:
+    """Return the training and the test files of every class."""
+    if not has_test_folder(root):
+        return hold_out(class_files(root), options.test_fraction)
+    if options.test_fraction != SourceOptions.test_fraction:
+        raise ConfigError(
+            f"test_fraction={options.test_fraction} has no use: '{root}' has a test folder. "
+            "Leave test_fraction out, or name the train folder alone in path."
+        )
+    train, test = class_files(root / "train"), class_files(root / "test")
+    _check_same_classes(root, train, test)
+    return train, test
+
+
+def has_test_folder(root: Path) -> bool:
+    """Tell whether a folder holds a train and a test folder, rather than classes.
+
+    Raises:
+        StreamError: it holds class folders in one of the two only.
+    """
+    has = {split: bool(_folder_names(root / split)) for split in ("train", "test")}
+    for split, other in (("train", "test"), ("test", "train")):
+        if has[split] and not has[other]:
+            raise StreamError(
+                f"'{root}' has class folders in '{split}' but none in '{other}'. Add "
+                f"'{root / other}/CLASS/*', or type path='{root / split}' to hold out a share "
+                "of each class."
+            )
+    return has["train"]
+
+
+def hold_out(files: Files, fraction: float, where: str = "") -> tuple[Files, Files]:
+    """Return the training and the test files where a share of each class is for testing.
+
+    Which ones, is decided by the names of class and file alone.
+
+    Args:
+        files: of every class.
+        fraction: of each class.
+        where: said of a class in an error, as `` in domain 'sketch'``.
+
+    Raises:
+        StreamError: a class has a single image.
+    """
+    test = {name: _held_out(name, paths, fraction, where) for name, paths in files.items()}
+    train = {}
+    for name, paths in files.items():
+        out = set(test[name])
+        train[name] = [path for path in paths if path not in out]
+    return train, test
+
+
+def _check_same_classes(root: Path, train: Files, test: Files) -> None:
+    for extra, split, other, known in (
+        (set(test) - set(train), "test", "train", train),
+        (set(train) - set(test), "train", "test", test),
+    ):
+        if extra:
+            name = min(extra)
+            more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
+            raise StreamError(
+                f"The class '{name}'{more} is in '{root / split}' but not in '{root / other}'."
+                f"{did_you_mean(name, known)} Both must have the same class folders: add "
+                f"'{root / other / name}', or remove '{root / split / name}'."
+            )
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the classes in a folder.
+
+    Raises:
+        StreamError: there is none.
+    """
+    names = _folder_names(folder)
+    if not names:
+        raise StreamError(f"'{folder}' holds no class folder. Expected: {LAYOUT}.")
+    return names
+
+
+def class_files(folder: Path) -> Files:
+    """Return the image files in every folder of a folder.
+
+    Raises:
+        StreamError: there is no folder, or one without an image.
+    """
+    names = class_folders(folder)
+    files = {name: _image_files(folder / name) for name in names}
+    empty = [name for name, paths in files.items() if not paths]
+    if len(empty) == len(names):
+        raise StreamError(
+            f"No image file in the {len(names)} folders of '{folder}'. Expected: {LAYOUT}, with "
+            f"files ending in {', '.join(sorted(SUFFIXES))}."
+        )
+    if empty:
+        where = listed([f"'{folder / name}'" for name in empty])
+        raise StreamError(
+            f"No image file in the class folder {where}. Put images straight into it, or remove it."
+        )
+    return files
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in visible(folder) if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+
+
+def _held_out(name: str, paths: Sequence[Path], fraction: float, where: str) -> list[Path]:
+    """Return the test files of a class: those with the smallest hashes of their names."""
+    if len(paths) == 1:
+        raise StreamError(
+            f"The class '{name}'{where} has one image ('{paths[0]}'), and needs two: one to train "
+            "and one to hold out for testing. Add images, or remove the class."
+        )
+    count = min(max(1, math.floor(fraction * len(paths) + 0.5)), len(paths) - 1)
+    by_hash = sorted(paths, key=lambda path: derived_seed(0, "held out", name, path.name))
+    return sorted(by_hash[:count])
+
+
+def labelled(files: Files) -> LabelledFiles:
+    """Label the files of every class by its place in the alphabet."""
+    paths = [path for of_class in files.values() for path in of_class]
+    counts = [len(of_class) for of_class in files.values()]
+    return LabelledFiles(paths, np.repeat(np.arange(len(files), dtype=np.int64), counts))

@@ -1,0 +1,265 @@
+"""Data sets of Hugging Face's ``datasets``: by name on the hub, or saved on disk."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from perdure.errors import ConfigError, StreamError
+from perdure.randomness import permutation
+from perdure.streams.images.decoding import to_rgb
+from perdure.streams.images.sets import ImageSet, unreadable_images
+from perdure.streams.sources.base import (
+    SOURCES,
+    Domains,
+    Source,
+    SourceOptions,
+    capped,
+    refuse_options,
+)
+from perdure.streams.sources.table import DOMAINS, LABELS, find_column
+from perdure.streams.tasks import listed
+
+PREFIX = "hf:"
+"""What ``data=`` begins with for a data set of the hub."""
+
+_SAVED = ("dataset_dict.json", "state.json")
+_TESTS = ("test", "validation")
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether a folder is what ``save_to_disk`` leaves."""
+    return any((folder / name).is_file() for name in _SAVED)
+
+
+class DatasetImages(ImageSet):
+    """Some rows of a data set, decoded when they are asked for.
+
+    Args:
+        rows: the data set.
+        column: where its images are.
+        positions: the rows wanted.
+        labels: source label of each of them.
+        names: how each is called in an error.
+        memory_budget: bytes of transformed pixels that may be kept.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        column: str,
+        positions: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        names: Sequence[str],
+        memory_budget: int,
+    ) -> None:
+        super().__init__(labels, names, memory_budget)
+        self._rows, self._column, self._positions = rows, column, positions
+
+    def image(self, index: int) -> Image.Image:
+        """Return one image, in mode RGB.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded.
+        """
+        try:
+            found = self._rows[int(self._positions[index])][self._column]
+            if not isinstance(found, Image.Image):
+                raise ValueError(f"there is {type(found).__name__} where an image belongs")
+            return to_rgb(found)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise unreadable_images([f"{self.names[index]}: {error}"]) from error
+
+
+@SOURCES.register("huggingface")
+def load_huggingface(options: SourceOptions) -> Source:
+    """Load a data set by its hub name, or from the folder where ``save_to_disk`` left it.
+
+    The column of images and that of labels are found by their kind, or named by ``image_column`` and
+    ``label_column``. Test images are those of the split ``test``, else of ``validation``; a data set
+    without either gives ``test_fraction`` of each class, drawn by ``seed``. Streams over domains
+    read one more column, ``domain`` or what ``domain_column`` names.
+
+    Raises:
+        ConfigError: no name, an option that means nothing here, or no ``datasets``.
+        StreamError: a data set that cannot be loaded or has no images or labels.
+    """
+    used = ("path", "test_fraction", "image_column", "label_column", "domains", "domain_column")
+    refuse_options("huggingface", options, *used)
+    if options.path is None:
+        raise ConfigError("Source 'huggingface' needs path=NAME, or data=hf:NAME.")
+    where = str(options.path)
+    splits = _load(options.path)
+    train = splits.get("train", next(iter(splits.values())))
+    test = next((splits[name] for name in _TESTS if name in splits), train)
+    domain = _domain_column(train, options) if options.domains else None
+    image, label = _image_column(train, options), _label_column(train, domain, options)
+    names = _value_names(train, label)
+    areas = [] if domain is None else _value_names(train, domain)
+    sets, areas_of = [], []
+    for split, rows in (("train", train), ("test", test)):
+        labels = _numbers(rows, label, names, where, "label")
+        found = np.zeros_like(labels)
+        if domain is not None:
+            found = _numbers(rows, domain, areas, where, "domain")
+        groups = labels * max(1, len(areas)) + found
+        kept = np.ones(len(labels), dtype=bool)
+        if test is train:
+            held_out = _held_out(groups, options)
+            kept = held_out if split == "test" else ~held_out
+        positions = np.flatnonzero(kept)
+        if split == "train":
+            chosen = capped(groups[positions], options.images_per_class, options.seed, "train")
+        else:
+            chosen = capped(groups[positions], options.test_images_per_class, 0, "test")
+        positions = positions[chosen]
+        called = [f"{where}[{split}][{position}]" for position in positions]
+        budget = options.memory_budget
+        sets.append(DatasetImages(rows, image, positions, labels[positions], called, budget))
+        areas_of.append(found[positions])
+    domains = Domains(tuple(areas), *areas_of) if areas else None
+    return Source("huggingface", tuple(names), sets[0], sets[1], domains=domains)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Its splits by name."""
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ConfigError(
+            "Data sets of Hugging Face need its library. Type: pip install 'perdure[hf]'"
+        ) from error
+    folder = path.expanduser()
+    try:
+        if folder.is_dir() and is_saved(folder):
+            found = datasets.load_from_disk(str(folder))
+        else:
+            found = datasets.load_dataset(str(path))
+    except Exception as error:  # of any kind: hub, network, formats
+        raise StreamError(
+            f"The data set '{path}' cannot be loaded ({str(error).partition(chr(10))[0]}). Give a "
+            "hub name, as data=hf:cifar100, or the folder where save_to_disk left it."
+        ) from error
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _of_kind(rows: Any, kind: str) -> list[str]:
+    return [name for name, feature in rows.features.items() if type(feature).__name__ == kind]
+
+
+def _image_column(rows: Any, options: SourceOptions) -> str:
+    named, where = options.image_column, f"The data set '{options.path}'"
+    images = _of_kind(rows, "Image")
+    if named is None and not images:
+        raise StreamError(f"{where} has no column of images. It has: {', '.join(rows.features)}.")
+    return find_column(list(rows.features), images, named, "image_column", where)
+
+
+def _label_column(rows: Any, domain: str | None, options: SourceOptions) -> str:
+    named, where = options.label_column, f"The data set '{options.path}'"
+    classes = [name for name in _of_kind(rows, "ClassLabel") if name != domain]
+    if named is None and len(classes) > 1:
+        raise StreamError(
+            f"{where} has several columns of classes: {', '.join(classes)}. Name one, as "
+            f"label_column={classes[0]}"
+        )
+    usual = [*classes, *LABELS, "labels"]
+    return find_column(list(rows.features), usual, named, "label_column", where)
+
+
+def _domain_column(rows: Any, options: SourceOptions) -> str:
+    where = f"The data set '{options.path}'"
+    try:
+        columns = list(rows.features)
+        return find_column(columns, DOMAINS, options.domain_column, "domain_column", where)
+    except StreamError as error:
+        raise StreamError(
+            f"{str(error).rstrip('.')}. Without domains leave increment out: then every task brings "
+            "new classes."
+        ) from None
+
+
+def _value_names(rows: Any, column: str) -> list[str]:
+    """Names of classes or domains, in order."""
+    names = getattr(rows.features[column], "names", None)
+    if names:
+        return [str(name) for name in names]
+    values = {value for value in rows[column] if value not in (None, "")}
+    whole = all(isinstance(value, int) for value in values)
+    return [str(value) for value in (sorted(values) if whole else sorted(map(str, values)))]
+
+
+def _numbers(
+    rows: Any, column: str, names: Sequence[str], where: str, what: str
+) -> NDArray[np.int64]:
+    """Number of every row's class or domain."""
+    numbered = bool(getattr(rows.features[column], "names", None))
+    known = {name: place for place, name in enumerate(names)}
+    found = []
+    for number, value in enumerate(rows[column]):
+        place = value if numbered else known.get(str(value))
+        if not isinstance(place, int) or not 0 <= place < len(names):
+            raise StreamError(
+                f"Row {number} of '{where}' has the {what} {value!r}, which is none of those that "
+                f"it knows: {listed(names)}."
+            )
+        found.append(place)
+    return np.asarray(found, dtype=np.int64)
+
+
+def _held_out(labels: NDArray[np.int64], options: SourceOptions) -> NDArray[np.bool_]:
+    """A share of each class, drawn by the seed."""
+    mask = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        positions = np.flatnonzero(labels == label)
+        count = min(max(1, round(options.test_fraction * len(positions))), len(positions) - 1)
+        order = permutation(len(positions), options.seed, "held out", int(label))
+        mask[positions[order[:count]]] = True
+    return mask
+
+
+def split_of(path: Path, split: str) -> Any:
+    """Load one split of a data set, by its hub name or from its folder.
+
+    Args:
+        path: the name or the folder.
+        split: ``train`` or ``test``; for testing the split ``validation`` stands in, and where there
+            is one split only, it is both.
+
+    Raises:
+        ConfigError: there is no ``datasets``.
+        StreamError: a data set that cannot be loaded.
+    """
+    return chosen_split(_load(path), split)
+
+
+def chosen_split(splits: Any, split: str) -> Any:
+    """Choose the training or test split among several by name."""
+    train = splits.get("train", next(iter(splits.values())))
+    return train if split == "train" else next((splits[n] for n in _TESTS if n in splits), train)
+
+
+def dataset_images(rows: Any, options: SourceOptions) -> tuple[DatasetImages, tuple[str, ...]]:
+    """Hold the images of a data set, labelled by position among its classes, with their names.
+
+    Args:
+        rows: a data set of ``datasets``.
+        options: what it is called (``path``), its columns and the memory budget.
+
+    Raises:
+        StreamError: it has no images or labels.
+    """
+    where = str(options.path)
+    image, label = _image_column(rows, options), _label_column(rows, None, options)
+    names = _value_names(rows, label)
+    labels = _numbers(rows, label, names, where, "label")
+    called = [f"{where}[{position}]" for position in range(len(labels))]
+    positions = np.arange(len(labels))
+    images = DatasetImages(rows, image, positions, labels, called, options.memory_budget)
+    return images, tuple(names)

@@ -1,0 +1,292 @@
+"""Your own images: a table with a line per image, its file and its class."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.streams.images.file_sets import LabelledFiles, file_source
+from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.sources.folder import hold_out
+from perdure.streams.tasks import listed
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""What a table's file is called."""
+
+IMAGES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
+LABELS = ("label", "class", "category", "target", "class_name")
+SPLITS = ("split", "subset")
+DOMAINS = ("domain", "domains", "domain_name")
+_SPLIT = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        number: of the line in the file, from 1.
+        path: the image's file.
+        label: name of its class.
+        split: ``train``, ``test``, or empty where the table does not say.
+        domain: name of its domain; empty where it was not asked for.
+    """
+
+    number: int
+    path: Path
+    label: str
+    split: str
+    domain: str
+
+
+@SOURCES.register("table")
+def load_table(options: SourceOptions) -> Source:
+    """Load the images that a CSV, TSV or Parquet file lists.
+
+    Columns: the image's file (relative to the table's folder, or absolute), its class, and where
+    there is one its split, ``train`` or ``test``; others are left alone. They are found by the usual
+    names, or named by ``image_column`` and ``label_column``. Without splits ``test_fraction`` of each
+    class is held out as for a folder. Classes follow the alphabet, or their value where all are
+    whole numbers. Streams over domains read one more column, ``domain`` or what ``domain_column``
+    names, ordered likewise; then a share is held out of each class in each domain.
+
+    Raises:
+        ConfigError: no path, an option that means nothing here, or Parquet without pyarrow.
+        StreamError: a table that cannot be read or does not say what is needed.
+        UnreadableImageError: images that cannot be decoded, all of them listed.
+    """
+    columns = ("image_column", "label_column", "domain_column")
+    refuse_options("table", options, "path", "test_fraction", "domains", *columns)
+    if options.path is None:
+        raise ConfigError(f"Source 'table' needs path=FILE, a table ({', '.join(TABLES)}).")
+    rows = table_rows(options.path.expanduser(), options)
+    names, domains = _ordered(row.label for row in rows), _ordered(row.domain for row in rows)
+    train, test = (
+        _labelled(part, names, domains if options.domains else ()) for part in _split(rows, options)
+    )
+    return file_source("table", names, train, test, options, domain_names=domains)
+
+
+def find_column(
+    columns: Sequence[str], usual: Iterable[str], named: str | None, key: str, where: str
+) -> str:
+    """Find a column by what the user says, or by the usual names.
+
+    Args:
+        columns: those that there are.
+        usual: what it is called as a rule, in order of preference.
+        named: what the user says.
+        key: how the user says it.
+        where: what has the columns.
+
+    Raises:
+        StreamError: there is no such column.
+    """
+    if named is not None:
+        if named in columns:
+            return named
+        hint = did_you_mean(named, columns)
+        raise StreamError(f"{where} has no column '{named}'.{hint} It has: {', '.join(columns)}.")
+    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    wanted = list(usual)
+    for name in wanted:
+        if name in by_name:
+            return by_name[name]
+    raise StreamError(
+        f"{where} has no column called {' or '.join(wanted)}. It has: {', '.join(columns)}. Rename "
+        f"one, or name it: {key}={columns[0]}"
+    )
+
+
+def table_rows(table: Path, options: SourceOptions) -> list[Row]:
+    """Read and check every line.
+
+    Args:
+        table: the file.
+        options: columns may be named.
+
+    Raises:
+        ConfigError: Parquet without pyarrow.
+        StreamError: a table that cannot be read or does not say what is needed.
+    """
+    lines = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
+    if not lines:
+        raise StreamError(f"'{table}' has no line but its header. Add a line per image.")
+    columns = list(lines[0])
+    image = find_column(columns, IMAGES, options.image_column, "image_column", f"'{table}'")
+    label = find_column(columns, LABELS, options.label_column, "label_column", f"'{table}'")
+    split = next((name for name in columns if name.strip().lower() in SPLITS), None)
+    domain = _domain_column(columns, table, options) if options.domains else None
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        where = f"line {number} of '{table}'"
+        text = str(line[image] or "").strip()
+        if not text:
+            raise StreamError(f"There is no file in {where}, column '{image}'. Fill it in.")
+        path = table.parent / Path(text).expanduser()
+        named = _name(line[label], "label", where, label)
+        part = "" if split is None else _part(line[split], where)
+        area = "" if domain is None else _name(line[domain], "domain", where, domain)
+        rows.append(Row(number, path, named, part, area))
+    _check_files(rows, table)
+    return rows
+
+
+def _csv(table: Path) -> list[dict[str, Any]]:
+    """Read a file of lines whose values are parted by commas, semicolons or tabs."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(_DELIMITERS, key=header.count)
+            lines = list(csv.DictReader(file, delimiter=delimiter, strict=True))
+    except FileNotFoundError:
+        raise StreamError(f"The table '{table}' does not exist.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StreamError(
+            f"'{table}' cannot be read as a table: {error}. It must be UTF-8 text with a header "
+            "such as path,label and a line per image."
+        ) from error
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise StreamError(
+                f"Line {number} of '{table}' has not as many values as the header. Put values that "
+                "hold a comma into quotation marks."
+            )
+    return lines
+
+
+def _parquet(table: Path) -> list[dict[str, Any]]:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet tables need pyarrow. Type: pip install 'perdure[tables]'"
+        ) from error
+    try:
+        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+    except (OSError, ValueError) as error:
+        raise StreamError(f"'{table}' cannot be read as Parquet: {error}.") from error
+    return lines
+
+
+def _domain_column(columns: Sequence[str], table: Path, options: SourceOptions) -> str:
+    try:
+        return find_column(columns, DOMAINS, options.domain_column, "domain_column", f"'{table}'")
+    except StreamError as error:
+        raise StreamError(
+            f"{str(error).rstrip('.')}. It must say of every image what domain it is in; without one "
+            "leave increment out: then every task brings new classes."
+        ) from None
+
+
+def _name(value: Any, what: str, where: str, column: str) -> str:
+    """The name of a class or domain: a text, or a whole number."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value, whole = int(value), True
+    text = str(value).strip() if whole or isinstance(value, str) else ""
+    if not text:
+        raise StreamError(
+            f"The {what} in {where}, column '{column}', is {value!r}. A {what} is a text or a whole "
+            "number."
+        )
+    return text
+
+
+def _part(value: Any, where: str) -> str:
+    split = _SPLIT.get(str(value).strip().lower())
+    if split is None:
+        raise StreamError(
+            f"The split in {where} is {value!r}. Allowed: train and test. Validation images are "
+            "split off the training images by validation_fraction=…"
+        )
+    return split
+
+
+def _check_files(rows: Sequence[Row], table: Path) -> None:
+    twice = [path for path, times in Counter(row.path for row in rows).items() if times > 1]
+    if twice:
+        lines = [str(row.number) for row in rows if row.path == twice[0]]
+        more = f" and {len(twice) - 1} other files" if len(twice) > 1 else ""
+        raise StreamError(
+            f"'{table}' lists '{twice[0]}' more than once (lines {listed(lines)}){more}. Keep one "
+            "line per image."
+        )
+    missing = [row for row in rows if not row.path.is_file()]
+    if missing:
+        raise StreamError(
+            f"{len(missing):,} of {len(rows):,} files of '{table}' do not exist, first "
+            f"'{missing[0].path}' (line {missing[0].number}). Paths count from the table's folder."
+        )
+
+
+def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list[Row]]:
+    """Training and test images."""
+    if rows[0].split:
+        if options.test_fraction != SourceOptions.test_fraction:
+            raise ConfigError(
+                f"test_fraction={options.test_fraction} has no use: the table says which images are "
+                "for testing. Leave test_fraction out, or remove the column."
+            )
+        return [row for row in rows if row.split == "train"], [
+            row for row in rows if row.split == "test"
+        ]
+    files: dict[tuple[str, str], list[Path]] = {}
+    for row in rows:
+        files.setdefault((row.domain, row.label), []).append(row.path)
+    out: set[Path] = set()
+    for domain in dict.fromkeys(row.domain for row in rows):
+        of_class = {label: paths for (area, label), paths in files.items() if area == domain}
+        _, test = hold_out(of_class, options.test_fraction, f" in domain '{domain}'" * bool(domain))
+        out.update(path for paths in test.values() for path in paths)
+    by_path = sorted(rows, key=lambda row: row.path)
+    return [row for row in rows if row.path not in out], [r for r in by_path if r.path in out]
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once, by the alphabet or, where all are whole numbers, by value."""
+    found = set(names)
+    whole = all(name.removeprefix("-").isdecimal() for name in found)
+    order: Callable[[str], Any] = int if whole else str
+    return tuple(sorted(found, key=order))
+
+
+def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str]) -> LabelledFiles:
+    """Number the rows' classes, and their domains where there are any; class after class."""
+    label_of = {name: label for label, name in enumerate(names)}
+    rows = sorted(rows, key=lambda row: label_of[row.label])
+    labels = np.array([label_of[row.label] for row in rows], np.int64)
+    paths = [row.path for row in rows]
+    if not domains:
+        return LabelledFiles(paths, labels)
+    domain_of = {name: place for place, name in enumerate(domains)}
+    return LabelledFiles(paths, labels, np.array([domain_of[row.domain] for row in rows], np.int64))
+
+
+def table_files(options: SourceOptions, split: str) -> tuple[list[Path], list[str]]:
+    """Return the images that a table lists, in its order, with the names of their classes.
+
+    Args:
+        options: ``path`` is the table; columns may be named.
+        split: ``train`` or ``test``; every line counts where the table does not say.
+
+    Raises:
+        ConfigError: Parquet without pyarrow.
+        StreamError: a table that cannot be read or does not say what is needed.
+    """
+    assert options.path is not None
+    rows = [
+        row for row in table_rows(options.path.expanduser(), options) if row.split in ("", split)
+    ]
+    return [row.path for row in rows], [row.label for row in rows]
