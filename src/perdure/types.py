@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -158,6 +158,9 @@ class Observer(Protocol):
 
     def block(self, index: int, view: BlockView) -> None:
         """Receive one block of that forward."""
+
+    def merge(self, other: Any) -> None:
+        """Add what an observer of the same kind saw of other batches of the same survey."""
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from perdure.engine.training import Training
 from perdure.errors import UnknownNameError
 from perdure.methods import METHODS, Method
 from perdure.methods.finetune import Finetune
+from perdure.methods.iprompt import IPrompt
 from perdure.methods.nsp2 import NSP2
 from perdure.streams import TaskData
 from perdure.testing import ALL_CHECKS, Check, check_method
@@ -29,13 +30,14 @@ from perdure.testing.checks import (
     check_gradients,
     check_images_touched,
     check_no_task_at_test,
+    check_observers_merge,
     check_prediction_pure,
     check_projection,
     check_resume,
     check_save_load,
     check_state_growth,
 )
-from perdure.types import Features, Loss, Survey, Task
+from perdure.types import BlockView, Features, Loss, Survey, Task
 
 
 class WritesIntoBackbone(Finetune):
@@ -158,6 +160,26 @@ class HoardsFeatures(Finetune):
         self.kept.append({"features": survey.features("train")[0]})
 
 
+class MeansOfShards(IPrompt):
+    """Its observer keeps the last batch's mean inputs, and of two observers the other's."""
+
+    def end_task(self, task: Task, survey: Survey) -> None:
+        survey(LastMean())
+
+
+class LastMean:
+    mean = torch.zeros(())
+
+    def start_batch(self, positions: Tensor, total: int, labels: Tensor) -> None:
+        """Nothing to look up."""
+
+    def block(self, index: int, view: BlockView) -> None:
+        self.mean = view.inputs.mean()
+
+    def merge(self, other: LastMean) -> None:
+        self.mean = other.mean
+
+
 class NeverLearns(Finetune):
     def loss(self, logits: Tensor, features: Features, labels: Tensor, task: Task) -> Loss:
         return Loss({"nothing": 0 * logits.sum()})
@@ -193,6 +215,7 @@ MUTANTS: list[tuple[type[Method], Check, str]] = [
         check_save_load,
         "must not read what learning_only names, method.prompts",
     ),
+    (MeansOfShards, check_observers_merge, "mean of a merged LastMean differs"),
     (DrawsGlobally, check_resume, "differ from the straight run"),
     (RemembersSteps, check_resume, "differ from the straight run"),
     (GrowsSilently, check_state_growth, "declares state_growth='none'"),

@@ -38,6 +38,10 @@ class Choices:
             kept = (view.records["chosen"], view.records["query"], view.prompt_attention)
             self.seen += list(zip(*kept, strict=True))
 
+    def merge(self, other: Choices) -> None:
+        """Keep the choices of other batches too."""
+        self.seen += other.seen
+
 
 def after_one_task(trial: Trial, block: int) -> tuple[Model, ImageSurvey, Choices]:
     stage = plan(trial.stream, trial.config)[0]

@@ -27,6 +27,11 @@ class Tokens:
         """Keep what enters the block, before and after its norm."""
         self.seen.setdefault(index, []).append((view.inputs, view.normed))
 
+    def merge(self, other: Tokens) -> None:
+        """Keep the tokens of other batches too."""
+        for index, tokens in other.seen.items():
+            self.seen.setdefault(index, []).extend(tokens)
+
 
 def after_one_task(trial: Trial) -> tuple[PGP, Tokens]:
     stage = plan(trial.stream, trial.config)[0]

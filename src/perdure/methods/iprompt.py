@@ -102,23 +102,32 @@ class TokenKeys:
     """
 
     def __init__(self, blocks: tuple[int, ...], rows: slice) -> None:
-        self.found: dict[int, list[Float[Tensor, "k d"]]] = {block: [] for block in blocks}
+        self._keys: dict[int, dict[int, Float[Tensor, "k d"]]] = {block: {} for block in blocks}
         self._rows = rows
-        self._share = 1.0
+        self._start, self._share = 0, 1.0
 
     def start_batch(
         self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
     ) -> None:
         """Work out how many tokens of these images to keep."""
-        self._share = MOST_TOKENS * len(positions) / total
+        self._start, self._share = int(positions[0]), MOST_TOKENS * len(positions) / total
 
     def block(self, index: int, view: BlockView) -> None:
         """Keep evenly spaced tokens of one block of one batch."""
-        if index not in self.found:
+        if index not in self._keys:
             return
         keys = view.keys.transpose(1, 2).flatten(2)[:, self._rows].flatten(0, 1)
         step = max(1, round(len(keys) / max(self._share, 1)))
-        self.found[index].append(F.normalize(keys[::step], dim=-1))
+        self._keys[index][self._start] = F.normalize(keys[::step], dim=-1)
+
+    def merge(self, other: TokenKeys) -> None:
+        """Add the keys of other batches."""
+        for block, keys in other._keys.items():
+            self._keys[block].update(keys)
+
+    def keys(self, block: int) -> Float[Tensor, "k d"]:
+        """The keys kept of a block, in data set order."""
+        return torch.cat([keys for _, keys in sorted(self._keys[block].items())])
 
 
 @METHODS.register("iprompt")
@@ -193,8 +202,8 @@ class IPrompt(Method):
             return False
         seen = TokenKeys(self.blocks, self.rows)
         survey(seen)
-        for block, found in seen.found.items():
-            points = torch.cat(found).cpu()
+        for block in self.blocks:
+            points = seen.keys(block).cpu()
             seed = int(torch.randint(2**31 - 1, (1,), generator=self.generator(f"kmeans.{block}")))
             groups = min(self.config.pool, len(points))
             centres = KMeans(groups, n_init=1, random_state=seed).fit(points.numpy())

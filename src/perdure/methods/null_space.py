@@ -93,6 +93,12 @@ class WeightedImages(abc.ABC):
             rows = queries * self.weights.sqrt().to(queries)[:, None]
             self.sum("queries_keys", rows.T @ rows)
 
+    def merge(self, other: WeightedImages) -> None:
+        """Add the Grams of other batches; images are weighed by their place in the whole survey."""
+        self.images = max(self.images, other.images)
+        for name, gram in other.sums.items():
+            self.sum(name, gram)
+
     def sum(self, name: str, gram: Float[Tensor, "*e n n"]) -> None:
         """Add to a Gram."""
         gram = gram.double()

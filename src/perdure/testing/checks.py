@@ -10,6 +10,7 @@ from perdure.testing.learning import (
     check_resume,
     check_state_growth,
 )
+from perdure.testing.merging import check_observers_merge
 from perdure.testing.prediction import (
     check_alone_in_batch,
     check_first_block,
@@ -29,6 +30,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     check_first_block,
     check_no_task_at_test,
     check_images_touched,
+    check_observers_merge,
     check_save_load,
     check_resume,
     check_state_growth,
