@@ -48,7 +48,7 @@ def scored(search: Search, *scores: float | None) -> list[Trial]:
 
 def test_validation_images_stand_in_for_test_images_and_are_training_images() -> None:
     config = small_search().config
-    assert config.run.validation_fraction == FRACTION
+    assert config.stream.validation_fraction == FRACTION
     plain = make_stream(config.replace(validation_fraction=0.0), 32)
     for data, whole in zip(validation_stream(config, 32).tasks, plain.tasks, strict=True):
         assert data.test is data.val

@@ -76,8 +76,8 @@ def run(
     config = config.replace(**overrides) if overrides else config
     path = Path(out) if out is not None else default_folder(config)
     if diagnose:
-        check_diagnosable(config.run.method)
-    check_logger(config.run.logger)
+        check_diagnosable(config.training.method)
+    check_logger(config.runtime.logger)
     check_folder(path, config, resume)
     results = path / RESULTS
     if results.exists():
@@ -88,7 +88,7 @@ def run(
     # What cannot work is refused before the folder is claimed: the corrected command finds it free.
     backbone = make_backbone(config, on_event)
     stream = with_text(make_stream(config, backbone.img_size), config)
-    with logged(config.run.logger, path, on_event) as told:
+    with logged(config.runtime.logger, path, on_event) as told:
         sink = EventLog(path / "events.jsonl", told)
         going = Run(config, stream, backbone, path / "checkpoints", sink)
         folder = RunFolder(path, config, resume)
@@ -125,7 +125,7 @@ def run_seeds(
 
 def default_folder(config: Config) -> Path:
     """``runs/<preset>``, or ``runs/<method>`` without a preset."""
-    name = config.preset or config.run.method
+    name = config.preset or config.training.method
     return Path("runs") / Path(name).stem if name.endswith(".toml") else Path("runs") / name
 
 
@@ -146,7 +146,7 @@ def check(config: Config, img_size: int) -> Stream:
     Raises:
         PerdureError: what would stop the run.
     """
-    check_logger(config.run.logger)
+    check_logger(config.runtime.logger)
     stream = with_text(make_stream(config, img_size), config, fetch=False)
     plan(stream, config)
     return stream
@@ -154,14 +154,14 @@ def check(config: Config, img_size: int) -> Stream:
 
 def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry]:
     """One entry of ``results.json`` per evaluated head."""
-    run, method = config.run, outcome.model.method
+    method = outcome.model.method
     state = outcome.model.state()
     common = {
         "preset": config.preset,
         "sees_old_images": method.traits.cumulative,
-        "stream": run.stream,
+        "stream": config.stream.stream,
         "backbone": outcome.model.backbone.name,
-        "seed": run.seed,
+        "seed": config.training.seed,
         "config_hash": config.hash(),
         "class_order": list(stream.class_order),
         "class_names": list(stream.class_names),
@@ -179,7 +179,9 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
             "state_bytes": sum(state[k].numel() * state[k].element_size() for k in names),
         }
         metrics = summarise(Counts.from_rows(rows, stream.repeats))
-        entries.append({"method": run.method, "head": head, **common, **metrics, "cost": cost})
+        entries.append(
+            {"method": config.training.method, "head": head, **common, **metrics, "cost": cost}
+        )
     return entries
 
 
@@ -218,7 +220,7 @@ def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Fi
 
 def _announced(config: Config, stream: Stream) -> Event:
     fields = {
-        "method": config.run.method,
+        "method": config.training.method,
         "sizes": list(stream.sizes),
         "classes": len(stream.class_names),
         "domains": list(stream.domains),

@@ -106,13 +106,13 @@ def make_search(
     Raises:
         ConfigError: nothing to search, a key or value that a run would refuse, or no such head.
     """
-    if not config.run.validation_fraction:
+    if not config.stream.validation_fraction:
         config = config.replace(validation_fraction=FRACTION)
     space = default_space(config) if space is None else space
     if not space or not all(space.values()):
         raise ConfigError(
-            f"There is nothing to search for method '{config.run.method}'. Name keys and values, as "
-            "--space lr=0.001,0.01."
+            f"There is nothing to search for method '{config.training.method}'. Name keys and "
+            "values, as --space lr=0.001,0.01."
         )
     for key, value in ((key, value) for key, values in space.items() for value in values):
         config.replace(**{key: value})
@@ -121,7 +121,7 @@ def make_search(
         raise ConfigError(
             f"head={head}: this configuration evaluates {', '.join(config.head_names)}."
         )
-    return Search(config, space, tuple(seeds) or (config.run.seed,), head)
+    return Search(config, space, tuple(seeds) or (config.training.seed,), head)
 
 
 def default_space(config: Config) -> Space:
@@ -255,7 +255,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
     assert winner is not None
     assert winner.score is not None
     config = search.config.replace(**winner.values, validation_fraction=fraction)
-    defaults = make_config({"method": config.run.method}).flat()
+    defaults = make_config({"method": config.training.method}).flat()
     given = {
         key: value
         for key, value in _plain(config.flat()).items()
@@ -263,7 +263,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
     }
     space = "; ".join(f"{key} of {list(values)}" for key, values in search.space.items())
     head = (
-        f"# {config.preset or config.run.method}, tuned: the best of {len(trials)} of "
+        f"# {config.preset or config.training.method}, tuned: the best of {len(trials)} of "
         f"{search.size} settings\n"
         f"# Chosen by the {search.head} head's last accuracy on validation images "
         f"({100 * winner.score:.1f} %), mean of seeds {list(search.seeds)}; no test image was seen.\n"

@@ -12,8 +12,8 @@ import pytest
 from perdure.cli.catalogue import LISTS
 from perdure.cli.looking import KINDS
 from perdure.cli.options import options_of, type_in_words
-from perdure.engine.config import RunConfig, load_config
-from perdure.heads import HEADS, HeadConfig
+from perdure.engine.config import PARTS, TrainingConfig, load_config
+from perdure.heads import HEADS
 from perdure.methods import METHODS
 from perdure.presets.sections import expand, preset_names
 from perdure.streams import SOURCES, TRANSFORMS
@@ -122,9 +122,7 @@ def test_show_method(perdure: Perdure, method: str) -> None:
         assert option.about in line
 
 
-@pytest.mark.parametrize(
-    "config", [RunConfig, HeadConfig, *(method.Config for method in METHODS.values())]
-)
+@pytest.mark.parametrize("config", [*PARTS, *(method.Config for method in METHODS.values())])
 def test_every_option_is_explained(config: type[Any]) -> None:
     for option in options_of(config):
         assert len(option.about) > 10, f"{config.__name__}: {option.name} is not explained"
@@ -132,7 +130,7 @@ def test_every_option_is_explained(config: type[Any]) -> None:
 
 
 def test_options_of_methods_do_not_hide_keys_of_runs() -> None:
-    shared = {option.name for part in (RunConfig, HeadConfig) for option in options_of(part)}
+    shared = {option.name for part in PARTS for option in options_of(part)}
     for name, method in METHODS.items():
         assert not shared & {option.name for option in options_of(method.Config)}, name
 
@@ -140,10 +138,10 @@ def test_options_of_methods_do_not_hide_keys_of_runs() -> None:
 def test_type_in_words() -> None:
     assert type_in_words(tuple[float, ...]) == "list of numbers"
     assert type_in_words(str | tuple[int, ...]) == "text | list of integers"
-    words = {option.name: option.type for option in options_of(RunConfig)}
+    words = {option.name: option.type for option in options_of(TrainingConfig)}
     assert words["schedule"] == "milestones | cosine | constant"
     assert words["img_size"] == "integer | none"
-    assert words["skip_unreadable"] == "true | false"
+    assert words["cache_queries"] == "true | false"
 
 
 def test_show_run_lists_the_keys_of_every_run(perdure: Perdure) -> None:

@@ -85,7 +85,7 @@ def test_demo(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
 
         def interrupted(self: Display, event: Event) -> None:
             show(self, event)
-            if self.config.run.method == "nsp2" and event.kind == "accuracy":
+            if self.config.training.method == "nsp2" and event.kind == "accuracy":
                 raise KeyboardInterrupt
 
         patched.setattr(Display, "__call__", interrupted)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
-from perdure.engine.config import RunConfig, load_config, make_config
+from perdure.engine.config import load_config, make_config, parts_of
 from perdure.errors import ConfigError, UnknownNameError
-from perdure.heads import HeadConfig
+from perdure.keys import keys_of
 from perdure.methods import METHODS
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_no_key_has_two_meanings(name: str) -> None:
-    parts = (RunConfig, HeadConfig, METHODS[name].Config)
-    keys = [field.name for part in parts for field in dataclasses.fields(part)]
+    keys = keys_of(*parts_of(name))
     assert len(keys) == len(set(keys))
 
 
@@ -51,11 +49,11 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
         str(preset),
         ["epochs=2", "lr=0.5", "heads=linear,gaussian", "prompt_blocks=0,1", "img_size=none"],
     )
-    assert config.run.epochs == 2
-    assert config.run.lr == 0.5
+    assert config.training.epochs == 2
+    assert config.training.lr == 0.5
     assert config.head_names == ("linear", "gaussian")
     assert config.method.prompt_blocks == (0, 1)  # type: ignore[attr-defined]
-    assert config.run.img_size is None
+    assert config.training.img_size is None
 
 
 def test_override_without_equals_is_refused(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def oracle_accuracy(trial: Trial, method: Any) -> float:
 
 
 def trial_pixels(trial: Trial, data: Any, index: int) -> torch.Tensor:
-    test = build_transform(trial.config.run.transform, trial.backbone.img_size).test
+    test = build_transform(trial.config.training.transform, trial.backbone.img_size).test
     return test(data.test.images.image(index)).unsqueeze(0)
 
 

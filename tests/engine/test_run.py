@@ -319,7 +319,7 @@ class TestCachedQueries:
             carry_out(self.CONFIG.replace(cache_queries=kept))
         stream = make_stream(self.CONFIG, 32)
         trained = sum(len(data.train) for data in stream.tasks)
-        assert passed[False] - passed[True] == (self.CONFIG.run.epochs - 1) * trained
+        assert passed[False] - passed[True] == (self.CONFIG.training.epochs - 1) * trained
 
     def test_they_are_refused_where_images_are_augmented(self) -> None:
         with pytest.raises(ConfigError, match=r"transform 'flip_crop' augments.*transform=plain"):

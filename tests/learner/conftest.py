@@ -15,8 +15,12 @@ _made: dict[tuple[str, str, int | None, int], FrozenViT] = {}
 
 
 def _kept(config: Config, sink: Sink = ignore) -> FrozenViT:
-    run = config.run
-    key = (run.backbone, run.weights, run.img_size, run.seed)
+    key = (
+        config.training.backbone,
+        config.training.weights,
+        config.training.img_size,
+        config.training.seed,
+    )
     if key not in _made:
         _made[key] = make_backbone(config, sink)
     return _made[key]

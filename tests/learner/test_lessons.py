@@ -237,7 +237,7 @@ class TestParameters:
     def test_training_may_change_between_lessons_and_the_method_may_not(self) -> None:
         learner = classifier("nsp2").learn(lesson("a", "b"))
         learner.set_params(epochs=2).learn(lesson("c", "d"))
-        assert learner.model.config.run.epochs == 2
+        assert learner.model.config.training.epochs == 2
         learner.set_params(method="finetune")
         with pytest.raises(
             ConfigError, match=r"method='finetune'.*has learned under method='nsp2'"

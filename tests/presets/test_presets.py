@@ -116,16 +116,16 @@ def test_every_section_holds_for_a_preset() -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_is_valid_and_explains_itself(name: str) -> None:
     config, preset = loaded(name), find_preset(name)
-    assert config.run.method == preset.method
+    assert config.training.method == preset.method
     assert all(preset.about)
-    assert config.run.stream == ("digits" if name.startswith("demo/") else preset.benchmark)
-    sizes = task_sizes(config.run.tasks, BENCHMARKS[config.run.stream].classes)
+    assert config.stream.stream == ("digits" if name.startswith("demo/") else preset.benchmark)
+    sizes = task_sizes(config.stream.tasks, BENCHMARKS[config.stream.stream].classes)
     assert len(set(sizes[1:])) == 1, "the last task is smaller: no paper has this stream"
     if name in PAPERS:
-        assert (config.run.class_order, config.run.seed) == ("nsp2", 2024)
+        assert (config.stream.class_order, config.training.seed) == ("nsp2", 2024)
         assert config.heads.head_inputs == "features"
         assert config.head_names == config.method_class.traits.heads
-        assert config.run.img_size == 224
+        assert config.training.img_size == 224
 
 
 @pytest.mark.parametrize(("group", "stated"), MAIN.items())
@@ -159,7 +159,7 @@ def test_settings_of_lu_et_al(group: str, stated: tuple[int, float, float]) -> N
         flat = loaded(f"{group}/nsp2-{row}").flat()
         assert (flat["eta1"], flat["eta2"], flat["ln_weight"]) == options
     for (tag, backbone), method in product(WEIGHTS.items(), ("nsp2", "finetune")):
-        assert loaded(f"{group}/{method}-{tag}").run.backbone == backbone
+        assert loaded(f"{group}/{method}-{tag}").training.backbone == backbone
 
 
 @pytest.mark.parametrize(("benchmark", "streams"), STREAMS.items())
@@ -202,7 +202,7 @@ def test_published_scores_are_found_by_the_setting() -> None:
 
 
 def test_weights_are_published() -> None:
-    for name in {loaded(preset).run.backbone for preset in preset_names()}:
+    for name in {loaded(preset).training.backbone for preset in preset_names()}:
         about = describe(name)
         assert about.repository or about.wheel, name
         assert about.img_size == 224
@@ -267,17 +267,17 @@ def test_every_preset_is_run_or_stood_for_by_one_that_is() -> None:
     assert sorted(name for alike in RUNS.values() for name in alike) == sorted(preset_names())
     for name, alike in RUNS.items():
         for other in alike:
-            assert loaded(other).run.method == loaded(name).run.method
+            assert loaded(other).training.method == loaded(name).training.method
             assert loaded(other).head_names == loaded(name).head_names
-    used = {loaded(name).run.transform for name in preset_names()}
-    assert {loaded(name).run.transform for name in RUNS} | {"nsp2"} == used
-    assert {loaded(name).run.method for name in RUNS} == set(METHODS)
+    used = {loaded(name).training.transform for name in preset_names()}
+    assert {loaded(name).training.transform for name in RUNS} | {"nsp2"} == used
+    assert {loaded(name).training.method for name in RUNS} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", [*RUNS, "imagenet_r-10s/finetune"])
 def test_preset_runs(name: str, texts: Path, backbones: dict[str, FrozenViT]) -> None:
     config = tiny(name, texts)
-    backbone = backbones[config.run.backbone]
+    backbone = backbones[config.training.backbone]
     check_backbone(backbone, config.method_class, config)
     stream = with_text(make_stream(config, backbone.img_size), config)
     outcome = Run(config, stream, backbone)()

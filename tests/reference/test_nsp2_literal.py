@@ -127,7 +127,7 @@ def test_conditions_differ() -> None:
 def test_update_is_projected_from_both_sides() -> None:
     """ΔP = B₂ · P_G · B₁, with P_G what Adam would have done."""
     method, twin = both(eta1=0.9, eta2=0.7)
-    run = make_config({"method": "nsp2"}).run
+    run = make_config({"method": "nsp2"}).training
     before = prompts_of(method)
     direction = {b: torch.randn_like(p) for b, p in before.items()}
 

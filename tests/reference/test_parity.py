@@ -86,7 +86,7 @@ class Replay:
         layer.load_state_dict(
             {key: ref[f"{name}.init.head.{key}"] for key in ("weight", "bias")}, strict=True
         )
-        optimiser = TaskOptimiser(model.method, layer, self.config.run, protect=task.index > 0)
+        optimiser = TaskOptimiser(model.method, layer, self.config.training, protect=task.index > 0)
         images, labels = ref[f"{name}.images"], ref[f"{name}.labels"]
         for step in range(ref.sizes["steps"]):
             batch = ref[f"{name}.batch{step}"]

@@ -117,7 +117,7 @@ def test_keys_are_checked() -> None:
         make_config({"method": "lda", "imbalance": "much"})
     with pytest.raises(ConfigError, match=r"increment='domain': .* Did you mean 'domains'\?"):
         make_config({"method": "lda", "increment": "domain"})
-    assert make_config({"method": "lda", "domains": "real"}).run.domains == ("real",)
+    assert make_config({"method": "lda", "domains": "real"}).stream.domains == ("real",)
 
 
 def test_caps_come_first() -> None:

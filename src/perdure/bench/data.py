@@ -62,24 +62,26 @@ def data_report(
         found = drawn_photographs(Path(folder), images) if data is None else _training_set(config)
         subset = _some(found, images)
         backbone = make_backbone(config)
-        step = TrainingStep(Model(backbone, config), random_pixels(backbone, config.run.batch_size))
+        step = TrainingStep(
+            Model(backbone, config), random_pixels(backbone, config.training.batch_size)
+        )
         step()
         seconds, readings = [], []
         for count in workers:
             seconds.append(step())
             readings.append(read(subset, config, backbone.img_size, count))
     size = 3 * backbone.img_size**2
-    needed = config.run.batch_size / statistics.median(seconds)
+    needed = config.training.batch_size / statistics.median(seconds)
     judged = verdict(needed, readings, usable_cores())
     return {
         "data": data or f"{DRAWN} drawn JPEG files of {PHOTOGRAPH[0]} × {PHOTOGRAPH[1]} px",
         "images": len(subset),
         "decoded_in_memory": found.in_memory,
-        "transform": config.run.transform,
-        "method": config.run.method,
-        **setting(backbone, config.run.batch_size),
+        "transform": config.training.transform,
+        "method": config.training.method,
+        **setting(backbone, config.training.batch_size),
         "cores": usable_cores(),
-        "auto_workers": worker_count("auto", LARGE, size * config.run.batch_size),
+        "auto_workers": worker_count("auto", LARGE, size * config.training.batch_size),
         "learner_images_per_second": needed,
         "readings": [_figures(one, needed) for one in readings],
         "starves": judged.starves,
@@ -103,11 +105,11 @@ def read(subset: Subset, config: Config, img_size: int, workers: int) -> Reading
     seen, ended = 0, 0.0
     for batch in batches(
         fresh,
-        config.run.batch_size,
-        transform=config.run.transform,
+        config.training.batch_size,
+        transform=config.training.transform,
         side="train",
         img_size=img_size,
-        seed=config.run.seed,
+        seed=config.training.seed,
         task=0,
         epoch=range(1 + LATER),
         workers=workers,
@@ -141,13 +143,12 @@ def drawn_photographs(folder: Path, count: int) -> FileImages:
 
 
 def _training_set(config: Config) -> ImageSet:
-    run = config.run
     options = SourceOptions(
-        path=None if run.path is None else Path(run.path),
-        image_column=run.image_column,
-        label_column=run.label_column,
+        path=None if config.stream.path is None else Path(config.stream.path),
+        image_column=config.stream.image_column,
+        label_column=config.stream.label_column,
     )
-    return load_source(run.stream, options).train
+    return load_source(config.stream.stream, options).train
 
 
 def _some(images: ImageSet, most: int) -> Subset:
@@ -171,7 +172,7 @@ def _figures(reading: Reading, needed: float) -> dict[str, Any]:
 def _check(config: Config, workers: Sequence[int]) -> None:
     if not config.method_class.traits.trains:
         raise ConfigError(
-            f"Method '{config.run.method}' has no training step. Name one that trains: nsp2."
+            f"Method '{config.training.method}' has no training step. Name one that trains: nsp2."
         )
     most = max(2, usable_cores())
     wrong = [count for count in workers if not 0 <= count <= most]

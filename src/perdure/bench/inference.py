@@ -65,7 +65,7 @@ def inference_operations(model: Model) -> Operations:
     pixels = backbone.normalise(image)
     read = method.rows_read(model.config.method, backbone.spec)
     return Operations(
-        method=model.config.run.method,
+        method=model.config.training.method,
         plain=count_flops(lambda: backbone(pixels, None, read)),
         prompts=_prompt_flops(model, backbone(pixels, None, read)),
         method_total=count_flops(lambda: model.forward(image)),

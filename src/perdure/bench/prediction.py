@@ -93,14 +93,14 @@ def predict_report(
     classifier = ContinualClassifier.load(folder)
     load_seconds = time.perf_counter() - loaded
     model, backbone = classifier.model, classifier.model.backbone
-    size = model.config.run.eval_batch_size if batch_size is None else batch_size
+    size = model.config.runtime.eval_batch_size if batch_size is None else batch_size
     if min(images, size, rounds) < 1:
         raise ConfigError(
             f"images={images}, batch_size={size}, rounds={rounds}: each must be 1 or more."
         )
     with tempfile.TemporaryDirectory() as place:
         files = _draw_files(Path(place), images)
-        test = build_transform(model.config.run.transform, backbone.img_size).test
+        test = build_transform(model.config.training.transform, backbone.img_size).test
         began = time.perf_counter()
         pixels = torch.stack([test(decode(file)) for file in files])
         decode_seconds = time.perf_counter() - began
@@ -122,7 +122,7 @@ def predict_report(
         return statistics.median(floor / whole for floor, whole in pairs)
 
     return {
-        "method": model.config.run.method,
+        "method": model.config.training.method,
         **setting(backbone, size),
         "images": images,
         "rounds": rounds,

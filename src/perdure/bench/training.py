@@ -102,7 +102,7 @@ class TrainingStep:
                 model.method.end_task(self._task, survey)
         self._labels = torch.arange(len(pixels)) % CLASSES + self._task.classes[0]
         layer = model.task_layer(self._task)
-        self._optimiser = TaskOptimiser(model.method, layer, model.config.run, protect=True)
+        self._optimiser = TaskOptimiser(model.method, layer, model.config.training, protect=True)
 
     def __call__(self) -> float:
         """Take one step and return its seconds."""

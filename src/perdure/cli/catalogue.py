@@ -17,9 +17,9 @@ from perdure.cli.options import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError
 from perdure.cli.presets import describe_preset, presets, print_benchmarks, print_preset
-from perdure.engine.config import RunConfig
+from perdure.engine.config import PARTS
 from perdure.errors import UnknownNameError, did_you_mean, unknown_name
-from perdure.heads import HEADS, HeadConfig
+from perdure.heads import HEADS
 from perdure.methods import METHODS
 from perdure.presets.sections import preset_names, unknown_preset
 from perdure.streams import BENCHMARKS, SOURCES, TRANSFORMS
@@ -179,7 +179,7 @@ def find(name: str) -> list[Item]:
         UnknownNameError: nothing has it.
     """
     if name == "run":
-        return [{"kind": "run", "name": "run", "options": _options(RunConfig, HeadConfig)}]
+        return [{"kind": "run", "name": "run", "options": _options(*PARTS)}]
     if name in preset_names():
         return [describe_preset(name)]
     found = []

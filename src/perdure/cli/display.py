@@ -113,7 +113,7 @@ class Display(abc.ABC):
         self._repeats = classes < sum(self._sizes)
         method = "" if self._label else f"{event.fields['method']}: "
         size = f"{counted(len(self._sizes), 'task')}, {classes} classes"
-        self.say(f"{method}{size}, {self.config.run.backbone}")
+        self.say(f"{method}{size}, {self.config.training.backbone}")
 
     def _on_note(self, event: Event) -> None:
         self.say(f"note: {event.fields['text']}")
@@ -155,8 +155,11 @@ class Display(abc.ABC):
     def _pace(self, phase: str, event: Event) -> str:
         """Loss and images per second, as far as they are known."""
         fields = event.fields
-        run = self.config.run
-        size = run.batch_size if phase == "training" else run.eval_batch_size
+        size = (
+            self.config.training.batch_size
+            if phase == "training"
+            else self.config.runtime.eval_batch_size
+        )
         rate = self._rate((event.task, phase), int(fields["done"]), size)
         terms = [v for k, v in fields.items() if k not in ("phase", "done", "total")]
         loss = f"loss {sum(terms):.3f}" if terms else ""

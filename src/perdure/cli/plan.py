@@ -43,9 +43,8 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     for folder, one in folders or [(out, config)]:
         check_folder(folder, one, resume)
     first = folders[0][1] if folders else config
-    run = first.run
     # Published weights would be fetched; a file of the user's own is read and so checked.
-    standing_in = first.replace(weights="random") if run.weights == "auto" else first
+    standing_in = first.replace(weights="random") if first.training.weights == "auto" else first
     backbone = make_backbone(standing_in)
     stream, at_hand = _stream(first, backbone.img_size)
     tasks = _tasks(first, stream)
@@ -54,24 +53,24 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         notes.append(f"the run computes text features with {first.heads.text_features}")
     return {
         "preset": first.preset,
-        "method": run.method,
+        "method": first.training.method,
         "summary": first.method_class.traits.summary,
         "heads": list(first.head_names),
         **_trained(first, backbone, stream),
-        "epochs": run.epochs,
-        "batch_size": run.batch_size,
+        "epochs": first.training.epochs,
+        "batch_size": first.training.batch_size,
         "backbone": backbone.name,
         "weights": weights_state(first),
         "img_size": backbone.img_size,
         "device": str(backbone.device),
         "precision": backbone.precision,
-        "stream": run.stream,
+        "stream": first.stream.stream,
         "data_at_hand": at_hand,
-        "transform": run.transform,
+        "transform": first.training.transform,
         "tasks": tasks,
         "steps": sum(task["steps"] for task in tasks),
         "notes": notes,
-        "seeds": list(seeds) or [run.seed],
+        "seeds": list(seeds) or [first.training.seed],
         "folders": [str(folder) for folder, _ in folders] or [str(out)],
         "state": _state(out) if not seeds else None,
     }
@@ -117,8 +116,8 @@ def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
     steps = [0] * len(stream.tasks)
     for stage in plan(stream, config):
         if config.method_class.traits.trains and len(stage.data.task.classes) > 1:
-            count = batch_count(len(stage.data.train), config.run.batch_size)
-            steps[stage.last] = config.run.epochs * count
+            count = batch_count(len(stage.data.train), config.training.batch_size)
+            steps[stage.last] = config.training.epochs * count
     return [
         {
             "task": index + 1,
@@ -154,7 +153,7 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
 
 def _stream(config: Config, img_size: int) -> tuple[Stream, bool]:
     """Return the stream, and whether its images are on this machine."""
-    absent = config.run.stream == "fashion_mnist" and config.run.path is None
+    absent = config.stream.stream == "fashion_mnist" and config.stream.path is None
     if not absent or BENCHMARKS["fashion_mnist"].at_hand:
         return check(config, img_size), True
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ def plot(args: argparse.Namespace) -> int:
     config = _config(args.name, args.overrides)
     stream = make_stream(config, _SIDE)
     counts = count_stream(stream)
-    draw_stream(counts, Path(config.run.path or config.run.stream).name, path)
+    draw_stream(counts, Path(config.stream.path or config.stream.stream).name, path)
     if args.json:
         print_json({"picture": str(path), "notes": list(stream.notes), "tasks": _tasks(counts)})
         return 0

@@ -42,7 +42,7 @@ def describe_preset(name: str) -> Item:
         **_listed(name),
         "about": [*find_preset(name).about, f"perdure run {name}"],
         "published": [_record(one) for one in published_for(config)],
-        "notes": notes_on(config.run.method),
+        "notes": notes_on(config.training.method),
         "values": _toml_ready(config.flat()),
         "set_by_preset": sorted(read_preset(name)),
     }

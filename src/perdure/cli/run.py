@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     seeds = read_seeds(args.seeds, overrides)
     out = Path(args.out) if args.out else default_folder(config)
     if args.diagnose:
-        check_diagnosable(config.run.method)
+        check_diagnosable(config.training.method)
     if args.dry_run:
         plan = make_plan(config, out, seeds, args.resume)
         print_json(plan) if args.json else print_plan(plan)

@@ -44,7 +44,7 @@ def search(args: argparse.Namespace) -> int:
             "--space lr=0.0001,0.001."
         )
     path = out / "winner.toml"
-    write_winner(asked, trials, path, config.run.validation_fraction)
+    write_winner(asked, trials, path, config.stream.validation_fraction)
     if args.json:
         rows = [dataclasses.asdict(trial) for trial in trials]
         print_json({"winner": str(path), "values": winner.values, "trials": rows})

@@ -24,18 +24,17 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
     Raises:
         BackboneError: it cannot be built, found or fetched, or is not for this method and its heads.
     """
-    run = config.run
 
     def tell(text: str) -> None:
         sink(Event("progress", fields={"phase": text}))
 
     backbone = create_backbone(
-        run.backbone,
-        weights=run.weights,
-        img_size=run.img_size,
-        precision=run.precision,
-        device=run.device,
-        seed=run.seed,
+        config.training.backbone,
+        weights=config.training.weights,
+        img_size=config.training.img_size,
+        precision=config.runtime.precision,
+        device=config.runtime.device,
+        seed=config.training.seed,
         on_progress=tell,
     )
     # Before images are read, and before a text tower is fetched.
@@ -54,29 +53,28 @@ def make_stream(config: Config, img_size: int) -> Stream:
         StreamError: images that cannot be used, or sizes and orders that do not fit the classes.
         ConfigError: an option that cannot be read.
     """
-    run = config.run
     return build_stream(
         StreamOptions(
-            source=run.stream,
-            tasks=run.tasks,
-            class_order=run.class_order,
-            increment=run.increment,
-            domains=run.domains,
-            imbalance=run.imbalance,
-            seed=run.seed,
-            validation_fraction=run.validation_fraction,
-            transform=run.transform,
+            source=config.stream.stream,
+            tasks=config.stream.tasks,
+            class_order=config.stream.class_order,
+            increment=config.stream.increment,
+            domains=config.stream.domains,
+            imbalance=config.stream.imbalance,
+            seed=config.training.seed,
+            validation_fraction=config.stream.validation_fraction,
+            transform=config.training.transform,
             img_size=img_size,
             source_options=SourceOptions(
-                path=Path(run.path) if run.path is not None else None,
-                images_per_class=run.images_per_class,
-                test_images_per_class=run.test_images_per_class,
-                test_fraction=run.test_fraction,
-                image_column=run.image_column,
-                label_column=run.label_column,
-                domains=run.increment != "classes",
-                domain_column=run.domain_column,
-                skip_unreadable=run.skip_unreadable,
+                path=Path(config.stream.path) if config.stream.path is not None else None,
+                images_per_class=config.stream.images_per_class,
+                test_images_per_class=config.stream.test_images_per_class,
+                test_fraction=config.stream.test_fraction,
+                image_column=config.stream.image_column,
+                label_column=config.stream.label_column,
+                domains=config.stream.increment != "classes",
+                domain_column=config.stream.domain_column,
+                skip_unreadable=config.stream.skip_unreadable,
             ),
         )
     )

@@ -72,7 +72,7 @@ def diagnose(model: Model, tasks: Sequence[TaskData], sink: Sink = ignore) -> Di
     Raises:
         ConfigError: the method chooses nothing, or there is no test image.
     """
-    check_diagnosable(model.config.run.method)
+    check_diagnosable(model.config.training.method)
     if not any(len(data.test) for data in tasks):
         raise ConfigError("There is no test image to diagnose the selection on.")
     passes = _Passes(model, tasks, sink)
@@ -104,7 +104,7 @@ class _Passes:
 
     def __init__(self, model: Model, tasks: Sequence[TaskData], sink: Sink) -> None:
         self._model, self._tasks, self._sink = model, tasks, sink
-        size = model.config.run.eval_batch_size
+        size = model.config.runtime.eval_batch_size
         oracle = [data.test for data in tasks if model.method.traits.prompts_of_tasks]
         parts = [*oracle, *(part for data in tasks for part in (data.train, data.test))]
         self._total = sum(batch_count(len(part), size) for part in parts)

@@ -49,7 +49,7 @@ class Evaluator:
         class_of = torch.tensor(classes_of([name for data in tasks for name in data.task.names]))
         counts: dict[str, BatchCounts] = {}
         self.selections = {}
-        size = model.config.run.eval_batch_size
+        size = model.config.runtime.eval_batch_size
         total = sum(batch_count(len(data.test), size) for data in tasks)
         done = 0
         for data in tasks:
@@ -69,12 +69,12 @@ class Evaluator:
 
     @torch.no_grad()
     def _readouts(self, model: Model, data: TaskData) -> list[tuple[Tensor, Tensor]]:
-        run, index = model.config.run, data.task.index
+        config, index = model.config, data.task.index
         if not len(data.test):
             return []
-        labels = data.test.labels.split(run.eval_batch_size)
+        labels = data.test.labels.split(config.runtime.eval_batch_size)
         if index in self._frozen:
-            kept = self._frozen[index].split(run.eval_batch_size)
+            kept = self._frozen[index].split(config.runtime.eval_batch_size)
             return list(zip(kept, labels, strict=True))
         made = []
         for batch in ordered_batches(model, data.test):

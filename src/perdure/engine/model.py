@@ -26,7 +26,7 @@ def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) ->
     Raises:
         BackboneError: the reason, by name.
     """
-    traits, spec, name = method.traits, backbone.spec, config.run.method
+    traits, spec, name = method.traits, backbone.spec, config.training.method
     if not traits.frozen_features and spec.obstacles:
         raise BackboneError(
             f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
@@ -81,7 +81,7 @@ class Model:
     def __init__(self, backbone: FrozenViT, config: Config) -> None:
         cls = config.method_class
         check_backbone(backbone, cls, config)
-        seed = config.run.seed
+        seed = config.training.seed
 
         def random(name: str) -> torch.Generator:
             return generator(seed, "init", name)

@@ -9,21 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perdure.engine.config import RunConfig
+from perdure.engine.config import TrainingConfig
 from perdure.methods import Method
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
 
-def lr_factor(run: RunConfig, step: int, steps_per_epoch: int) -> float:
+def lr_factor(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """Factor on the learning rate at a step of a task, counted from 0; in (0, 1]."""
-    if run.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * step / (run.epochs * steps_per_epoch)))
-    if run.schedule == "constant":
+    if training.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / (training.epochs * steps_per_epoch)))
+    if training.schedule == "constant":
         return 1.0
     epoch = step // steps_per_epoch
-    return float(0.1 ** sum(epoch >= milestone * run.epochs for milestone in run.milestones))
+    return float(
+        0.1 ** sum(epoch >= milestone * training.epochs for milestone in training.milestones)
+    )
 
 
 class TaskOptimiser:
@@ -41,12 +43,14 @@ class TaskOptimiser:
     """
 
     def __init__(
-        self, method: Method, layer: nn.Module | None, run: RunConfig, protect: bool
+        self, method: Method, layer: nn.Module | None, training: TrainingConfig, protect: bool
     ) -> None:
-        groups = method.param_groups(run.lr)
+        groups = method.param_groups(training.lr)
         if layer is not None:
-            groups.append({"params": list(layer.parameters()), "lr": run.lr})
-        self.adam = torch.optim.Adam(groups, betas=BETAS, eps=EPS, weight_decay=run.weight_decay)
+            groups.append({"params": list(layer.parameters()), "lr": training.lr})
+        self.adam = torch.optim.Adam(
+            groups, betas=BETAS, eps=EPS, weight_decay=training.weight_decay
+        )
         self._method = method
         self._base_rates = [group["lr"] for group in self.adam.param_groups]
         self.names = {p: f"method.{n}" for n, p in method.named_parameters()}

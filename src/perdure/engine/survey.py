@@ -19,17 +19,17 @@ MOST_BYTES = 2 << 30  # kept of a task's tokens
 
 def ordered_batches(model: Model, subset: Subset, side: Side = "test") -> Iterator[Batch]:
     """Iterate over a subset in data set order, under the test side of the transform by default."""
-    run = model.config.run
+    config = model.config
     return batches(
         subset,
-        run.eval_batch_size,
-        transform=run.transform,
+        config.runtime.eval_batch_size,
+        transform=config.training.transform,
         side=side,
         img_size=model.backbone.img_size,
-        seed=run.seed,
+        seed=config.training.seed,
         task=0,
         epoch=None,
-        workers=run.workers,
+        workers=config.runtime.workers,
     )
 
 
@@ -40,10 +40,10 @@ def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | 
     bits. None where that is the very first block, where images are augmented, or where the tokens
     would fill more than `MOST_BYTES`.
     """
-    block, backbone, run = model.method.first_block, model.backbone, model.config.run
+    block, backbone, config = model.method.first_block, model.backbone, model.config
     spec = backbone.spec
     size = (spec.prefix_tokens + spec.patches) * spec.dim * backbone.dtype.itemsize
-    plain = build_transform(run.transform, backbone.img_size).deterministic
+    plain = build_transform(config.training.transform, backbone.img_size).deterministic
     if block == 0 or not plain or len(data.train) * size > MOST_BYTES:
         return None
     return Midway(_once(model, data, sink, lambda x: backbone.advance(x, block).tokens), block)
@@ -54,7 +54,7 @@ def known_queries(model: Model, data: TaskData, sink: Sink = ignore) -> Float[Te
 
     None where the method asks for none or the run does not keep them.
     """
-    if not (model.method.traits.needs_query and model.config.run.cache_queries):
+    if not (model.method.traits.needs_query and model.config.training.cache_queries):
         return None
 
     def query(images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
@@ -74,7 +74,7 @@ def _once(
 ) -> Tensor:
     """What ``compute`` makes of the task's training images, in data set order."""
     found = []
-    total = batch_count(len(data.train), model.config.run.eval_batch_size)
+    total = batch_count(len(data.train), model.config.runtime.eval_batch_size)
     for done, batch in enumerate(ordered_batches(model, data.train, "train"), start=1):
         found.append(compute(model.backbone.normalise(batch.images)))
         sink(
@@ -142,7 +142,7 @@ class ImageSurvey:
     def _pass(self, split: Split, compute: Callable[[Batch], Tensor]) -> Float[Tensor, "n d"]:
         """What ``compute`` makes of every image of the split, in data set order."""
         subset, found = self._subset(split), []
-        total = batch_count(len(subset), self._model.config.run.eval_batch_size)
+        total = batch_count(len(subset), self._model.config.runtime.eval_batch_size)
         for done, batch in enumerate(ordered_batches(self._model, subset), start=1):
             found.append(compute(batch))
             self._sink(

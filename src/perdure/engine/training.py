@@ -81,16 +81,16 @@ class Training:
         Raises:
             DivergenceError: a loss that is not finite.
         """
-        task, run = self.data.task, self.model.config.run
+        task, config = self.data.task, self.model.config
         if not self.model.method.traits.trains or len(task.classes) == 1:
             return
         optimiser = TaskOptimiser(
-            self.model.method, self.model.task_layer(task), run, protect=task.index > 0
+            self.model.method, self.model.task_layer(task), config.training, protect=task.index > 0
         )
         if restored:
             optimiser.load(restored)
-        per_epoch = batch_count(len(self.data.train), run.batch_size)
-        total = run.epochs * per_epoch
+        per_epoch = batch_count(len(self.data.train), config.training.batch_size)
+        total = config.training.epochs * per_epoch
         known = self._known_features()
         tokens = None if known is not None else known_tokens(self.model, self.data, self._sink)
         queries = known_queries(self.model, self.data, self._sink)
@@ -102,9 +102,9 @@ class Training:
             loss = self.model.training_loss(images, labels, task, readout, query)
             values = {name: float(term.detach()) for name, term in loss.terms.items()}
             _check_finite(values, task.index, step, per_epoch)
-            optimiser.step(loss.total, lr_factor(run, step, per_epoch))
+            optimiser.step(loss.total, lr_factor(config.training, step, per_epoch))
             meter(step + 1, values, len(labels))
-            if keep and ((step + 1) % run.checkpoint_every == 0 or step + 1 == total):
+            if keep and ((step + 1) % config.runtime.checkpoint_every == 0 or step + 1 == total):
                 keep(step + 1, optimiser)
 
     def finish(self) -> None:
@@ -127,7 +127,9 @@ class Training:
     def _known_features(self) -> Float[Tensor, "n d"] | None:
         """Training features where they never change: nothing added, nothing augmented."""
         frozen = self.model.method.traits.frozen_features
-        transform = build_transform(self.model.config.run.transform, self.model.backbone.img_size)
+        transform = build_transform(
+            self.model.config.training.transform, self.model.backbone.img_size
+        )
         if not (frozen and transform.deterministic):
             return None
         return self._survey().features("train")[0]
@@ -139,26 +141,31 @@ class Training:
 
         Images of which features or tokens are known are not read again.
         """
-        run, train, task = self.model.config.run, self.data.train, self.data.task.index
-        first, begun = divmod(done, batch_count(len(train), run.batch_size))
-        epochs = range(first, run.epochs)
+        config, train, task = self.model.config, self.data.train, self.data.task.index
+        first, begun = divmod(done, batch_count(len(train), config.training.batch_size))
+        epochs = range(first, config.training.epochs)
         if known is None and tokens is None:
             for batch in batches(
                 train,
-                run.batch_size,
-                transform=run.transform,
+                config.training.batch_size,
+                transform=config.training.transform,
                 side="train",
                 img_size=self.model.backbone.img_size,
-                seed=run.seed,
+                seed=config.training.seed,
                 task=task,
                 epoch=epochs,
-                workers=run.workers,
+                workers=config.runtime.workers,
                 start_step=begun,
             ):
                 yield batch.images, batch.positions
             return
         for chunk in batch_order(
-            len(train), run.batch_size, seed=run.seed, task=task, epoch=epochs, start_step=begun
+            len(train),
+            config.training.batch_size,
+            seed=config.training.seed,
+            task=task,
+            epoch=epochs,
+            start_step=begun,
         ):
             positions = torch.tensor(chunk.positions)
             yield None if tokens is None else tokens.take(positions), positions

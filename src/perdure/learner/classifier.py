@@ -276,11 +276,11 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         opened = as_pictures(X)
         if not opened:
             raise ConfigError("There is no picture to predict.")
-        run = model.config.run
-        test = build_transform(run.transform, model.backbone.img_size).test
+        config = model.config
+        test = build_transform(config.training.transform, model.backbone.img_size).test
         scores = [
             learned.score(torch.stack([test(open_picture(picture)) for picture in part]), head)
-            for part in _parts(opened, run.eval_batch_size)
+            for part in _parts(opened, config.runtime.eval_batch_size)
         ]
         return torch.cat(scores)
 
@@ -370,12 +370,11 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         return teach(before, config, material, float(self.calibration_fraction), sink)
 
     def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> Material:
-        run = config.run
         options = SourceOptions(
-            image_column=run.image_column,
-            label_column=run.label_column,
-            skip_unreadable=run.skip_unreadable,
-            seed=run.seed,
+            image_column=config.stream.image_column,
+            label_column=config.stream.label_column,
+            skip_unreadable=config.stream.skip_unreadable,
+            seed=config.training.seed,
         )
         return gather(data, labels, side, options)
 

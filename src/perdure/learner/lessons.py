@@ -102,14 +102,14 @@ class _Parts:
         config: Config,
         lesson: int,
     ) -> None:
-        run = config.run
         self._material = material
         self._arrival = arrival
         positions = np.array([arrival[name] for name in material.names], dtype=np.int64)
         self._labels = positions[material.images.labels]
-        kept = held_out(material, share, run.seed, "calibration", lesson)
+        seed, validation = config.training.seed, config.stream.validation_fraction
+        kept = held_out(material, share, seed, "calibration", lesson)
         # A seed of its own: the two choices must not be nested.
-        val = held_out(material, run.validation_fraction, run.seed, "validation", lesson) & ~kept
+        val = held_out(material, validation, seed, "validation", lesson) & ~kept
         self._train, self._val = ~kept & ~val, val
         self.kept = self._subset(kept)
 

@@ -76,11 +76,11 @@ def predict_files(
     """
     model = classifier.model
     learned, chosen = classifier.learned_, classifier.check_head(head)
-    size = model.config.run.eval_batch_size if batch_size is None else batch_size
+    size = model.config.runtime.eval_batch_size if batch_size is None else batch_size
     for name, value in (("top", top), ("batch_size", size)):
         if value < 1:
             raise ConfigError(f"{name}={value} is too small. Allowed: 1 and above, as {name}=5.")
-    test = build_transform(model.config.run.transform, model.backbone.img_size).test
+    test = build_transform(model.config.training.transform, model.backbone.img_size).test
 
     def read(listed: Listed) -> Pixels | str:
         try:

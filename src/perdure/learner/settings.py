@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.engine.config import Config, RunConfig, make_config
+from perdure.engine.config import PARTS, Config, make_config, parts_of
 from perdure.errors import ConfigError
-from perdure.heads import HeadConfig
+from perdure.keys import keys_of
 from perdure.methods import METHODS
+from perdure.streams.config import StreamConfig
 
 METHOD = "lda"
 """The method of a classifier that names none; docs/choosing-a-method.md has the reason."""
@@ -25,43 +25,15 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 """What differs from the papers' defaults, by the head that is trained: the settings of ``demo/nsp2``
 and ``digits/clip_nsp2``, made for small data."""
 
-PARAMETERS = ("method", "backbone", "heads", "epochs", "seed", "device")
+PARAMETERS = keys_of(*PARTS, role="parameter")
 """Keys of the configuration that are parameters of their own."""
-
-OF_STREAMS = (
-    "stream",
-    "path",
-    "data",
-    "tasks",
-    "class_order",
-    "increment",
-    "domains",
-    "domain_column",
-    "imbalance",
-    "images_per_class",
-    "test_images_per_class",
-    "test_fraction",
-    "checkpoint_every",
-    "logger",
+PER_LESSON = keys_of(*PARTS, role="per_lesson")
+"""Keys that may differ from one lesson to the next."""
+OF_RUNS = (
+    *(key for key in keys_of(StreamConfig) if key not in PER_LESSON),
+    *keys_of(*PARTS, role="of_runs"),
 )
 """Keys without a meaning here: images come with every call, and there is no folder of a run."""
-
-PER_LESSON = (
-    "epochs",
-    "batch_size",
-    "lr",
-    "schedule",
-    "milestones",
-    "weight_decay",
-    "validation_fraction",
-    "eval_batch_size",
-    "cache_queries",
-    "workers",
-    "image_column",
-    "label_column",
-    "skip_unreadable",
-)
-"""Keys that may differ from one lesson to the next."""
 
 
 def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
@@ -76,8 +48,7 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
     """
     options = _checked(options)
     method = METHODS[str(parameters["method"])]
-    parts = (RunConfig, HeadConfig, method.Config)
-    known = {field.name for part in parts for field in dataclasses.fields(part)}
+    known = keys_of(*parts_of(str(parameters["method"])))
     recipe = RECIPES[method.traits.trained_head if method.traits.trains else ""]
     recipe = {key: value for key, value in recipe.items() if key in known}
     values = {**recipe, "stream": "folder", **parameters, **options}
@@ -102,7 +73,7 @@ def _checked(options: Any) -> Mapping[str, Any]:
                 f"options={{{key!r}: …}}: {key} is a parameter of its own. Type "
                 f"{key}={options[key]!r}."
             )
-        if key in OF_STREAMS:
+        if key in OF_RUNS:
             raise ConfigError(
                 f"options={{{key!r}: …}} has no use: images come with every call of learn, and no "
                 f"checkpoint is kept. Leave {key} out."
@@ -118,7 +89,7 @@ def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     options = {
         key: value
         for key, value in flat.items()
-        if key not in PARAMETERS + OF_STREAMS and usual.get(key) != value
+        if key not in PARAMETERS + OF_RUNS and usual.get(key) != value
     }
     return parameters, options
 
@@ -131,8 +102,8 @@ def refuse_cumulative(config: Config) -> None:
     """
     if config.method_class.traits.cumulative:
         raise ConfigError(
-            f"Method '{config.run.method}' trains on all tasks at once and needs the images of old "
-            "ones, which a classifier that goes on learning does not keep. Choose another method: "
+            f"Method '{config.training.method}' trains on all tasks at once and needs the images of "
+            "old ones, which a classifier that goes on learning does not keep. Choose another method: "
             "`perdure ls methods`."
         )
 
@@ -153,7 +124,7 @@ def next_settings(now: Config, wanted: Config) -> Config:
     fixed = [
         key
         for key in dict.fromkeys((*PARAMETERS, *ours, *theirs))
-        if key not in (*PER_LESSON, *OF_STREAMS) and ours.get(key) != theirs.get(key)
+        if key not in (*PER_LESSON, *OF_RUNS) and ours.get(key) != theirs.get(key)
     ]
     if fixed:
         key = fixed[0]

@@ -83,8 +83,10 @@ def check_gradients(method_name: str) -> None:
 
 def _train_and_watch(method_name: str, trial: Trial, model: Model, stage: Stage) -> set[str]:
     """Take a few steps on all of the stage's images; returns what was trained."""
-    task, run = stage.data.task, trial.config.run
-    optimiser = TaskOptimiser(model.method, model.task_layer(task), run, protect=task.index > 0)
+    task, config = stage.data.task, trial.config
+    optimiser = TaskOptimiser(
+        model.method, model.task_layer(task), config.training, protect=task.index > 0
+    )
     trained = {
         optimiser.names[parameter]: parameter
         for group in optimiser.adam.param_groups
@@ -98,10 +100,10 @@ def _train_and_watch(method_name: str, trial: Trial, model: Model, stage: Stage)
             batches(
                 stage.data.train,
                 len(stage.data.train),
-                transform=run.transform,
+                transform=config.training.transform,
                 side="train",
                 img_size=trial.backbone.img_size,
-                seed=run.seed,
+                seed=config.training.seed,
                 task=task.index,
                 epoch=epoch,
             )

@@ -101,15 +101,15 @@ def _trial(method_name: str) -> Trial:
 
 
 def _batch(trial: Trial, stage: Stage, epoch: int) -> Batch:
-    run = trial.config.run
+    config = trial.config
     return next(
         batches(
             stage.data.train,
-            run.batch_size,
-            transform=run.transform,
+            config.training.batch_size,
+            transform=config.training.transform,
             side="train",
             img_size=trial.backbone.img_size,
-            seed=run.seed,
+            seed=config.training.seed,
             task=stage.data.task.index,
             epoch=epoch,
         )
@@ -118,7 +118,9 @@ def _batch(trial: Trial, stage: Stage, epoch: int) -> Batch:
 
 def _train(model: Model, trial: Trial, stage: Stage) -> None:
     task = stage.data.task
-    optimiser = TaskOptimiser(model.method, model.task_layer(task), trial.config.run, protect=False)
+    optimiser = TaskOptimiser(
+        model.method, model.task_layer(task), trial.config.training, protect=False
+    )
     for epoch in range(STEPS):
         batch = _batch(trial, stage, epoch)
         optimiser.step(model.training_loss(batch.images, batch.labels, task).total, 1.0)
@@ -132,7 +134,7 @@ def _step(model: Model, trial: Trial, stage: Stage, batch: Batch, protect: bool)
     """What the optimiser's first step changes; the model is left as it was."""
     task, method = stage.data.task, model.method
     before = copy.deepcopy(model.state())
-    optimiser = TaskOptimiser(method, model.task_layer(task), trial.config.run, protect)
+    optimiser = TaskOptimiser(method, model.task_layer(task), trial.config.training, protect)
     optimiser.step(model.training_loss(batch.images, batch.labels, task).total, 1.0)
     step = {
         name: parameter.detach() - before[f"method.{name}"]

@@ -120,7 +120,7 @@ def own_options(method_name: str) -> frozenset[str]:
 
 def evaluation_pixels(trial: Trial) -> UInt8[Tensor, "n 3 s s"]:
     """All test images of the stream, transformed as for evaluation, in order of their tasks."""
-    test = build_transform(trial.config.run.transform, trial.backbone.img_size).test
+    test = build_transform(trial.config.training.transform, trial.backbone.img_size).test
     return torch.stack([test(picture) for picture in evaluation_pictures(trial)])
 
 
@@ -212,7 +212,6 @@ def _drawn(classes: int, images: int) -> Source:
 
 
 def _stream(config: Config, sizes: tuple[int, ...], images: int, watch: Watch | None) -> Stream:
-    run = config.run
     source = _drawn(sum(sizes), images)
     if watch is not None:
         source = Source(
@@ -224,9 +223,9 @@ def _stream(config: Config, sizes: tuple[int, ...], images: int, watch: Watch | 
     options = StreamOptions(
         source="synthetic",
         tasks=sizes,
-        class_order=run.class_order,
-        validation_fraction=run.validation_fraction,
-        transform=run.transform,
+        class_order=config.stream.class_order,
+        validation_fraction=config.stream.validation_fraction,
+        transform=config.training.transform,
         img_size=SIDE,
     )
     return build_stream(options, source)

@@ -123,7 +123,7 @@ def test_licence_and_base(backbone: str, weights: str, licence: str, base: str |
     model = old_classifier().model
     model.config = dataclasses.replace(
         make_config({**model.config.flat(), "weights": weights}),
-        run=dataclasses.replace(model.config.run, backbone=backbone, weights=weights),
+        training=dataclasses.replace(model.config.training, backbone=backbone, weights=weights),
     )
     named = object.__new__(type(model.backbone))
     named.__dict__ = {**model.backbone.__dict__, "name": backbone}

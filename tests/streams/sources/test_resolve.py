@@ -235,7 +235,7 @@ def test_data_names_what_it_is(write_table: WriteTable, photos: Path, tmp_path: 
     assert source_of("hf:user/name") == {"stream": "huggingface", "path": "user/name"}
     assert source_of("digits") == {"stream": "digits", "path": None}
     config = make_config({"method": "lda", "stream": "digits", "path": "x", "data": csv})
-    assert (config.run.stream, config.run.path, config.run.data) == ("table", csv, None)
+    assert (config.stream.stream, config.stream.path, config.stream.data) == ("table", csv, None)
     for wrong, text in (
         (str(tmp_path / "table.cvs"), r"does not exist.*Did you mean 'table\.csv'"),
         ("digit", "Did you mean 'digits'"),

@@ -69,7 +69,7 @@ def _batches(model: Model, real: Sequence[Tensor]) -> Iterator[tuple[str, Tensor
     for count in RANDOM_BATCHES:
         drawn = torch.randint(0, 256, (count, 3, side, side), generator=random)
         yield "random", drawn.to(torch.uint8)
-    size = model.config.run.eval_batch_size
+    size = model.config.runtime.eval_batch_size
     for start in range(0, len(real), size):
         yield "your", torch.stack(list(real[start : start + size]))
 

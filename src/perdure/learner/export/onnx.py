@@ -87,7 +87,7 @@ def export_onnx(
     check_target(path)
     head, model = classifier.check_head(head), learned.model
     check_exportable(model)
-    test = build_transform(model.config.run.transform, model.backbone.img_size).test
+    test = build_transform(model.config.training.transform, model.backbone.img_size).test
     real = [test(open_picture(picture)) for picture in pictures]
     proto = _graph(learned, head)
     about = _about(learned, head)
@@ -139,7 +139,7 @@ def check_exportable(model: Model) -> None:
     Raises:
         ExportError: the reason, by name.
     """
-    name = model.config.run.method
+    name = model.config.training.method
     if not model.tasks:
         raise ExportError(f"This model of '{name}' has learned nothing yet: there is no class.")
     if getattr(model.config.method, "selection", "image") == "batch":
@@ -206,7 +206,8 @@ def _graph(learned: Learned, head: str) -> onnx.ModelProto:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
-            f"Method '{model.config.run.method}' on '{model.backbone.name}' cannot be exported: "
+            f"Method '{model.config.training.method}' on '{model.backbone.name}' cannot be "
+            "exported: "
             f"{reason}"
         ) from error
     assert program is not None
@@ -246,14 +247,14 @@ def _noted(proto: onnx.ModelProto) -> Iterator[Any]:
 def _about(learned: Learned, head: str) -> dict[str, str]:
     """What the file says of itself."""
     model = learned.model
-    run = model.config.run
+    training = model.config.training
     return {
         "classes": json.dumps(learned.outputs.names, ensure_ascii=False),
         "pixels": PIXELS,
         "img_size": str(model.backbone.img_size),
-        "preprocessing": json.dumps(preprocessing(run.transform, model.backbone.img_size)),
-        "transform": run.transform,
-        "method": run.method,
+        "preprocessing": json.dumps(preprocessing(training.transform, model.backbone.img_size)),
+        "transform": training.transform,
+        "method": training.method,
         "head": head,
         "backbone": model.backbone.name,
         "perdure_version": importlib.metadata.version("perdure"),

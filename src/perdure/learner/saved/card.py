@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from perdure.backbones.catalog import describe, licence_of
-from perdure.engine.config import NEUTRAL, Config, RunConfig
+from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.model import Model
 from perdure.errors import UnknownNameError
-from perdure.heads import HeadConfig
+from perdure.keys import defaults_of
 from perdure.learner.class_columns import Outputs
 from perdure.learner.history import Lesson
 from perdure.learner.saved.format import WEIGHTS, Description, without_place
@@ -60,7 +59,7 @@ def make_card(
         licence=publication.licence if publication else "unknown",
         base_model=_base_model(config),
         backbone_licence=_backbone_licence(model),
-        method=config.run.method,
+        method=config.training.method,
         traits=traits,
         classes=len(Outputs(model.label_names, description.history.forgotten).names),
         heads=config.head_names,
@@ -125,31 +124,28 @@ def _names(names: Sequence[str]) -> str:
 
 def _options(config: Config) -> dict[str, str]:
     """Options that are not perdure's defaults; of files the names alone."""
-    defaults: dict[str, Any] = {}
-    for part in (RunConfig, HeadConfig, config.method_class.Config):
-        for field in dataclasses.fields(part):
-            defaults[field.name] = field.default
+    defaults = defaults_of(*parts_of(config.training.method))
     return {
         key: str(without_place(value))
         for key, value in config.flat().items()
-        if key not in _TOLD_ELSEWHERE and value != defaults[key]
+        if key not in _TOLD_ELSEWHERE and value != defaults.get(key)
     }
 
 
 def _base_model(config: Config) -> str | None:
     """The backbone's repository on the hub, where its weights come from there."""
     try:
-        repository = describe(config.run.backbone).repository
+        repository = describe(config.training.backbone).repository
     except UnknownNameError:  # a backbone that was built by hand
         return None
-    if config.run.weights != "auto" or repository is None:
+    if config.training.weights != "auto" or repository is None:
         return None
     return repository.partition("@")[0]
 
 
 def _backbone_licence(model: Model) -> str:
     """What is known of it, and where to look otherwise; never a guess."""
-    weights, name = model.config.run.weights, model.backbone.name
+    weights, name = model.config.training.weights, model.backbone.name
     if weights == "random":
         return "none needed, they are random"
     if weights != "auto":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import tomllib
@@ -12,20 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perdure.engine.config import NEUTRAL, RunConfig
+from perdure.engine.config import NEUTRAL, PARTS
 from perdure.errors import OutputError
-from perdure.heads import HeadConfig
+from perdure.keys import defaults_of, keys_of
 from perdure.reports.results.files import read_results
 from perdure.reports.results.groups import Entry, by_benchmark
 
-_UNSET = {
-    field.name: field.default
-    for part in (RunConfig, HeadConfig)
-    for field in dataclasses.fields(part)
-    if field.default is not dataclasses.MISSING
-}
-_TOLD_ELSEWHERE = {*NEUTRAL, "seed", "method", "heads", "stream", "path", "tasks", "backbone"}
-"""Keys that never set two runs of one method apart by themselves: each has a place of its own."""
+_TOLD_ELSEWHERE = {*NEUTRAL, *keys_of(*PARTS, role="names_run")}
+"""Keys that never set two runs of one method apart by themselves."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +154,7 @@ def read_run(folder: Path) -> FinishedRun | None:
     if not entries:
         return None
     given = _read(folder / "config.toml")
-    config = {**_UNSET, **given} if given else {}
+    config = {**defaults_of(*PARTS), **given} if given else {}
     return FinishedRun(folder, tuple(entries), config, _read(folder / "env.json"))
 
 

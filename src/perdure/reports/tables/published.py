@@ -186,15 +186,14 @@ def published_for(config: Config) -> list[Published]:
 
     What a source does not state of its setting may be anything.
     """
-    run = config.run
-    if run.images_per_class is not None or run.validation_fraction:
+    if config.stream.images_per_class is not None or config.stream.validation_fraction:
         return []
     return [
         one
         for one in _all()
-        if (one.method, one.benchmark.stream) == (run.method, run.stream)
-        and task_sizes(run.tasks, one.benchmark.classes) == one.benchmark.sizes
-        and (not one.backbones or run.backbone in one.backbones)
+        if (one.method, one.benchmark.stream) == (config.training.method, config.stream.stream)
+        and task_sizes(config.stream.tasks, one.benchmark.classes) == one.benchmark.sizes
+        and (not one.backbones or config.training.backbone in one.backbones)
         and _same_setting(one.setting, config)
     ]
 

@@ -1,0 +1,125 @@
+"""Keys of a configuration: fields of dataclasses, each with its range, default, help and role."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from perdure.errors import ConfigError, did_you_mean
+
+Positive = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+OpenFraction = Annotated[float, Gt(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What a key means beside its value; every list of keys is computed from these.
+
+    Attributes:
+        neutral: it changes no result, so a run may be resumed under another value.
+        per_lesson: a classifier may change it from one lesson to the next.
+        parameter: a classifier has it as a parameter of its own.
+        of_runs: it means something to a run's folder alone, and nothing to a classifier.
+        names_run: results have a place of their own for it, so that it is never listed among the
+            options that set runs apart.
+        of_some: it means something to some sources of images only.
+    """
+
+    neutral: bool = False
+    per_lesson: bool = False
+    parameter: bool = False
+    of_runs: bool = False
+    names_run: bool = False
+    of_some: bool = False
+
+
+_PLAIN = Roles()
+
+
+def key(default: Any = dataclasses.MISSING, **roles: bool) -> Any:
+    """Declare a key; its type and range are the field's annotation, its help the docstring's line.
+
+    Args:
+        default: its default; without one it must be given.
+        **roles: see `Roles`.
+    """
+    metadata = {"roles": Roles(**roles)}
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def keys_of(*parts: type[Any], role: str | None = None) -> tuple[str, ...]:
+    """Return the keys of parts of a configuration, in order; those with a role where one is named.
+
+    Example:
+        >>> @dataclass
+        ... class Part:
+        ...     lr: float = key(0.1)
+        ...     device: str = key("cpu", neutral=True)
+        >>> keys_of(Part), keys_of(Part, role="neutral")
+        (('lr', 'device'), ('device',))
+    """
+    return tuple(
+        field.name
+        for part in parts
+        for field in dataclasses.fields(part)
+        if role is None or getattr(field.metadata.get("roles", _PLAIN), role)
+    )
+
+
+def defaults_of(*parts: type[Any]) -> dict[str, Any]:
+    """Return the defaults of the keys that have one."""
+    return {
+        field.name: field.default
+        for part in parts
+        for field in dataclasses.fields(part)
+        if field.default is not dataclasses.MISSING
+    }
+
+
+def build(part: type[Any], values: Mapping[str, Any]) -> Any:
+    """Check the values of a part's keys and build it; one value stands for a list of one.
+
+    Raises:
+        ConfigError: a value that its key does not allow.
+    """
+    hints, validate = _checks(part)  # type: ignore[arg-type]  # mypy holds classes unhashable
+    values = {
+        name: (value,) if _is_list(hints[name]) and not isinstance(value, list | tuple) else value
+        for name, value in values.items()
+    }
+    try:
+        return validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        guess = did_you_mean(str(values.get(name)), _choices(hints.get(name)))
+        raise ConfigError(f"{name}={values.get(name)!r}: {first['msg']}.{guess}") from None
+
+
+@cache
+def _checks(part: type[Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+    """Types of the keys, and what validates them: to make it takes longer than to use it."""
+    return typing.get_type_hints(part), TypeAdapter(part).validate_python
+
+
+def _is_list(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
+
+
+def _choices(hint: Any) -> Iterable[str]:
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    return [str(choice) for choice in choices]
