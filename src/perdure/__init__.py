@@ -8,39 +8,16 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from perdure.lazy import lazy_names
 
 if TYPE_CHECKING:
     from perdure.engine.config import load_config, make_config
     from perdure.experiment import run
     from perdure.learner import ContinualClassifier
-
-    __version__: str
+    from perdure.version import __version__
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["ContinualClassifier", "__version__", "load_config", "make_config", "run"]
-
-_HOMES = {
-    "ContinualClassifier": "perdure.learner",
-    "load_config": "perdure.engine.config",
-    "make_config": "perdure.engine.config",
-    "run": "perdure.experiment",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: torch takes seconds to import."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("perdure")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    else:
-        raise AttributeError(f"module 'perdure' has no attribute '{name}'")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -1,56 +1,145 @@
-"""Names to components, with a did-you-mean on the names that are not there."""
+"""Names to components, imported when first asked for; a did-you-mean on names that are not there."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from perdure.errors import unknown_name
+from perdure.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
+D = TypeVar("D", bound="Declaration")
 
 
-class Registry(Mapping[str, T], Generic[T]):
+@dataclass(frozen=True)
+class Declaration:
+    """What is known of a component without importing it: some of its attributes, by their names.
+
+    A kind of component with such attributes has a subclass of its own, with a field for each.
+    """
+
+    @classmethod
+    def of(cls: type[D], component: Any) -> D:
+        """Read a component's declaration off its attributes."""
+        return cls(**{f.name: getattr(component, f.name) for f in dataclasses.fields(cls)})
+
+    def fill(self, component: Any) -> None:
+        """Give a component the attributes that are declared here, so that none is written twice."""
+        for field in dataclasses.fields(self):
+            setattr(component, field.name, getattr(self, field.name))
+
+
+class Registry(Mapping[str, T], Generic[T, D]):
     """A mapping from names to components of one kind.
+
+    Names and declarations are known from the start. A component that was declared with the module
+    that registers it is imported when it is asked for; iteration, ``in`` and `check` import nothing.
 
     Args:
         kind: what is registered here, used in error messages (``"method"``).
+        declaration: what is known of every component.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, declaration: type[D]) -> None:
         self.kind = kind
-        self._items: dict[str, T] = {}
+        self._declaration = declaration
+        self._declared: dict[str, D] = _Declarations(kind)
+        self._modules: dict[str, str] = {}
+        self._components: dict[str, T] = {}
+
+    @property
+    def declared(self) -> Mapping[str, D]:
+        """The declaration of every name; nothing is imported for it."""
+        return self._declared
+
+    def declare(self, name: str, module: str, declaration: D) -> None:
+        """Announce the component that ``module`` registers under this name when it is imported."""
+        self._modules[name] = module
+        self._declared[name] = declaration
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that adds its argument under ``name``.
+        """Return a decorator that adds a component under ``name``.
+
+        Where the name was declared for the module that the component stands in, the component gets
+        the declared attributes; else its declaration is read off its own.
 
         Raises:
-            ValueError: the name is taken.
+            ConfigError: the name is taken.
         """
 
-        def add(item: T) -> T:
-            if name in self._items:
-                raise ValueError(f"{self.kind} '{name}' is registered twice")
-            self._items[name] = item
-            return item
+        def add(component: T) -> T:
+            self._refuse_taken(name, component)
+            if name in self._modules:
+                self._declared[name].fill(component)
+            else:
+                self._declared[name] = self._declaration.of(component)
+            self._components[name] = component
+            return component
 
         return add
 
-    def __getitem__(self, name: str) -> T:
-        """Return the component called ``name``.
+    def unregister(self, name: str) -> None:
+        """Take back what was registered under ``name`` without having been declared."""
+        del self._components[name], self._declared[name]
+
+    def check(self, name: str) -> None:
+        """Refuse a name that is not known.
 
         Raises:
             UnknownNameError: no such name; the error lists the known ones.
         """
-        if name not in self._items:
-            raise unknown_name(self.kind, name, self._items)
-        return self._items[name]
+        self._declared[name]
+
+    def __getitem__(self, name: str) -> T:
+        """Return the component called ``name``, and import it where that was not done yet.
+
+        Raises:
+            UnknownNameError: no such name; the error lists the known ones.
+        """
+        self.check(name)
+        if name not in self._components:
+            importlib.import_module(self._modules[name])
+        return self._components[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items
+        return name in self._declared
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
+        return iter(sorted(self._declared))
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._declared)
+
+    def _refuse_taken(self, name: str, component: T) -> None:
+        module, place = _module(component), _place(component)
+        first = _place(self._components[name]) if name in self._components else None
+        if first is None and self._modules.get(name, module) != module:
+            first = self._modules[name]
+        again = place == first and module == "__main__"  # a notebook's cell is run anew
+        if first is not None and not again:
+            raise ConfigError(
+                f"The {self.kind} '{name}' is registered twice: by {first} and by {place}. "
+                "Give one of them another name."
+            )
+
+
+class _Declarations(dict[str, D]):
+    """Declarations by name; what is missing gets a did-you-mean."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, name: str) -> D:
+        raise unknown_name(self._kind, name, self)
+
+
+def _module(component: Any) -> str:
+    return str(getattr(component, "__module__", type(component).__module__))
+
+
+def _place(component: Any) -> str:
+    return f"{_module(component)}.{getattr(component, '__qualname__', repr(component))}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from perdure.backbones.additions import Additions, TokenResidual, block_numbers
 from perdure.errors import BackboneError
 from perdure.randomness import generator
-from perdure.types import Read
+from perdure.traits import Read
 from tests.reference.small_vits import KINDS, SMALL, error, frozen, images, small_vit
 from tests.reference.vit_literal import LiteralViT
 

@@ -10,7 +10,8 @@ from perdure.backbones.additions import Additions
 from perdure.backbones.vit import FrozenViT
 from perdure.errors import BackboneError
 from perdure.randomness import generator
-from perdure.types import BlockView, Read
+from perdure.traits import Read
+from perdure.types import BlockView
 from tests.reference.small_vits import KINDS, built, error, frozen, images, small_vit
 from tests.reference.vit_literal import LiteralViT
 

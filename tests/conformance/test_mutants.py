@@ -233,7 +233,7 @@ def registered(method: type[Method]) -> Iterator[str]:
     try:
         yield name
     finally:
-        del METHODS._items[name]
+        METHODS.unregister(name)
 
 
 def test_every_check_has_a_mutant() -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from perdure.backbones.additions import Additions
 from perdure.backbones.anatomy import describe
 from perdure.errors import BackboneError
-from perdure.types import BackboneSpec, BlockView, Features, Midway, Observer, Read
+from perdure.traits import Read
+from perdure.types import BackboneSpec, BlockView, Features, Midway, Observer
 
 ALL: frozenset[Read] = frozenset({"cls", "tokens"})
 CLS: frozenset[Read] = frozenset({"cls"})

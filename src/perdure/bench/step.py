@@ -22,7 +22,7 @@ from perdure.bench.training import (
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
-from perdure.methods.deep_prompts import DeepPromptConfig
+from perdure.methods.options import DeepPromptConfig
 
 
 def step_report(

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from perdure.registry import Registry
+from perdure.registry import Declaration, Registry
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
@@ -143,4 +143,4 @@ class TrainedHead(Head):
         """The part that the task trains along with the method."""
 
 
-HEADS: Registry[type[Head]] = Registry("head")
+HEADS: Registry[type[Head], Declaration] = Registry("head", Declaration)

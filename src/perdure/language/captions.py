@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from perdure.errors import LanguageError
-from perdure.registry import Registry
+from perdure.registry import Declaration, Registry
 
-TEMPLATES: Registry[tuple[str, ...]] = Registry("template set")
+TEMPLATES: Registry[tuple[str, ...], Declaration] = Registry("template set", Declaration)
 
 TEMPLATES.register("photo")(("a photo of a {}.",))
 TEMPLATES.register("cifar")(

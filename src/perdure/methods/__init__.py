@@ -1,33 +1,17 @@
-"""Methods: one file each, found here by name."""
+"""Methods: one file each, found by name in `METHODS`."""
 
-from perdure.methods import (
-    clip,
-    coda_prompt,
-    dualprompt,
-    finetune,
-    frozen,
-    iprompt,
-    joint,
-    l2p,
-    l2p_projected,
-    nsp2,
-    pgp,
-)
-from perdure.methods.base import METHODS, Method, MethodConfig
+from __future__ import annotations
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "MethodConfig",
-    "clip",
-    "coda_prompt",
-    "dualprompt",
-    "finetune",
-    "frozen",
-    "iprompt",
-    "joint",
-    "l2p",
-    "l2p_projected",
-    "nsp2",
-    "pgp",
-]
+from typing import TYPE_CHECKING
+
+from perdure.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from perdure.methods.base import Method
+    from perdure.methods.catalog import METHODS
+    from perdure.methods.options import MethodConfig
+    from perdure.traits import Traits
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
+
+__all__ = ["METHODS", "Method", "MethodConfig", "Traits"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -12,26 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
-from perdure.registry import Registry
-from perdure.types import (
-    BackboneSpec,
-    Features,
-    Generators,
-    Loss,
-    Read,
-    Survey,
-    Task,
-    Trace,
-    Traits,
-)
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """Options of a method that has none."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense; every class calls the next one's."""
+from perdure.methods.options import MethodConfig
+from perdure.traits import Read, Traits
+from perdure.types import BackboneSpec, Features, Generators, Loss, Survey, Task, Trace
 
 
 class Method(nn.Module, abc.ABC):
@@ -47,9 +29,9 @@ class Method(nn.Module, abc.ABC):
     """
 
     traits: ClassVar[Traits]
+    """Of a built-in method, these three are in its declaration, in `perdure.methods.catalog`."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Options that `perdure tune` searches beside the learning rate, with the values to try."""
     learning_only: ClassVar[tuple[str, ...]] = ()
     """Tensors of the state, as patterns of their names, that prediction never reads: a model saved
     for inference only is without them."""
@@ -152,6 +134,3 @@ class Method(nn.Module, abc.ABC):
         """Parameters to optimise in the current task, with their learning rates."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         return [{"params": parameters, "lr": lr}] if parameters else []
-
-
-METHODS: Registry[type[Method]] = Registry("method")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,44 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, block_numbers
-from perdure.errors import ConfigError
-from perdure.methods.base import METHODS, Method, MethodConfig
-from perdure.types import BackboneSpec, Generators, Task, Traits
-
-
-@dataclass(frozen=True)
-class CodaPromptConfig(MethodConfig):
-    """Options of CODA-Prompt.
-
-    Attributes:
-        prompt_blocks: blocks that get a prefix, -1 for the last.
-        components: components that every task adds per block.
-        prompt_length: vectors per component, half of them keys and half of them values.
-        orthogonality: weight of the penalty on components, keys and attention vectors.
-    """
-
-    prompt_blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
-    components: int = 10
-    prompt_length: int = 8
-    orthogonality: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: no block, no component, an odd length or a negative weight.
-        """
-        if not self.prompt_blocks:
-            raise ConfigError("prompt_blocks=[]: at least one block must get a prefix.")
-        if self.components < 1:
-            raise ConfigError(f"components={self.components}: it must be 1 or more.")
-        if self.prompt_length <= 0 or self.prompt_length % 2:
-            raise ConfigError(
-                f"prompt_length={self.prompt_length}: it must be even and 2 or more, half for keys "
-                "and half for values."
-            )
-        if not self.orthogonality >= 0:
-            raise ConfigError(f"orthogonality={self.orthogonality}: it must be 0 or more.")
+from perdure.methods.base import Method
+from perdure.methods.catalog import METHODS
+from perdure.methods.options import CodaPromptConfig
+from perdure.types import BackboneSpec, Generators, Task
 
 
 @METHODS.register("coda_prompt")
@@ -59,16 +24,6 @@ class CodaPrompt(Method):
     ``old_*`` are the components of finished tasks, frozen; ``new_*`` those of the current one.
     """
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Smith et al., CVPR 2023 (CODA-Prompt)",
-        summary="prefixes summed from components by attention on a plain pass's features",
-        needs_query=True,
-        selects=True,
-        prompts_of_tasks=True,
-        state_growth="per task",
-    )
-    Config = CodaPromptConfig
-    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"orthogonality": (0.0, 0.1, 1.0)}
     config: CodaPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: CodaPromptConfig, generator: Generators) -> None:

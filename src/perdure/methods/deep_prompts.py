@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,54 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, block_numbers
-from perdure.errors import ConfigError
-from perdure.methods.base import Method, MethodConfig
+from perdure.methods.base import Method
+from perdure.methods.options import DeepPromptConfig, MethodConfig
 from perdure.types import BackboneSpec, Features, Generators, Loss, Task
-
-
-@dataclass(frozen=True)
-class PromptConfig(MethodConfig):
-    """Options shared by the methods whose prompts join a block's attention as keys and values.
-
-    Attributes:
-        prompt_length: prompt vectors per block (M).
-        prompt_blocks: blocks that get prompts, -1 for the last.
-    """
-
-    prompt_length: int = 4
-    prompt_blocks: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: prompt_length below 1.
-        """
-        super().__post_init__()
-        if self.prompt_length < 1:
-            raise ConfigError(f"prompt_length={self.prompt_length}: it must be 1 or more.")
-
-
-@dataclass(frozen=True)
-class DeepPromptConfig(PromptConfig):
-    """Options of the VPT family, whose prompts are the same for every image.
-
-    Attributes:
-        prompt_blocks: blocks that get prompts, -1 for the last; empty for all.
-        temperature: the training logits are divided by it; prediction has none.
-    """
-
-    temperature: float = 28.0
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a temperature that is not positive.
-        """
-        super().__post_init__()
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature={self.temperature}: it must be above 0.")
 
 
 class PromptMatrices(nn.Module):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,64 +10,20 @@ from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, block_numbers
 from perdure.errors import ConfigError
-from perdure.methods.base import METHODS, Method, MethodConfig
-from perdure.methods.matching import Vote, choose, cosine, share
-from perdure.types import BackboneSpec, Generators, Task, Traits
+from perdure.methods.base import Method
+from perdure.methods.catalog import METHODS
+from perdure.methods.matching import choose, cosine, share
+from perdure.methods.options import DualPromptConfig
+from perdure.types import BackboneSpec, Generators, Task
 
 SMALL = 0.01
 """Prefixes start in [0, SMALL]: raw keys and values of size 1 would drown a frozen block's own."""
-
-
-@dataclass(frozen=True)
-class DualPromptConfig(MethodConfig):
-    """Options of DualPrompt.
-
-    Attributes:
-        general_blocks: blocks that get the general prefix, -1 for the last.
-        general_length: its keys, and its values, per block.
-        expert_blocks: blocks that get the expert prefix.
-        expert_length: its keys, and its values, per block.
-        key_weight: weight of the pull of the task's key to the query.
-        selection: at test time, ``image``: every image takes the expert of its own closest key;
-            ``batch``: all take the one that most of the batch chose: breaks batch invariance.
-    """
-
-    general_blocks: tuple[int, ...] = (0, 1)
-    general_length: int = 5
-    expert_blocks: tuple[int, ...] = (2, 3, 4)
-    expert_length: int = 20
-    key_weight: float = 1.0
-    selection: Vote = "image"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a length below 1, a weight below 0, or no block for the experts.
-        """
-        for key in ("general_length", "expert_length"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}={getattr(self, key)}: it must be 1 or more.")
-        if not self.key_weight >= 0:
-            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
-        if not self.expert_blocks:
-            raise ConfigError("expert_blocks=[]: at least one block must get the expert prefix.")
 
 
 @METHODS.register("dualprompt")
 class DualPrompt(Method):
     """DualPrompt (Wang et al., ECCV 2022): an expert and a key are added with every task."""
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Wang et al., ECCV 2022 (DualPrompt)",
-        summary="general prefixes, and per task an expert prefix chosen by a plain pass's features",
-        needs_query=True,
-        selects=True,
-        prompts_of_tasks=True,
-        state_growth="per task",
-    )
-    Config = DualPromptConfig
-    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"expert_length": (5, 10, 20)}
     config: DualPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: DualPromptConfig, generator: Generators) -> None:

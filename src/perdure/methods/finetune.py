@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from perdure.errors import ConfigError
-from perdure.methods.base import METHODS
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
-from perdure.types import BackboneSpec, Generators, Task, Traits
-
-
-@dataclass(frozen=True)
-class FinetuneConfig(DeepPromptConfig):
-    """Options of sequential tuning.
-
-    Attributes:
-        lr_after_first: factor on the prompts' learning rate from the second task on; 0.05 is the
-            control for the damping that the published projection brings with it.
-    """
-
-    lr_after_first: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a negative factor, or what `DeepPromptConfig` refuses.
-        """
-        super().__post_init__()
-        if not self.lr_after_first >= 0:
-            raise ConfigError(f"lr_after_first={self.lr_after_first}: it must be 0 or more.")
+from perdure.methods.catalog import METHODS
+from perdure.methods.deep_prompts import DeepPromptMethod
+from perdure.methods.options import FinetuneConfig
+from perdure.types import BackboneSpec, Generators, Task
 
 
 @METHODS.register("finetune")
 class Finetune(DeepPromptMethod):
     """VPT-Seq of the NSP² paper: deep prompts and one linear layer per task, trained in sequence."""
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Jia et al., ECCV 2022 (VPT-Deep); VPT-Seq in Lu et al., NeurIPS 2024",
-        summary="deep prompts trained task after task, nothing protected",
-    )
-    Config = FinetuneConfig
     config: FinetuneConfig
 
     def __init__(self, spec: BackboneSpec, config: FinetuneConfig, generator: Generators) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,83 +13,14 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, TokenResidual, block_numbers
-from perdure.errors import BackboneError, ConfigError
-from perdure.methods.base import METHODS, Method, MethodConfig
-from perdure.types import (
-    BackboneSpec,
-    BlockView,
-    Features,
-    Generators,
-    Loss,
-    Read,
-    Survey,
-    Task,
-    Trace,
-    Traits,
-)
+from perdure.errors import BackboneError
+from perdure.methods.base import Method
+from perdure.methods.catalog import METHODS
+from perdure.methods.options import IPromptConfig
+from perdure.traits import Read
+from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task, Trace
 
 MOST_TOKENS = 8192  # clustered per block
-
-
-@dataclass(frozen=True)
-class IPromptConfig(MethodConfig):
-    """Options of I-Prompt; every one is a choice of this reconstruction (see its page).
-
-    Attributes:
-        prompt_blocks: blocks that have a pool, -1 for the last; empty for the middle third.
-        pool: keys, and prompts, per block.
-        selection: ``top1``: the prompt of the most similar key; ``topk``: the mean of the ``top_k``
-            most similar; ``soft``: all, weighted by the softmax of similarity/``softness``.
-        top_k: prompts per token under ``topk``.
-        softness: temperature of ``soft``.
-        scale_by_similarity: whether a prompt is multiplied by its key's similarity.
-        where: ``attention``: added after the attention residual, before the MLP; ``mlp``: after it.
-        target: ``patches``, or ``cls``: the class token alone, matched by its own key.
-        key_init: ``kmeans``: centres of the first task's token keys; ``random``.
-        key_weight: weight of the pull of keys to the tokens that chose them.
-        keys: what keys do after the first task: ``frozen``, or ``residual``: learn on.
-        readout: what is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
-        token_weights: of the image tokens in what is classified: the class token's ``attention`` in
-            the last block (``uniform`` where there is none), ``similarity`` to the matched keys, or
-            ``uniform``.
-    """
-
-    prompt_blocks: tuple[int, ...] = ()
-    pool: int = 20
-    selection: Literal["top1", "topk", "soft"] = "top1"
-    top_k: int = 5
-    softness: float = 0.1
-    scale_by_similarity: bool = True
-    where: Literal["attention", "mlp"] = "attention"
-    target: Literal["patches", "cls"] = "patches"
-    key_init: Literal["kmeans", "random"] = "kmeans"
-    key_weight: float = 0.1
-    keys: Literal["frozen", "residual"] = "frozen"
-    readout: Literal["cls", "tokens", "cls+tokens"] = "cls+tokens"
-    token_weights: Literal["attention", "similarity", "uniform"] = "attention"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: an empty pool, more prompts per token than the pool holds, a weight below 0,
-                a softness that is not positive, token weights that the target does not give.
-        """
-        if self.pool < 1:
-            raise ConfigError(f"pool={self.pool}: it must be 1 or more.")
-        if not 1 <= self.top_k <= self.pool and self.selection == "topk":
-            raise ConfigError(
-                f"top_k={self.top_k}: it must lie in 1 to {self.pool}, the size of the pool."
-            )
-        if not self.softness > 0:
-            raise ConfigError(f"softness={self.softness}: it must be above 0.")
-        if self.target == "cls" and self.token_weights == "similarity":
-            raise ConfigError(
-                "token_weights='similarity' weighs patches by their own match, but target='cls' "
-                "matches the class token alone. Take token_weights=attention or uniform."
-            )
-        if not self.key_weight >= 0:
-            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
 
 
 class TokenKeys:
@@ -139,14 +69,6 @@ class IPrompt(Method):
     does not grow.
     """
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Han, Na, Hwang, WACV 2025, arXiv 2403.11537 (reconstruction)",
-        summary="prompts matched to image tokens inside the layer and added to them, in one pass",
-        reads=frozenset({"cls", "tokens", "cls_attention"}),
-        selects=True,
-    )
-    Config = IPromptConfig
-    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"pool": (10, 20, 40)}
     config: IPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: IPromptConfig, generator: Generators) -> None:

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
-from perdure.errors import ConfigError
-from perdure.methods.base import METHODS, Method
-from perdure.methods.deep_prompts import PromptConfig, PromptMatrices
-from perdure.methods.matching import Vote, choose, cosine, share
-from perdure.types import BackboneSpec, Features, Generators, Read, Task, Traits
-
-
-@dataclass(frozen=True)
-class L2PConfig(PromptConfig):
-    """Options of L2P.
-
-    Attributes:
-        prompt_length: vectors per prompt.
-        prompt_blocks: blocks whose attention gets the chosen prompts as keys and values, -1 for the
-            last; empty: prompts join the input tokens (published).
-        pool: prompts in the pool, each with a key.
-        top_k: prompts per image.
-        key_weight: weight of the pull of chosen keys to the query.
-        selection: ``image``: every image chooses for itself; ``batch``: all take what most of the
-            batch chose, as the published program does: breaks batch invariance.
-    """
-
-    prompt_length: int = 5
-    pool: int = 10
-    top_k: int = 5
-    key_weight: float = 0.5
-    selection: Vote = "image"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: more prompts per image than the pool holds, or a weight below 0.
-        """
-        super().__post_init__()
-        if not 1 <= self.top_k <= self.pool:
-            raise ConfigError(
-                f"top_k={self.top_k}: it must lie in 1 to {self.pool}, the size of the pool."
-            )
-        if not self.key_weight >= 0:
-            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
+from perdure.methods.base import Method
+from perdure.methods.catalog import METHODS
+from perdure.methods.deep_prompts import PromptMatrices
+from perdure.methods.matching import choose, cosine, share
+from perdure.methods.options import L2PConfig
+from perdure.traits import Read
+from perdure.types import BackboneSpec, Features, Generators, Task
 
 
 @METHODS.register("l2p")
@@ -62,15 +26,6 @@ class L2P(Method):
     the blocks.
     """
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Wang et al., CVPR 2022 (L2P)",
-        summary="prompts chosen from a pool by a plain pass's features join the input",
-        reads=frozenset({"input"}),
-        needs_query=True,
-        selects=True,
-    )
-    Config = L2PConfig
-    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"key_weight": (0.1, 0.5, 1.0)}
     config: L2PConfig
 
     def __init__(self, spec: BackboneSpec, config: L2PConfig, generator: Generators) -> None:

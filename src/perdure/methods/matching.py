@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Vote = Literal["image", "batch"]
+from perdure.methods.options import Vote
 
 
 def cosine(query: Float[Tensor, "b d"], keys: Float[Tensor, "m d"]) -> Float[Tensor, "b m"]:

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perdure.errors import ConfigError
-from perdure.methods.base import METHODS
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
-from perdure.methods.null_space import Grams, NullSpaceConfig, NullSpaceMethod, WeightedImages
-from perdure.numerics.subspace import SHORTEST_SPECTRUM, affinity_gram
-from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task, Traits
-
-
-@dataclass(frozen=True)
-class NSP2Options(NullSpaceConfig):
-    """Options of NSP²'s conditions; the defaults follow the released program at 10S-CIFAR-100.
-
-    Attributes:
-        eta2: strength of the aggregation projection, over the prompts of a block (η₂).
-        conditions: ``published`` drops the LayerNorm scales from both conditions; ``exact`` keeps them.
-        ln_weight: weight of the LayerNorm-invariance term from the second task on (λ_LN).
-        ln_terms: which statistics of a prompt row it holds: ``both``, or ``std`` alone.
-    """
-
-    eta2: float = 0.97
-    conditions: Literal["published", "exact"] = "published"
-    ln_weight: float = 1.0
-    ln_terms: Literal["both", "std"] = "both"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a strength outside [0, 1], a negative weight, or too few prompts for a knee.
-        """
-        super().__post_init__()
-        if not 0 <= self.eta2 <= 1:
-            raise ConfigError(f"eta2={self.eta2}: it must lie in 0 to 1.")
-        if not self.ln_weight >= 0:
-            raise ConfigError(f"ln_weight={self.ln_weight}: it must be 0 or more.")
-        if self.eta2 > 0 and self.prompt_length < SHORTEST_SPECTRUM:
-            raise ConfigError(
-                f"prompt_length={self.prompt_length}: the aggregation projection finds its null "
-                f"space at a knee and needs at least {SHORTEST_SPECTRUM} prompts; "
-                f"set prompt_length={SHORTEST_SPECTRUM} or eta2=0."
-            )
-
-
-@dataclass(frozen=True)
-class NSP2Config(NSP2Options, DeepPromptConfig):
-    """Options of VPT-NSP²."""
+from perdure.methods.catalog import METHODS
+from perdure.methods.deep_prompts import DeepPromptMethod
+from perdure.methods.null_space import Grams, NullSpaceMethod, WeightedImages
+from perdure.methods.options import NSP2Config, NullSpaceConfig
+from perdure.numerics.subspace import affinity_gram
+from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task
 
 
 class QueryStatistics(WeightedImages):
@@ -184,12 +143,4 @@ class NSP2Method(NullSpaceMethod):
 class NSP2(NSP2Method, DeepPromptMethod):
     """Visual prompt tuning in null space (Lu et al., NeurIPS 2024)."""
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Lu et al., NeurIPS 2024, arXiv 2406.05658",
-        summary="prompt updates projected into the null space of old tasks' features",
-        projects_updates=True,
-        protects_features=True,
-        stores_statistics="per block one D × D and one M × M Gram of old features",
-    )
-    Config = NSP2Config
     config: NSP2Config

@@ -4,54 +4,21 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perdure.errors import ConfigError
 from perdure.methods.base import Method
-from perdure.methods.deep_prompts import PromptConfig, PromptMatrices
-from perdure.numerics.subspace import RankRule, damping, image_weights, null_space
+from perdure.methods.deep_prompts import PromptMatrices
+from perdure.methods.options import NullSpaceConfig
+from perdure.numerics.subspace import damping, image_weights, null_space
 from perdure.types import BackboneSpec, BlockView, Generators, Survey, Task
 
 Grams = dict[str, Float[Tensor, "*e n n"]]
 """By ``SIDE_SITE``; those over a pool's own prompts have a leading dimension for its entries."""
-
-
-@dataclass(frozen=True)
-class NullSpaceConfig(PromptConfig):
-    """Options of every projection; the defaults follow NSP²'s released program at 10S-CIFAR-100.
-
-    Attributes:
-        eta1: strength of the projection over the prompts' dimensions, 1 full, 0 none (η₁).
-        projector: ``damped`` divides Π by its Frobenius norm (published); ``orthogonal`` keeps Π.
-        rank_rule: where the null space begins: ``reference`` (the program) or ``paper`` (eq. 28).
-        statistics: ``sum``: batches of ``statistics_batch`` images add their means, over all tasks;
-            ``mean``: the plain mean over all images of all tasks.
-        statistics_batch: images per batch under ``sum``, in data set order.
-    """
-
-    eta1: float = 0.97
-    projector: Literal["damped", "orthogonal"] = "damped"
-    rank_rule: RankRule = "reference"
-    statistics: Literal["sum", "mean"] = "sum"
-    statistics_batch: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a strength outside [0, 1], or a batch without images.
-        """
-        super().__post_init__()
-        if not 0 <= self.eta1 <= 1:
-            raise ConfigError(f"eta1={self.eta1}: it must lie in 0 to 1.")
-        if self.statistics_batch < 1:
-            raise ConfigError(f"statistics_batch={self.statistics_batch}: it must be 1 or more.")
 
 
 class WeightedImages(abc.ABC):

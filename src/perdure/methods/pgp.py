@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from perdure.methods.base import METHODS
-from perdure.methods.deep_prompts import DeepPromptConfig, DeepPromptMethod
-from perdure.methods.null_space import Grams, NullSpaceConfig, NullSpaceMethod, WeightedImages
-from perdure.types import BlockView, Traits
-
-
-@dataclass(frozen=True)
-class PGPOptions(NullSpaceConfig):
-    """Options of prompt gradient projection.
-
-    Attributes:
-        inputs: which tokens X the condition X ΔPᵀ = 0 speaks of: the block's, ``before`` its norm1
-            or ``after``.
-    """
-
-    inputs: Literal["before", "after"] = "before"
-
-
-@dataclass(frozen=True)
-class PGPConfig(PGPOptions, DeepPromptConfig):
-    """Options of VPT-PGP."""
+from perdure.methods.catalog import METHODS
+from perdure.methods.deep_prompts import DeepPromptMethod
+from perdure.methods.null_space import Grams, NullSpaceMethod, WeightedImages
+from perdure.methods.options import PGPConfig, PGPOptions
+from perdure.types import BlockView
 
 
 class InputStatistics(WeightedImages):
@@ -66,11 +47,4 @@ class PGPMethod(NullSpaceMethod):
 class PGP(PGPMethod, DeepPromptMethod):
     """VPT-PGP: the null space of old input tokens (Qiao et al., ICLR 2024), in NSP²'s recipe."""
 
-    traits: ClassVar[Traits] = Traits(
-        paper="Qiao et al., ICLR 2024 (PGP); VPT-PGP in Lu et al., NeurIPS 2024",
-        summary="prompt updates orthogonal to old tasks' input tokens",
-        projects_updates=True,
-        stores_statistics="per block one D × D Gram of old tokens",
-    )
-    Config = PGPConfig
     config: PGPConfig

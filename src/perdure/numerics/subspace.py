@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-RankRule = Literal["paper", "reference"]
+from perdure.numerics.rank_rule import SHORTEST_SPECTRUM, RankRule
 
 SMOOTHED_FROM = 128
 """The released program smooths spectra of at least this length before it looks for the knee."""
 SMOOTHING_SIGMA = 10.0
 TRIMMED_SHARE = 0.03
-SHORTEST_SPECTRUM = 3
 
 
 def affinity_gram(

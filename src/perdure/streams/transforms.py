@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from perdure.errors import ConfigError
 from perdure.randomness import derived_seed
-from perdure.registry import Registry
+from perdure.registry import Declaration, Registry
 
 Side = Literal["train", "test"]
 Step = Callable[[Image.Image], UInt8[Tensor, "3 s s"]]
@@ -42,7 +42,7 @@ class Transform:
     deterministic: bool = False
 
 
-TRANSFORMS: Registry[Callable[[int], Transform]] = Registry("transform")
+TRANSFORMS: Registry[Callable[[int], Transform], Declaration] = Registry("transform", Declaration)
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,8 @@ from jaxtyping import Float, Float64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from perdure.numerics.subspace import SHORTEST_SPECTRUM, RankRule, nullity
+from perdure.numerics.rank_rule import SHORTEST_SPECTRUM, RankRule
+from perdure.numerics.subspace import nullity
 
 _GRAM = re.compile(r"method\.gram_([a-z]+)_(\d+)")
 _MATRIX = 2

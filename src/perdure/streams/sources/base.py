@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
-from perdure.registry import Registry
+from perdure.registry import Declaration, Registry
 from perdure.streams.images.sets import MEMORY_BUDGET, ArrayImages, ImageSet
 from perdure.streams.tasks import listed
 
@@ -153,7 +153,7 @@ class Source:
 
 LoadSource = Callable[[SourceOptions], Source]
 
-SOURCES: Registry[LoadSource] = Registry("source")
+SOURCES: Registry[LoadSource, Declaration] = Registry("source", Declaration)
 
 
 def load_source(name: str, options: SourceOptions | None = None) -> Source:
