@@ -13,8 +13,8 @@ from typing import NoReturn
 import pytest
 
 import perdure as package
-from perdure.cli import catalogue
-from perdure.cli.commands import parser
+from perdure.cli.commands import show as catalogue
+from perdure.cli.definitions import parser
 from perdure.cli.main import main
 from perdure.errors import PerdureError
 from tests.cli.command import Perdure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cli.commands import parser
+from perdure.cli.definitions import parser
 from perdure.cli.main import read
 from perdure.engine.config import load_config
 from perdure.methods import METHODS

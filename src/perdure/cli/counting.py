@@ -17,8 +17,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from perdure.cli.display import BETWEEN_LINES
 from perdure.cli.output import messages
+from perdure.cli.progress import BETWEEN_LINES
 
 
 class Counting:

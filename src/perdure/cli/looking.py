@@ -33,14 +33,14 @@ def _data(verbs: Any) -> None:
         data,
         "ls",
         "list published data sets: how large they are, where they come from, whether at hand",
-        "data:ls",
+        "commands.data:ls",
         ("perdure data ls", "perdure data ls --json"),
     )
     fetch = add_command(
         data,
         "fetch",
         "download, check and unpack a published data set, or unpack what was put there by hand",
-        "data:fetch",
+        "commands.data:fetch",
         (
             "perdure data fetch cifar100",
             "",
@@ -54,7 +54,7 @@ def _data(verbs: Any) -> None:
         data,
         "check",
         "look for unreadable images, duplicates across train and test, and classes that are too small",
-        "data:check",
+        "commands.data:check",
         (
             "perdure data check photos                    a folder per class",
             "perdure data check photos.csv                a table of path and label",
@@ -81,7 +81,7 @@ def _ls(verbs: Any) -> None:
         verbs,
         "ls",
         f"list {', '.join(KINDS[:-1])} or {KINDS[-1]}",
-        "catalogue:ls",
+        "commands.show:ls",
         (
             "perdure ls presets                 what there is per benchmark",
             "perdure ls presets cifar100        a line for each of a benchmark's",
@@ -100,7 +100,7 @@ def _show(verbs: Any) -> None:
         verbs,
         "show",
         "explain a preset, method, head, stream, transform, backbone or saved model, or draw a stream",
-        "catalogue:show",
+        "commands.show:show",
         (
             "perdure show nsp2                  a method with its options",
             "perdure show cifar100-10s/nsp2     a preset: every value, and what was published",
@@ -131,7 +131,7 @@ def _doctor(verbs: Any) -> None:
         verbs,
         "doctor",
         "tell what works on this machine, and what to do about what does not",
-        "doctor:doctor",
+        "commands.doctor:doctor",
         ("perdure doctor", "perdure doctor --json"),
     )
 
@@ -159,7 +159,7 @@ def _bench_step(measures: Any) -> None:
         measures,
         "step",
         "measure a training step against the least it can cost on this machine",
-        "bench:step",
+        "commands.bench:step",
         (
             "perdure bench step --method nsp2 --batch-size 8 --json",
             "perdure bench step --precision fp32",
@@ -175,7 +175,7 @@ def _bench_data(measures: Any) -> None:
         measures,
         "data",
         "measure how fast images are read and augmented, beside what a training step takes",
-        "bench:data",
+        "commands.bench:data",
         (
             "perdure bench data                                drawn JPEG files, read every time",
             "perdure bench data --data photos --transform plain",
@@ -220,7 +220,7 @@ def _bench_cost(measures: Any) -> None:
         measures,
         "cost",
         "measure what every method that trains prompts costs: operations, time, memory, state",
-        "bench:cost",
+        "commands.bench:cost",
         (
             "perdure bench cost",
             "perdure bench cost --methods iprompt,l2p --batch-sizes 1,8",
@@ -255,7 +255,7 @@ def _bench_predict(measures: Any) -> None:
         measures,
         "predict",
         "measure `perdure predict` on drawn JPEG files against the backbone's bare forward",
-        "bench:predict",
+        "commands.bench:predict",
         (
             "perdure bench predict runs/digits/nsp2",
             "perdure bench predict --method iprompt --images 128 --batch-size 16",

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from perdure.cli.commands import parser
+from perdure.cli.definitions import parser
 from perdure.cli.parsing import Parser
 from perdure.errors import ConfigError, PerdureError
 

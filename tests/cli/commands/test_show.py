@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.catalogue import LISTS
+from perdure.cli.commands.show import LISTS
+from perdure.cli.config_keys import options_of, type_in_words
 from perdure.cli.looking import KINDS
-from perdure.cli.options import options_of, type_in_words
 from perdure.engine.config import PARTS, TrainingConfig, load_config
 from perdure.heads import HEADS
 from perdure.methods import METHODS

@@ -47,7 +47,7 @@ def _run(verbs: Any) -> None:
         verbs,
         "run",
         "learn a stream of tasks and leave results, picture and model in a folder",
-        "run:run",
+        "commands.run:run",
         (
             "perdure run digits/nsp2",
             "perdure run digits/nsp2 epochs=2 heads=gaussian --out runs/short",
@@ -91,7 +91,7 @@ def _demo(verbs: Any) -> None:
         verbs,
         "demo",
         "learn the digits two at a time with four methods and compare them",
-        "compare:demo",
+        "commands.compare:demo",
         (
             "perdure demo",
             "perdure demo --out /tmp/demo",
@@ -114,7 +114,7 @@ def _compare(verbs: Any) -> None:
         verbs,
         "compare",
         "print one table and draw one picture of several runs",
-        "compare:compare",
+        "commands.compare:compare",
         (
             "perdure compare runs/digits/nsp2 runs/digits/finetune",
             "perdure compare runs/digits --out runs/digits/all    every run in a folder",
@@ -138,7 +138,7 @@ def _tune(verbs: Any) -> None:
         verbs,
         "tune",
         "choose hyperparameters on validation images, and write the best as a preset",
-        "tune:search",
+        "commands.tune:search",
         (
             "perdure tune digits/nsp2 --budget 8",
             "perdure tune digits/nsp2 --space lr=0.003,0.01 temperature=5,28 --seeds 0,1",
@@ -173,7 +173,7 @@ def _report(verbs: Any) -> None:
         verbs,
         "report",
         "write one page with tables and figures of several runs",
-        "report:report",
+        "commands.report:report",
         (
             "perdure report runs/digits/nsp2 runs/digits/finetune",
             "perdure report runs/digits --out digits.html         every run in a folder",
@@ -202,7 +202,7 @@ def _learn(verbs: Any) -> None:
         verbs,
         "learn",
         "teach a model the classes of some photos; a new model, or one that knows others already",
-        "learn:learn",
+        "commands.learn:learn",
         (
             "perdure learn pets photos/monday          a folder per class; pets is made",
             "perdure learn pets photos/tuesday         new classes, or more images of old ones",
@@ -244,7 +244,7 @@ def _eval(verbs: Any) -> None:
         verbs,
         "eval",
         "count what a model gets right on labelled images: overall, per class and per task",
-        "learn:evaluate",
+        "commands.learn:evaluate",
         (
             "perdure eval pets photos/test",
             "perdure eval pets test.csv --json",
@@ -265,7 +265,7 @@ def _predict(verbs: Any) -> None:
         verbs,
         "predict",
         "name the classes of images with what a run has learned",
-        "predict:predict",
+        "commands.predict:predict",
         (
             "perdure predict runs/digits/nsp2 a.png b.png",
             "perdure predict runs/digits/nsp2 photos --format csv > photos.csv",
@@ -306,7 +306,7 @@ def _save(verbs: Any) -> None:
         verbs,
         "save",
         "copy a model to a folder of its own, or without what only learning on needs",
-        "saving:save",
+        "commands.save:save",
         (
             "perdure save runs/digits/nsp2 model",
             "perdure save runs/digits/nsp2 small --inference-only",
@@ -326,7 +326,7 @@ def _export(verbs: Any) -> None:
         verbs,
         "export",
         "write what a run has learned as one ONNX file, checked against the model",
-        "export:export",
+        "commands.export:export",
         (
             "perdure export runs/digits/nsp2 digits.onnx",
             "perdure export runs/digits/nsp2 digits.onnx --head linear --images photos",

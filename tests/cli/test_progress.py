@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from perdure.cli.display import (
+from perdure.cli.progress import (
     BETWEEN_LINES,
     Display,
     LineDisplay,

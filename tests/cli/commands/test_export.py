@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perdure.cli import export as command
+from perdure.cli.commands import export as command
 from perdure.learner.export.check import Agreement
 from perdure.learner.export.onnx import Exported
 from tests.cli.command import Perdure

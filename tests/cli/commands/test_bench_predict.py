@@ -57,7 +57,7 @@ def test_figures_of_a_model(
 
     monkeypatch.setattr(prediction, "now", lambda device: passed[0])
     monkeypatch.setattr(prediction, "_each", move)
-    monkeypatch.setattr("perdure.cli.predict.write_answers", predict)
+    monkeypatch.setattr("perdure.cli.commands.predict.write_answers", predict)
     said = perdure("bench", "predict", finished, *SMALL)
     assert said.code == 0
     report = json.loads(said.out)

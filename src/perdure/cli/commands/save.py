@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from perdure.cli.commands.predict import model_folder
 from perdure.cli.output import print_json
-from perdure.cli.predict import model_folder
 from perdure.learner import ContinualClassifier
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from perdure.cli.compare import result_folders
+from perdure.cli.commands.compare import result_folders
 from perdure.cli.output import messages, print_json
 from perdure.reports.page.html import check_target, make_report, write_report
 from perdure.reports.results.runs import FinishedRun, read_run

@@ -10,8 +10,8 @@ from typing import Any
 
 from perdure.backbones.vit import FrozenViT
 from perdure.cli.at_hand import weights_state
-from perdure.cli.display import counted
 from perdure.cli.output import print_columns, print_fields
+from perdure.cli.progress import counted
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.model import Model, check_text

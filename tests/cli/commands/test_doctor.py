@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perdure.cli import doctor as module
+from perdure.cli.commands import doctor as module
 from perdure.streams import BENCHMARKS
 from tests.cli.command import Perdure
 from tests.streams.published import offer

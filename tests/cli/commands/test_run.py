@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from perdure.cli import run as run_command
-from perdure.cli.display import Display
+from perdure.cli.commands import run as run_command
+from perdure.cli.progress import Display
 from perdure.engine.events import Event
 from tests.cli.command import TINY, Perdure
 
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_refused(
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    path = os.pathsep.join([str(Path(__file__).parents[2] / "src"), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[3] / "src"), *sys.path])
     words = ["run", "digits/finetune", *TINY, "epochs=10000", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [sys.executable, "-m", "perdure.cli", *words],

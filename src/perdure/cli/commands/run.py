@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from perdure.cli.comparison import write_comparison
-from perdure.cli.display import open_display
+from perdure.cli.dry_run import make_plan, print_plan
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.parsing import UsageError
-from perdure.cli.plan import make_plan, print_plan
+from perdure.cli.progress import open_display
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.experiment import Entry, Finished, default_folder, run_seeds

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perdure.cli.comparison import write_comparison
-from perdure.cli.display import open_display
 from perdure.cli.output import messages, print_json, print_rich
+from perdure.cli.progress import open_display
 from perdure.engine.config import load_config
 from perdure.errors import OutputError
 from perdure.experiment import Entry, check_folder

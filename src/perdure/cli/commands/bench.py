@@ -49,7 +49,7 @@ def step(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """Do ``perdure bench predict``."""
     from perdure.bench.prediction import predict_report, save_untrained
-    from perdure.cli.predict import model_folder, write_answers
+    from perdure.cli.commands.predict import model_folder, write_answers
     from perdure.learner import ContinualClassifier
     from perdure.streams.images.find_images import Listed
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from perdure.cli.answers import WRITERS, Output
 from perdure.cli.counting import Counting
 from perdure.cli.interrupt import CtrlC
 from perdure.cli.output import messages
+from perdure.cli.writers import WRITERS, Output
 from perdure.errors import CheckpointError, ConfigError, did_you_mean
 from perdure.learner import ContinualClassifier
 from perdure.learner.predict_files import predict_files
@@ -72,7 +72,7 @@ def write_answers(
         classifier: predicts.
         files: in the order of the answers.
         out: where to write.
-        form: how, one of ``perdure.cli.answers.FORMATS``.
+        form: how, one of ``perdure.cli.writers.FORMATS``.
         head: as for ``predict_files``.
         top: likewise.
         batch_size: likewise.

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from perdure.cli.commands.predict import check_paths, listed, model_folder
 from perdure.cli.output import messages, print_fields, print_json
-from perdure.cli.predict import check_paths, listed, model_folder
 from perdure.learner import ContinualClassifier
 from perdure.learner.export.onnx import Exported, check_target, export_onnx
 

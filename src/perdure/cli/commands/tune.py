@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perdure.cli.display import Display, counted, open_display
+from perdure.cli.commands.run import read_seeds
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import UsageError
-from perdure.cli.run import read_seeds
+from perdure.cli.progress import Display, counted, open_display
 from perdure.engine.config import Config, load_config, parse_value
 from perdure.errors import DivergenceError
 from perdure.experiment import default_folder

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from perdure.atomic import check_place
-from perdure.cli.display import open_display
+from perdure.cli.commands.predict import model_folder
 from perdure.cli.output import print_json
-from perdure.cli.predict import model_folder
+from perdure.cli.progress import open_display
 from perdure.engine.config import parse_value
 from perdure.errors import ConfigError, OutputError
 from perdure.learner import ContinualClassifier

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cli.compare import DEMO
-from perdure.cli.display import Display
+from perdure.cli.commands.compare import DEMO
+from perdure.cli.progress import Display
 from perdure.engine.events import Event
 from tests.cli.command import TINY, Perdure
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from perdure.cli import predict as module
+from perdure.cli.commands import predict as module
 from perdure.cli.main import main
 from perdure.learner.predict_files import Answer
 from tests.cli.command import Perdure

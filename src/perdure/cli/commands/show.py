@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from perdure.backbones.catalog import describe, entries
-from perdure.cli.model import describe as describe_model
-from perdure.cli.model import print_model, saved_model
-from perdure.cli.options import Option, options_of
+from perdure.cli.config_keys import Option, options_of
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError
-from perdure.cli.presets import describe_preset, presets, print_benchmarks, print_preset
+from perdure.cli.show_model import describe as describe_model
+from perdure.cli.show_model import print_model, saved_model
+from perdure.cli.show_preset import describe_preset, presets, print_benchmarks, print_preset
 from perdure.engine.config import PARTS
 from perdure.errors import UnknownNameError, did_you_mean, unknown_name
 from perdure.heads import HEADS
@@ -46,7 +46,7 @@ def ls(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """Do ``perdure show``."""
     if args.plot:
-        from perdure.cli.plotting import plot
+        from perdure.cli.show_stream import plot
 
         return plot(args)
     _refuse_without_plot(args)

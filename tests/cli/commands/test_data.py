@@ -10,7 +10,7 @@ import pytest
 
 from perdure.cache import archives_dir
 from perdure.cli import counting as module
-from perdure.cli import data
+from perdure.cli.commands import data
 from perdure.cli.counting import Counting
 from perdure.streams import BENCHMARKS
 from tests.cli.command import TINY, Perdure

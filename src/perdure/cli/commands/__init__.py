@@ -1,0 +1,1 @@
+"""The commands: one file each, its argparse definition beside its handler."""
