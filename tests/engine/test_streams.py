@@ -21,7 +21,7 @@ from perdure.engine.run import Run
 from perdure.errors import ConfigError
 from perdure.experiment import run
 from perdure.learner import ContinualClassifier
-from perdure.learner.class_columns import Outputs
+from perdure.learner.class_columns import ClassColumns
 from perdure.metrics import Counts, summarise
 from perdure.streams import load_source
 from perdure.testing.trial import make_trial
@@ -105,10 +105,10 @@ def test_a_class_is_scored_by_the_best_of_its_domains(table: Path) -> None:
     for data in make_stream(config("lda", table), 32).tasks:
         model.start_task(data.task)
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 0.5, 1.5, -1.0]])
-    outputs = Outputs(model.label_names)
-    assert outputs.known(logits).tolist() == [[4.0, 1.0, 2.0, 3.0]]
-    assert outputs.columns(torch.arange(8)).tolist() == [0, 1, 2, 3] * 2
-    assert outputs.labels(outputs.names[1]) == (1, 5)
+    columns = ClassColumns(model.label_names)
+    assert columns.class_scores(logits).tolist() == [[4.0, 1.0, 2.0, 3.0]]
+    assert columns.of(torch.arange(8)).tolist() == [0, 1, 2, 3] * 2
+    assert columns.labels(columns.names[1]) == (1, 5)
 
 
 def test_an_interrupted_run_over_domains_goes_on(table: Path, tmp_path: Path) -> None:

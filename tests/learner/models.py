@@ -15,7 +15,6 @@ from perdure.backbones.vit import FrozenViT
 from perdure.engine.model import Model
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
-from perdure.learner.saved.model import read_model
 from perdure.types import Task
 from tests.learner.portable import portable_backbone
 
@@ -43,7 +42,7 @@ backbone = functools.cache(portable_backbone)
 def old_classifier() -> ContinualClassifier:
     """What the fixtures of all formats hold, with a history."""
     folder = MODELS / "format-1"
-    return ContinualClassifier.from_model(read_model(folder, backbone()).model, OLD)
+    return ContinualClassifier.from_model(load(folder).model, OLD)
 
 
 def new_classifier() -> ContinualClassifier:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from perdure.learner.calibration import best_temperature, calibration_error, losses_of
+from perdure.learner.calibration import best_temperature, calibration_error, grid_losses
 from perdure.learner.labelled import gather
 from perdure.learner.lessons import held_out
 from perdure.randomness import generator
@@ -26,7 +26,7 @@ def drawn(count: int, temperature: float) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("temperature", [0.02, 1.0, 30.0])
 def test_the_true_temperature_is_found(temperature: float) -> None:
     scores, labels = drawn(4000, temperature)
-    found = best_temperature(losses_of(scores, labels))
+    found = best_temperature(grid_losses(scores, labels))
     assert found == pytest.approx(temperature, rel=0.1)
     after = calibration_error((scores / found).softmax(1), labels)
     assert after < 0.02
@@ -36,8 +36,8 @@ def test_the_true_temperature_is_found(temperature: float) -> None:
 
 def test_a_few_images_told_right_do_not_ask_for_certainty() -> None:
     scores = torch.eye(3, dtype=torch.float64)
-    assert 0.1 < best_temperature(losses_of(scores, torch.arange(3))) < 1
-    single = losses_of(scores[:, :1], torch.zeros(3, dtype=torch.int64))
+    assert 0.1 < best_temperature(grid_losses(scores, torch.arange(3))) < 1
+    single = grid_losses(scores[:, :1], torch.zeros(3, dtype=torch.int64))
     assert best_temperature(single) == pytest.approx(1)
 
 
@@ -60,12 +60,12 @@ def test_calibration_error_is_that_of_its_definition() -> None:
 
 def test_held_out_images_are_a_share_of_each_class_that_has_enough() -> None:
     images, names = lesson("a", "b", "c", count=12)
-    material = gather(images[:-3], names[:-3], "train", SourceOptions())
-    mask = held_out(material, 0.25, 0, "calibration", 0)
-    assert np.bincount(material.images.labels[mask], minlength=3).tolist() == [3, 3, 0]
-    assert held_out(material, 0.01, 0, "x", 0).sum() == 2
-    assert not held_out(material, 0.0, 0, "x", 0).any()
-    assert (held_out(material, 0.25, 0, "calibration", 1) != mask).any()
+    labelled = gather(images[:-3], names[:-3], "train", SourceOptions())
+    mask = held_out(labelled, 0.25, 0, "calibration", 0)
+    assert np.bincount(labelled.images.labels[mask], minlength=3).tolist() == [3, 3, 0]
+    assert held_out(labelled, 0.01, 0, "x", 0).sum() == 2
+    assert not held_out(labelled, 0.0, 0, "x", 0).any()
+    assert (held_out(labelled, 0.25, 0, "calibration", 1) != mask).any()
 
 
 def test_held_out_images_are_not_learned() -> None:
@@ -78,13 +78,15 @@ def test_held_out_images_are_not_learned() -> None:
 
 def test_lessons_add_what_they_have_to_say() -> None:
     scores, labels = drawn(400, 5.0)
-    together = losses_of(scores, labels)
-    parts = losses_of(scores[:150], labels[:150]) + losses_of(scores[150:], labels[150:])
+    together = grid_losses(scores, labels)
+    parts = grid_losses(scores[:150], labels[:150]) + grid_losses(scores[150:], labels[150:])
     np.testing.assert_allclose(parts, together)
     # One lesson told with certainty what another one shows to be a guess: the guess counts.
     sure, wrong = torch.eye(4, dtype=torch.float64) * 5, torch.tensor([1, 0, 2, 3])
-    alone = best_temperature(losses_of(sure, torch.arange(4)))
-    assert alone < 1 < best_temperature(losses_of(sure, torch.arange(4)) + losses_of(sure, wrong))
+    alone = best_temperature(grid_losses(sure, torch.arange(4)))
+    assert (
+        alone < 1 < best_temperature(grid_losses(sure, torch.arange(4)) + grid_losses(sure, wrong))
+    )
 
 
 def test_what_lessons_have_said_is_kept_at_one_size() -> None:

@@ -90,7 +90,7 @@ class TestScikitLearn:
     def test_clone_has_the_parameters_and_no_knowledge(self, learned: ContinualClassifier) -> None:
         twin = clone(learned)
         assert twin.get_params() == learned.get_params()
-        assert not hasattr(twin, "_learned")
+        assert not hasattr(twin, "classes_")
         assert clone(ContinualClassifier()).get_params() == ContinualClassifier().get_params()
 
     def test_parameters_are_only_stored(self) -> None:

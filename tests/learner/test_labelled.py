@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.learner.labelled import Material, Side, gather
+from perdure.learner.labelled import LabelledImages, Side, gather
 from perdure.streams import SourceOptions
 from tests.learner.small import lesson, pictures
 
 
-def made_out(data: Any, labels: Any = None, side: Side = "train", **options: Any) -> Material:
+def made_out(data: Any, labels: Any = None, side: Side = "train", **options: Any) -> LabelledImages:
     return gather(data, labels, side, SourceOptions(**options))
 
 

@@ -116,10 +116,10 @@ class TestMoreImagesOfAnOldClass:
         self, heads: list[str], reason: str
     ) -> None:
         learner = classifier("nsp2", heads).learn(lesson("a", "b"))
-        known = learner.learned_
+        before = learner.state_
         with pytest.raises(ConfigError, match=rf"class 'b', which is .*{reason}.*heads=gaussian"):
             learner.learn(lesson("b", "c", "d"))
-        assert learner.learned_ is known
+        assert learner.state_ is before
 
     def test_heads_say_why(self) -> None:
         trial = make_trial("clip_finetune", heads=["language", "zero_shot", "gaussian", "ncm"])

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,9 +171,9 @@ def test_files_are_decoded_ahead_of_the_forward(
             second_batch.set()
         return decode(path)
 
-    def wait(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def wait(*args: Any, **options: Any) -> dict[str, torch.Tensor]:
         assert second_batch.wait(30)
-        return logits(pixels)
+        return logits(*args, **options)
 
     monkeypatch.setattr(module, "decode", note)
     monkeypatch.setattr(classifier.model, "logits", wait)

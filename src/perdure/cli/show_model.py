@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.cli.output import print_columns, print_fields
-from perdure.learner.saved.model import describe_model, is_model
+from perdure.learner.saved.contents import is_model, read_contents
 
 _NAMES_SHOWN = 20
 
@@ -24,13 +24,14 @@ def describe(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: a file is missing or damaged, or the format is newer.
     """
-    found = describe_model(folder)
+    found = read_contents(folder)
+    sizes = found.sizes
     about, history = found.description, found.description.history
     return {
         "kind": "model",
         "name": str(folder),
         "method": about.config["method"],
-        "heads": list(found.heads),
+        "heads": list(found.config().head_names),
         "backbone": about.backbone.name,
         "backbone_sha256": about.backbone.sha256,
         "classes": list(found.known),
@@ -38,8 +39,8 @@ def describe(folder: Path) -> dict[str, Any]:
         "lessons": [asdict(lesson) for lesson in history.lessons],
         "temperatures": history.temperatures,
         "can_learn_on": not about.inference_only,
-        "bytes": asdict(found.sizes),
-        "size": str(found.sizes),
+        "bytes": asdict(sizes),
+        "size": str(sizes),
         "format": about.format,
         "written_by": about.perdure,
         "preset": about.preset,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from perdure.backbones.additions import Additions
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
 from perdure.errors import BackboneError, CheckpointError, ConfigError
@@ -160,6 +161,7 @@ class Model:
         float32: bool = False,
         query: Float[Tensor, "b d"] | None = None,
         oracle: Task | None = None,
+        additions: Additions | None = None,
     ) -> tuple[Float[Tensor, "b d"], Features]:
         """Run the backbone with the method's additions.
 
@@ -170,19 +172,21 @@ class Model:
             float32: compute in float32 whatever the run's precision.
             query: the plain backbone's class tokens of these images where they are known already.
             oracle: the images' true task, for a diagnosis; never given to predict.
+            additions: the method's, where they are worked out already.
 
         Returns:
             The readout that heads classify, and all features read.
         """
         backbone = self.backbone.float32 if float32 else self.backbone
         pixels = images if isinstance(images, Midway) else backbone.normalise(images)
-        if query is None and self.method.traits.needs_query:
-            with torch.no_grad():
-                query = backbone(pixels).cls
-        if oracle is None:
-            additions = self.method.additions(query, task)
-        else:
-            additions = self.method.oracle(query, oracle)
+        if additions is None:
+            if query is None and self.method.traits.needs_query:
+                with torch.no_grad():
+                    query = backbone(pixels).cls
+            if oracle is None:
+                additions = self.method.additions(query, task)
+            else:
+                additions = self.method.oracle(query, oracle)
         features = backbone(pixels, additions, self._read, observer)
         return self.method.readout(features), features
 
@@ -214,14 +218,33 @@ class Model:
         return self.method.loss(head.task_logits(readout, task), features, local, task)
 
     @torch.no_grad()
-    def logits(self, images: UInt8[Tensor, "b 3 s s"]) -> dict[str, Float[Tensor, "b c"]]:
-        """Score all labels so far under every evaluated head; the task is not given."""
-        return self.head_logits(self.forward(images)[0])
+    def logits(
+        self,
+        images: UInt8[Tensor, "b 3 s s"],
+        heads: Sequence[str] | None = None,
+        *,
+        float32: bool = False,
+        additions: Additions | None = None,
+    ) -> dict[str, Float[Tensor, "b c"]]:
+        """Score all labels so far; the task is not given.
+
+        Args:
+            images: pixels, 0 to 255.
+            heads: evaluated heads to score under; all of them by default.
+            float32: see `forward`.
+            additions: see `forward`.
+        """
+        return self.head_logits(
+            self.forward(images, float32=float32, additions=additions)[0], heads
+        )
 
     @torch.no_grad()
-    def head_logits(self, readout: Float[Tensor, "b d"]) -> dict[str, Float[Tensor, "b c"]]:
-        """Score readouts under every evaluated head."""
-        return {name: self.heads[name].logits(readout) for name in self.config.head_names}
+    def head_logits(
+        self, readout: Float[Tensor, "b d"], heads: Sequence[str] | None = None
+    ) -> dict[str, Float[Tensor, "b c"]]:
+        """Score readouts under these evaluated heads; under all of them by default."""
+        names = self.config.head_names if heads is None else heads
+        return {name: self.heads[name].logits(readout) for name in names}
 
     @property
     def learning_only(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: one temperature per head, from held-out images."""
+"""Temperature scaling: one temperature per head, fitted on held-out images of every lesson."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from perdure.engine.events import Event, Sink
-from perdure.learner.state import Learned
+from perdure.engine.survey import ordered_batches
+from perdure.learner.state import LearnerState
 from perdure.streams import Subset
 
 BINS = 15
-MOST = math.log(1e3)
+MAX_LOG = math.log(1e3)
 """Bound on the size of a temperature's logarithm."""
-SPREAD = 2.0
-"""How far from 0 it is expected."""
-GRID = np.linspace(-MOST, MOST, 139)
-"""Logarithms of temperatures at which a lesson's losses are noted."""
+PRIOR_DEVIATION = 2.0
+"""Standard deviation of the logarithm's prior around 0."""
+GRID = np.linspace(-MAX_LOG, MAX_LOG, 139)
+"""Logarithms of the temperatures at which a lesson's losses are noted."""
 
 
-def measure(learned: Learned, kept: Subset, sink: Sink) -> Learned:
-    """Measure the newest lesson on its held-out images, and renew the temperatures.
+def calibrate(state: LearnerState, held_out: Subset, sink: Sink) -> LearnerState:
+    """Measure the newest lesson on its held-out images, and fit the temperatures anew.
 
-    Images of earlier lessons are gone, but not what they had to say of a temperature: the loss at
-    each of a row of temperatures is summed over all lessons, each among the classes known then.
+    Images of earlier lessons are gone, but their losses are not: at each temperature of `GRID` the
+    loss is summed over all lessons, each among the classes known then.
     """
-    if not len(kept):
-        return learned
-    history, outputs = learned.history, learned.outputs
-    labels = outputs.columns(kept.labels)
+    if not len(held_out):
+        return state
+    history, labels = state.history, state.columns.of(held_out.labels)
     temperatures, losses = dict(history.temperatures), dict(history.losses)
     accuracy, before, after = {}, {}, {}
-    for head, scores in learned.scores(kept).items():
-        told = losses_of(scores, labels) + np.array(losses.get(head, np.zeros(len(GRID))))
-        losses[head] = tuple(told.tolist())
-        temperatures[head] = best_temperature(told)
+    pixels = (batch.images for batch in ordered_batches(state.model, held_out))
+    for head, raw in state.scores(pixels, state.model.config.head_names).items():
+        scores = raw.double().cpu()
+        summed = grid_losses(scores, labels) + np.array(losses.get(head, np.zeros(len(GRID))))
+        losses[head] = tuple(summed.tolist())
+        temperatures[head] = best_temperature(summed)
         accuracy[head] = float((scores.argmax(1) == labels).double().mean())
         before[head] = calibration_error(scores.softmax(1), labels)
         after[head] = calibration_error((scores / temperatures[head]).softmax(1), labels)
         fields = {"head": head, "accuracy": accuracy[head]}
-        sink(Event("accuracy", len(learned.model.tasks) - 1, fields))
+        sink(Event("accuracy", len(state.model.tasks) - 1, fields))
     lesson = replace(
         history.lessons[-1],
-        held_out=len(kept),
+        held_out=len(held_out),
         accuracy=accuracy,
         calibration_error=after,
         untempered_error=before,
     )
     lessons = (*history.lessons[:-1], lesson)
-    after_all = replace(history, lessons=lessons, temperatures=temperatures, losses=losses)
-    return Learned(learned.model, after_all)
+    renewed = replace(history, lessons=lessons, temperatures=temperatures, losses=losses)
+    return LearnerState(state.model, renewed)
 
 
-def losses_of(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float64[np.ndarray, "t"]:
+def grid_losses(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float64[np.ndarray, "t"]:
     """Return the summed cross-entropy of images under each temperature of `GRID`.
 
     Args:
@@ -72,16 +74,17 @@ def losses_of(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float64
 def best_temperature(losses: Float64[np.ndarray, "t"]) -> float:
     """Return the temperature under which the labels are most likely.
 
-    Its logarithm is taken to be normal around 0 with deviation `SPREAD`. Otherwise a handful of
-    images that are all told right would ask for certainty; with many images it does not count.
+    Its logarithm is taken to be normal around 0 with `PRIOR_DEVIATION`. Otherwise a handful of
+    images that are all classified correctly would ask for certainty; with many images it does not
+    count.
 
     Args:
-        losses: see `losses_of`.
+        losses: see `grid_losses`.
     """
-    curve = CubicSpline(GRID, losses + (GRID / SPREAD) ** 2 / 2)
+    curve = CubicSpline(GRID, losses + (GRID / PRIOR_DEVIATION) ** 2 / 2)
     lowest = float(GRID[int(curve(GRID).argmin())])
     step = float(GRID[1] - GRID[0])
-    bounds = (max(lowest - step, -MOST), min(lowest + step, MOST))
+    bounds = (max(lowest - step, -MAX_LOG), min(lowest + step, MAX_LOG))
     return math.exp(float(minimize_scalar(curve, bounds=bounds, method="bounded").x))
 
 

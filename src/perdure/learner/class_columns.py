@@ -1,4 +1,4 @@
-"""Which output of the heads stands for which class."""
+"""Columns of class scores: which of the heads' outputs stand for which class."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-class Outputs:
-    """The classes that a classifier knows, and where the heads score them.
+class ClassColumns:
+    """The known classes, and where the heads score them.
 
     Heads have an output per label that ever arrived. Those of forgotten classes are passed over; of
     labels that share a name, the highest score is the class's.
@@ -21,8 +21,8 @@ class Outputs:
         forgotten: labels that were removed again.
 
     Example:
-        >>> outputs = Outputs(("cat", "dog", "owl"), (1,))
-        >>> outputs.names, outputs.labels("owl")
+        >>> columns = ClassColumns(("cat", "dog", "owl"), (1,))
+        >>> columns.names, columns.labels("owl")
         (('cat', 'owl'), (2,))
     """
 
@@ -45,20 +45,20 @@ class Outputs:
         """The labels of a class, the newest last."""
         return self._labels[name]
 
-    def known(self, scores: Float[Tensor, "n a"]) -> Float[Tensor, "n c"]:
-        """Scores of the known classes alone, in the order of `names`."""
+    def class_scores(self, logits: Float[Tensor, "n a"]) -> Float[Tensor, "n c"]:
+        """Scores of the known classes, in the order of `names`, from those of all labels."""
         column_of = self._column_of()
-        labels = torch.tensor(list(column_of), device=scores.device)
-        columns = torch.tensor(list(column_of.values()), device=scores.device)
-        chosen = scores[:, labels]
+        labels = torch.tensor(list(column_of), device=logits.device)
+        columns = torch.tensor(list(column_of.values()), device=logits.device)
+        chosen = logits[:, labels]
         if len(column_of) == len(self._labels):
             return chosen
         # Not len(): an exported graph would take the number of images for a constant.
-        found = scores.new_full((scores.shape[0], len(self._labels)), -math.inf)
+        found = logits.new_full((logits.shape[0], len(self._labels)), -math.inf)
         return found.scatter_reduce(1, columns.expand_as(chosen), chosen, "amax")
 
-    def columns(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
-        """The column of `known` for each of some labels."""
+    def of(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        """The column of `class_scores` for each of some labels."""
         column_of = self._column_of()
         return torch.tensor([column_of[label] for label in labels.tolist()], dtype=torch.int64)
 

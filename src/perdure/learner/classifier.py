@@ -1,9 +1,9 @@
-"""The object that people use: it learns one lesson after another, predicts, is saved and loaded."""
+"""Class-incremental image classifier with scikit-learn's interface: learn, predict, save, load."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,21 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
+from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
-from perdure.errors import ConfigError, PerdureError, StreamError, did_you_mean
-from perdure.learner.evaluation import Report, make_report
+from perdure.errors import ConfigError, PerdureError
+from perdure.learner.evaluation import Report, evaluate
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
-from perdure.learner.keeping import Kept
-from perdure.learner.labelled import Material, Side, gather
+from perdure.learner.labelled import LabelledImages, Side, gather
 from perdure.learner.lessons import teach
 from perdure.learner.pictures import as_pictures, open_picture
+from perdure.learner.saved import hub
+from perdure.learner.saved.contents import Sizes
+from perdure.learner.saved.model import read_model, write_model
 from perdure.learner.settings import (
     EPOCHS,
     METHOD,
@@ -34,31 +37,15 @@ from perdure.learner.settings import (
     parameters_of,
     refuse_cumulative,
 )
-from perdure.learner.state import Learned, all_of
-from perdure.streams import SourceOptions, build_transform
-from perdure.streams.tasks import listed
+from perdure.learner.state import LearnerState, Prediction
+from perdure.streams import SourceOptions
 
 
 class NotLearnedError(PerdureError, NotFittedError):  # type: ignore[misc]  # sklearn has no types
     """A classifier that has learned nothing yet was asked for something it learned."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a picture is taken for.
-
-    Attributes:
-        name: the class.
-        label: its position in ``classes_``.
-        probability: in [0, 1].
-    """
-
-    name: str
-    label: int
-    probability: float
-
-
-class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """A classifier that learns new classes, call after call, and keeps the old ones.
 
     How many calls of `learn` there will be need not be known, and no image is kept. A prediction
@@ -114,47 +101,44 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
 
         Args:
             model: backbone, method and heads after some tasks.
-            history: what it has been through, where that is known.
+            history: its lessons, where they are known.
         """
-        parameters, options = parameters_of(model.config)
-        made = cls(**parameters, options=options or None)
-        made._learned = Learned(model, history or History())
-        return made
+        return cls._from_state(LearnerState(model, history or History()))
 
-    # ------------------------------------------------------------------------------ what is known
+    # -------------------------------------------------------------------------------------- state
 
     @property
-    def learned_(self) -> Learned:
-        """All that was learned: model, history, and which output stands for which class.
+    def state_(self) -> LearnerState:
+        """Model, history, and which of the heads' outputs stand for which class.
 
         Raises:
             NotLearnedError: nothing was learned yet.
         """
-        if not hasattr(self, "_learned"):
+        if not hasattr(self, "_state"):
             raise NotLearnedError(
                 'This classifier has learned nothing yet. Type clf.learn("photos") with a folder '
                 'per class, or ContinualClassifier.load("model").'
             )
-        return self._learned
+        return self._state
 
     @property
     def model(self) -> Model:
         """Backbone, method and heads."""
-        return self.learned_.model
+        return self.state_.model
 
     @property
     def history_(self) -> History:
         """All lessons, temperatures and forgotten classes."""
-        return self.learned_.history
+        return self.state_.history
 
     @property
     def last_lesson_(self) -> Lesson:
-        """What the last call of `learn` brought, and how well it was told on held-out images.
+        """The last call of `learn`: its images and classes, and the accuracy on held-out images.
 
         Raises:
             NotLearnedError: there was none, or the model was saved before lessons were noted.
         """
-        lessons = self.learned_.history.lessons
+        lessons = self.state_.history.lessons
         if not lessons:
             raise NotLearnedError(
                 'No lesson of this model was noted. Give it one: clf.learn("photos").'
@@ -164,7 +148,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
     @property
     def classes_(self) -> Shaped[np.ndarray, "c"]:
         """Names of all known classes, in order of arrival; forgotten ones are not among them."""
-        return np.array(self.learned_.outputs.names, dtype=np.str_)
+        return np.array(self.state_.columns.names, dtype=np.str_)
 
     # -------------------------------------------------------------------------------------- learn
 
@@ -189,7 +173,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
                 that cannot take them in.
             DivergenceError: a loss that is not finite.
         """
-        self._learned = self._taught(getattr(self, "_learned", None), data, labels, on_event)
+        self._state = self._taught(getattr(self, "_state", None), data, labels, on_event)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> ContinualClassifier:
@@ -204,7 +188,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
 
     def fit(self, X: Any, y: Any = None) -> ContinualClassifier:
         """Start anew, and learn as `learn` does; if that fails, all is as before."""
-        self._learned = self._taught(None, X, y, ignore)
+        self._state = self._taught(None, X, y, ignore)
         return self
 
     def forget_class(self, name: str) -> Forgotten:
@@ -215,7 +199,7 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             ConfigError: no such class.
         """
-        self._learned, forgotten = forget(self.learned_, name)
+        self._state, forgotten = forget(self.state_, name)
         return forgotten
 
     # ------------------------------------------------------------------------------------ predict
@@ -228,11 +212,10 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
-        scores = self.logits(X, head)
-        found: NDArray[np.float64] = self.learned_.probabilities(
-            scores, self.check_head(head)
-        ).numpy()
-        return found
+        state = self.state_
+        head = state.head_name(head)
+        probabilities: NDArray[np.float64] = state.probabilities(self.logits(X, head), head).numpy()
+        return probabilities
 
     def top(self, X: Any, k: int = 5, head: str | None = None) -> list[tuple[Prediction, ...]]:
         """The k most likely classes of every picture, most likely first; see `logits`.
@@ -242,22 +225,9 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         """
         if k < 1:
             raise ConfigError(f"k={k}: ask for at least the best class, k=1.")
-        return self.rank(self.logits(X, head), k, head)
-
-    def rank(
-        self, scores: Float[Tensor, "n c"], k: int = 5, head: str | None = None
-    ) -> list[tuple[Prediction, ...]]:
-        """The k most likely classes by these scores, most likely first; of ties the first to arrive."""
-        learned = self.learned_
-        names = learned.outputs.names
-        # By score: of probabilities many may be zero.
-        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
-        shares = learned.probabilities(scores, self.check_head(head)).gather(1, best)
-        rows = zip(best.tolist(), shares.tolist(), strict=True)
-        return [
-            tuple(Prediction(names[c], c, share) for c, share in zip(*row, strict=True))
-            for row in rows
-        ]
+        state = self.state_
+        head = state.head_name(head)
+        return state.rank(self.logits(X, head), head, k)
 
     def logits(self, X: Any, head: str | None = None) -> Float[Tensor, "n c"]:
         """Score every class for every picture, untempered; columns as in ``classes_``.
@@ -271,18 +241,17 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             ConfigError: no such head, or nothing to predict.
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
-        learned = self.learned_
-        model, head = learned.model, self.check_head(head)
-        opened = as_pictures(X)
-        if not opened:
+        state = self.state_
+        head = state.head_name(head)
+        pictures = as_pictures(X)
+        if not pictures:
             raise ConfigError("There is no picture to predict.")
-        config = model.config
-        test = build_transform(config.training.transform, model.backbone.img_size).test
-        scores = [
-            learned.score(torch.stack([test(open_picture(picture)) for picture in part]), head)
-            for part in _parts(opened, config.runtime.eval_batch_size)
-        ]
-        return torch.cat(scores)
+        transform, size = state.transform, state.model.config.runtime.eval_batch_size
+        batches = (
+            torch.stack([transform(open_picture(one)) for one in pictures[start : start + size]])
+            for start in range(0, len(pictures), size)
+        )
+        return state.scores(batches, (head,))[head]
 
     # -------------------------------------------------------------------------------------- judge
 
@@ -304,41 +273,103 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
         Raises:
             StreamError: images that cannot be used, or of a class that is not known.
         """
-        learned, head = self.learned_, self.check_head(head)
-        material = self._gather(data, labels, "test", learned.model.config)
-        outputs = learned.outputs
-        for name in material.names:
-            if name not in outputs:
-                raise StreamError(
-                    f"The class '{name}' was never learned.{did_you_mean(name, outputs.names)} Known: "
-                    f"{listed(list(outputs.names), 20)}. Leave its images out, or learn it first."
-                )
-        column = torch.tensor([outputs.names.index(name) for name in material.names])
-        scores = learned.scores(all_of(material.images))[head]
-        tasks = {c: task.index for task in learned.model.tasks for c in task.classes}
-        return make_report(
-            head,
-            outputs.names,
-            tuple(tasks[outputs.labels(name)[-1]] for name in outputs.names),
-            learned.probabilities(scores, head),
-            column[torch.from_numpy(material.images.labels)],
-        )
+        state = self.state_
+        head = state.head_name(head)
+        return evaluate(state, self._gather(data, labels, "test", state.model.config), head)
+
+    # ----------------------------------------------------------------------------- save and load
+
+    def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
+        """Write weights, classes, description and card; the backbone's weights are not part of it.
+
+        Whenever this is interrupted, the folder holds the old model or the new one.
+
+        Args:
+            folder: created if need be; a model found there is replaced.
+            inference_only: leave out what only learning on reads.
+
+        Returns:
+            Bytes of its tensors.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        return write_model(Path(folder), self.state_, inference_only=inference_only)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, backbone: FrozenViT | None = None, device: str = "auto"
+    ) -> ContinualClassifier:
+        """Read what `save` wrote.
+
+        Args:
+            folder: the model's folder.
+            backbone: the backbone it was trained on; built anew from the configuration by default.
+            device: where to run, when the backbone is built here.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or the backbone is another one.
+        """
+        return cls._from_state(read_model(Path(folder), backbone, device))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        revision: str | None = None,
+        backbone: FrozenViT | None = None,
+        device: str = "auto",
+    ) -> ContinualClassifier:
+        """Load a model from a folder or from the model hub.
+
+        Args:
+            name: a folder, or a repository of the hub, as ``me/model``.
+            revision: branch, tag or commit of the repository; the newest by default.
+            backbone: see `load`.
+            device: see `load`.
+
+        Raises:
+            CheckpointError: the model cannot be fetched, is damaged, or the backbone is another one.
+        """
+        if hub.is_repository(name):
+            name = hub.fetch(str(name), revision, backbone is None)
+        return cls.load(name, backbone, device)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        inference_only: bool = False,
+        licence: str = "unknown",
+    ) -> str:
+        """Publish the model on the model hub.
+
+        Args:
+            repository: as ``me/model``; created if need be.
+            private: whether a new repository is for you alone.
+            inference_only: leave out what only learning on reads.
+            licence: that you publish it under, as the hub spells it: ``apache-2.0``.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError: it cannot be published.
+        """
+        return hub.push(self.state_, repository, licence, private, inference_only)
 
     # ------------------------------------------------------------------------------------- inside
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_learned")
+        return hasattr(self, "_state")
 
-    def check_head(self, head: str | None) -> str:
-        """The evaluated head of that name; the last one for None.
-
-        Raises:
-            ConfigError: no such head.
-        """
-        names = self.learned_.model.config.head_names
-        if head is not None and head not in names:
-            raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
-        return names[-1] if head is None else head
+    @classmethod
+    def _from_state(cls, state: LearnerState) -> ContinualClassifier:
+        parameters, options = parameters_of(state.model.config)
+        made = cls(**parameters, options=options or None)
+        made._state = state
+        return made
 
     def settings(self) -> Config:
         """The configuration of the next lesson, checked.
@@ -358,18 +389,20 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             )
         return make_settings(parameters, self.options)
 
-    def _taught(self, before: Learned | None, data: Any, labels: Any, sink: Sink) -> Learned:
+    def _taught(
+        self, before: LearnerState | None, data: Any, labels: Any, sink: Sink
+    ) -> LearnerState:
         config = self.settings()
         refuse_cumulative(config)
         if before is not None:
             before.model.check_can_learn()
             config = next_settings(before.model.config, config)
-        material = self._gather(data, labels, "train", config)
+        images = self._gather(data, labels, "train", config)
         if before is None:
-            before = Learned(Model(make_backbone(config, sink), config), History())
-        return teach(before, config, material, float(self.calibration_fraction), sink)
+            before = LearnerState(Model(make_backbone(config, sink), config))
+        return teach(before, config, images, float(self.calibration_fraction), sink)
 
-    def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> Material:
+    def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> LabelledImages:
         options = SourceOptions(
             image_column=config.stream.image_column,
             label_column=config.stream.label_column,
@@ -377,10 +410,6 @@ class ContinualClassifier(Kept, ClassifierMixin, BaseEstimator):  # type: ignore
             seed=config.training.seed,
         )
         return gather(data, labels, side, options)
-
-
-def _parts(pictures: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 
 def _is_fraction(value: Any) -> bool:

@@ -1,16 +1,22 @@
-"""How well a classifier does on labelled images: overall, per class and per task."""
+"""Accuracy report on labelled images: overall, per class and per task, with calibration error."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jaxtyping import Float, Int
-from torch import Tensor
+import numpy as np
+import torch
 
+from perdure.engine.survey import ordered_batches
+from perdure.errors import StreamError, did_you_mean
 from perdure.learner.calibration import calibration_error
+from perdure.learner.labelled import LabelledImages
+from perdure.learner.state import LearnerState
+from perdure.streams import Subset
+from perdure.streams.tasks import listed
 
-_MOST = 30
+_SHOWN = 30
 """Classes in the printed table."""
 
 
@@ -20,7 +26,7 @@ class Share:
 
     Attributes:
         images: how many there were.
-        correct: how many of them were told right among all classes.
+        correct: how many of them were classified correctly among all classes.
     """
 
     images: int
@@ -31,13 +37,16 @@ class Share:
         """In [0, 1]; None without images."""
         return self.correct / self.images if self.images else None
 
+    def __add__(self, other: Share) -> Share:
+        return Share(self.images + other.images, self.correct + other.correct)
+
 
 @dataclass(frozen=True)
 class Report:
-    """What a classifier gets right on labelled images.
+    """Accuracy of a classifier on labelled images.
 
     Attributes:
-        head: the head that was asked.
+        head: the head that predicted.
         overall: all images.
         classes: by name, in order of arrival.
         tasks: the same by task, from the first, of classes that are still known.
@@ -54,11 +63,11 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """Share of all images that were told right."""
+        """Share of all images that were classified correctly."""
         return self.overall.correct / self.overall.images
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON has it; accuracies beside the counts."""
+        """JSON-ready values; accuracies beside the counts."""
         return {
             **asdict(self),
             "overall": _entry(self.overall),
@@ -68,7 +77,7 @@ class Report:
         }
 
     def __str__(self) -> str:
-        shown = list(self.classes.items())[:_MOST]
+        shown = list(self.classes.items())[:_SHOWN]
         rows = [("class", "images", "accuracy"), ("all", *_cells(self.overall))]
         rows += [(f"task {i}", *_cells(share)) for i, share in enumerate(self.tasks, start=1)]
         rows += [(name, *_cells(share)) for name, share in shown]
@@ -77,44 +86,49 @@ class Report:
             f"{name:<{widths[0]}}  {images:>{widths[1]}}  {accuracy:>{widths[2]}}"
             for name, images, accuracy in rows
         ]
-        if len(self.classes) > _MOST:
-            lines.append(f"and {len(self.classes) - _MOST} more classes, in .classes")
+        if len(self.classes) > _SHOWN:
+            lines.append(f"and {len(self.classes) - _SHOWN} more classes, in .classes")
         error = 100 * self.calibration_error
         lines.append(f"head {self.head}, expected calibration error {error:.1f} points")
         return "\n".join(lines)
 
 
-def make_report(
-    head: str,
-    names: tuple[str, ...],
-    task_of_class: tuple[int, ...],
-    probabilities: Float[Tensor, "n c"],
-    labels: Int[Tensor, "n"],
-) -> Report:
-    """Count what is right.
+def evaluate(state: LearnerState, labelled: LabelledImages, head: str) -> Report:
+    """Count the images that are classified correctly.
 
     Args:
-        head: the head that was asked.
-        names: of the classes.
-        task_of_class: the task that brought each.
-        probabilities: of the images.
-        labels: their true columns.
+        state: predicts.
+        labelled: images of known classes.
+        head: an evaluated head.
+
+    Raises:
+        StreamError: images of a class that is not known.
     """
-    classes = len(names)
-    predicted = probabilities.argmax(1)
+    names, images = state.columns.names, labelled.images
+    for name in labelled.names:
+        if name not in names:
+            raise StreamError(
+                f"The class '{name}' was never learned.{did_you_mean(name, names)} Known: "
+                f"{listed(list(names), 20)}. Leave its images out, or learn it first."
+            )
+    column = torch.tensor([names.index(name) for name in labelled.names])
+    labels = column[torch.from_numpy(images.labels)]
+    everything = Subset(images, np.arange(len(images)), labels)
+    pixels = (batch.images for batch in ordered_batches(state.model, everything))
+    probabilities = state.probabilities(state.scores(pixels, (head,))[head], head)
+    predicted, classes = probabilities.argmax(1), len(names)
     confusion = (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
-    images, correct = confusion.sum(1).tolist(), confusion.diagonal().tolist()
-    tasks = [
-        Share(
-            sum(images[c] for c in range(classes) if task_of_class[c] == task),
-            sum(correct[c] for c in range(classes) if task_of_class[c] == task),
-        )
-        for task in range(max(task_of_class) + 1)
-    ]
+    images_of, correct_of = confusion.sum(1).tolist(), confusion.diagonal().tolist()
+    shares = [Share(*pair) for pair in zip(images_of, correct_of, strict=True)]
+    task_of_label = {label: task.index for task in state.model.tasks for label in task.classes}
+    task_of_class = [task_of_label[state.columns.labels(name)[-1]] for name in names]
+    tasks = [Share(0, 0)] * (max(task_of_class) + 1)
+    for task, share in zip(task_of_class, shares, strict=True):
+        tasks[task] += share
     return Report(
         head=head,
-        overall=Share(len(labels), int((predicted == labels).sum())),
-        classes={name: Share(n, k) for name, n, k in zip(names, images, correct, strict=True)},
+        overall=sum(shares, Share(0, 0)),
+        classes=dict(zip(names, shares, strict=True)),
         tasks=tuple(tasks),
         calibration_error=calibration_error(probabilities, labels),
         confusion=tuple(map(tuple, confusion.tolist())),

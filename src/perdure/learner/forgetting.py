@@ -1,4 +1,4 @@
-"""A class is removed again, and what still carries its influence is said."""
+"""Forgetting a class: its removal, and the report of what still carries its influence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from perdure.engine.model import Model
 from perdure.errors import ConfigError, did_you_mean
 from perdure.learner.history import History
-from perdure.learner.state import Learned
+from perdure.learner.state import LearnerState
 from perdure.streams.tasks import listed
 from perdure.types import Task, Trace
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What became of a class that was to be forgotten.
+    """Report on a forgotten class.
 
     Attributes:
         name: of the class.
@@ -36,7 +36,7 @@ class Forgotten:
         return "\n".join(lines)
 
 
-def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
+def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
     """Remove a class on a copy; what was there before is not touched.
 
     Raises:
@@ -44,13 +44,13 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
         CheckpointError: the model was saved without the statistics it would have to be taken from.
     """
     before.model.check_can_learn()
-    outputs = before.outputs
-    if name not in outputs:
+    columns = before.columns
+    if name not in columns:
         raise ConfigError(
-            f"There is no class {name!r} to forget.{did_you_mean(str(name), outputs.names)} Known: "
-            f"{listed(list(outputs.names), 20)}."
+            f"There is no class {name!r} to forget.{did_you_mean(str(name), columns.names)} Known: "
+            f"{listed(list(columns.names), 20)}."
         )
-    labels = outputs.labels(name)
+    labels = columns.labels(name)
     model = before.model.copy()
     tasks = [task for task in model.tasks if set(labels) & set(task.classes)]
     remains = list(dict.fromkeys(t for task in tasks for t in _of_method(model, task)))
@@ -73,7 +73,7 @@ def forget(before: Learned, name: str) -> tuple[Learned, Forgotten]:
         f"its vectors in the heads {', '.join(model.heads)}, overwritten with zeros",
     )
     after = replace(history, forgotten=tuple(sorted((*history.forgotten, *labels))))
-    return Learned(model, after), Forgotten(name, removed, tuple(remains))
+    return LearnerState(model, after), Forgotten(name, removed, tuple(remains))
 
 
 def _of_history(history: History, name: str) -> list[Trace]:

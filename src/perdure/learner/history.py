@@ -1,4 +1,4 @@
-"""What a classifier has been through, as its folder and its card tell it."""
+"""History of a classifier: its lessons, temperatures and forgotten classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Lesson:
         images: training images it brought, per class name.
         new: those of its classes that were not known before.
         held_out: images kept from training to measure with.
-        accuracy: per evaluated head, share of the held-out images told right among all classes then
-            known; empty where none were held out.
+        accuracy: per evaluated head, share of the held-out images classified correctly among all
+            classes then known; empty where none were held out.
         calibration_error: per evaluated head, expected calibration error on them, after tempering;
             a little too good, as the temperature was fitted on the same images.
         untempered_error: the same before tempering.
@@ -30,15 +30,15 @@ class Lesson:
 
 @dataclass(frozen=True)
 class History:
-    """All lessons, and what they left beside the model's tensors.
+    """Everything known of the lessons beside the model's tensors.
 
     Attributes:
         lessons: in order.
         temperatures: per evaluated head, what its scores are divided by before the softmax; 1 where
             a head has none.
         forgotten: classes that were removed again, as positions in order of arrival.
-        losses: per evaluated head, what all held-out images had to say of its temperature: their
-            summed loss at each of a fixed row of temperatures.
+        losses: per evaluated head, cross-entropy of the held-out images, summed over all lessons, at
+            each temperature of ``calibration.GRID``.
     """
 
     lessons: tuple[Lesson, ...] = ()

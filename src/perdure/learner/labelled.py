@@ -1,4 +1,4 @@
-"""Labelled images as people hand them in: a folder, a table, a data set, or images with labels."""
+"""Labelled images from what is handed in: a folder, a table, a data set, or images with labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PAIR = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class LabelledImages:
     """Images with the names of their classes.
 
     Attributes:
@@ -54,13 +54,14 @@ class Material:
             more = f" All {len(self.skipped)} were unreadable." if self.skipped else ""
             raise StreamError(f"There is no image to take.{more} Give at least one per class.")
 
-    def counts(self) -> dict[str, int]:
-        """Number of images per class."""
-        counts = np.bincount(self.images.labels, minlength=len(self.names)).tolist()
+    def counts(self, mask: NDArray[np.bool_] | None = None) -> dict[str, int]:
+        """Number of images per class; with a mask, of those it chooses."""
+        labels = self.images.labels if mask is None else self.images.labels[mask]
+        counts = np.bincount(labels, minlength=len(self.names)).tolist()
         return dict(zip(self.names, counts, strict=True))
 
 
-def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> Material:
+def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> LabelledImages:
     """Make out what was handed in, and check every image of it.
 
     Args:
@@ -92,7 +93,7 @@ def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> Materi
     )
 
 
-def _named(data: str, side: Side, options: SourceOptions) -> Material:
+def _named(data: str, side: Side, options: SourceOptions) -> LabelledImages:
     """A folder, a table, a data set by name, or a known stream."""
     found = source_of(data)
     source, path = found["stream"], found["path"]
@@ -112,7 +113,7 @@ def _named(data: str, side: Side, options: SourceOptions) -> Material:
     return _present(loaded.train if side == "train" else loaded.test, loaded.class_names)
 
 
-def _frame(frame: Any, options: SourceOptions) -> Material:
+def _frame(frame: Any, options: SourceOptions) -> LabelledImages:
     columns = [str(column) for column in frame.columns]
     where = "The DataFrame"
     image = find_column(columns, IMAGES, options.image_column, "image_column", where)
@@ -120,7 +121,7 @@ def _frame(frame: Any, options: SourceOptions) -> Material:
     return _pairs(as_pictures(frame[image]), _label_names(frame[label]), options)
 
 
-def _pairs(pictures: Sequence[Any], names: Sequence[str], options: SourceOptions) -> Material:
+def _pairs(pictures: Sequence[Any], names: Sequence[str], options: SourceOptions) -> LabelledImages:
     """Images with the name of the class of each."""
     if len(pictures) != len(names):
         raise StreamError(
@@ -185,7 +186,7 @@ class _DatasetPictures(ImageSet):
         return one.image(0)
 
 
-def _torch_dataset(dataset: Any, options: SourceOptions) -> Material:
+def _torch_dataset(dataset: Any, options: SourceOptions) -> LabelledImages:
     labels = getattr(dataset, "targets", None)
     if labels is None or len(labels) != len(dataset):
         labels = [_item_label(dataset[place], place) for place in range(len(dataset))]
@@ -232,7 +233,9 @@ def _item_label(item: Any, place: int) -> Any:
     return item[1]
 
 
-def _present(images: ImageSet, names: tuple[str, ...], skipped: tuple[str, ...] = ()) -> Material:
+def _present(
+    images: ImageSet, names: tuple[str, ...], skipped: tuple[str, ...] = ()
+) -> LabelledImages:
     """Leave out classes without an image.
 
     Raises:
@@ -245,4 +248,4 @@ def _present(images: ImageSet, names: tuple[str, ...], skipped: tuple[str, ...] 
         )
     used = np.unique(images.labels)
     images.labels = np.searchsorted(used, images.labels)
-    return Material(images, tuple(names[label] for label in used), skipped)
+    return LabelledImages(images, tuple(names[label] for label in used), skipped)

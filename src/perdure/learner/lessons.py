@@ -1,4 +1,4 @@
-"""One lesson: new classes become a task, more images of old ones update the statistics."""
+"""A lesson: new classes become a task, more images of old ones update the heads' statistics."""
 
 from __future__ import annotations
 
@@ -17,118 +17,120 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class
 from perdure.errors import ConfigError
-from perdure.learner.calibration import measure
+from perdure.learner.calibration import calibrate
 from perdure.learner.history import Lesson
-from perdure.learner.labelled import Material
-from perdure.learner.state import Learned
+from perdure.learner.labelled import LabelledImages
+from perdure.learner.state import LearnerState
 from perdure.randomness import permutation
 from perdure.streams import Subset, TaskData
 from perdure.streams.tasks import listed
 from perdure.types import Task
 
-FEWEST = 10
-"""Images of a class below which none of them is kept from training."""
+MIN_IMAGES = 10
+"""Images of a class below which none of them is held out."""
 
 
 def teach(
-    before: Learned, config: Config, material: Material, share: float, sink: Sink = ignore
-) -> Learned:
-    """Learn one lesson on a copy; what was there before is not touched.
+    before: LearnerState,
+    config: Config,
+    labelled: LabelledImages,
+    calibration_fraction: float,
+    sink: Sink = ignore,
+) -> LearnerState:
+    """Learn one lesson on a copy; the state before is not touched.
 
     Args:
-        before: the model so far, after any number of lessons.
+        before: the state after any number of lessons.
         config: what it learns under from now on.
-        material: the lesson's images.
-        share: of every class, held out to fit temperatures on; see `held_out`.
-        sink: told what happens.
+        labelled: the lesson's images.
+        calibration_fraction: of every class, held out to fit temperatures on; see `held_out`.
+        sink: receives events.
 
     Raises:
         ConfigError: more images of an old class for a head that cannot take them in, or a single
             new class without a head in closed form.
         DivergenceError: a loss that is not finite.
     """
-    known = before.outputs
-    new = tuple(name for name in material.names if name not in known)
-    old = tuple(name for name in material.names if name in known)
-    _refuse_more(before.model, {name: known.labels(name)[-1] for name in old})
+    columns = before.columns
+    new = tuple(name for name in labelled.names if name not in columns)
+    old = {name: columns.labels(name)[-1] for name in labelled.names if name in columns}
+    _refuse_more(before.model, old)
     model = before.model.copy()
     model.config = config
     task = _task(model, new)
-    arrival = {name: known.labels(name)[-1] for name in old}
-    arrival.update(zip(new, task.classes, strict=True))
-    parts = _Parts(material, arrival, share, config, len(before.history.lessons))
-    for text in material.skipped:
+    arrival = {**old, **dict(zip(new, task.classes, strict=True))}
+    split = _Split(labelled, arrival, calibration_fraction, config, len(before.history.lessons))
+    for text in labelled.skipped:
         sink(Event("note", fields={"text": f"left out: {text}"}))
     if new:
         refuse_single_class(task, config)
         check_text(task, model.backbone, config)
-        training = Training(model, parts.task_data(task, new), sink)
+        training = Training(model, split.task_data(task, new), sink)
         training.start()
         training.train()
         training.finish()
     if old:
-        _take_in(model, parts.task_data(task, old), sink)
-    lesson = Lesson(parts.counts(), new)
-    lessons = (*before.history.lessons, lesson)
-    after = Learned(model, replace(before.history, lessons=lessons))
-    return measure(after, parts.kept, sink)
+        _take_in(model, split.task_data(task, old), sink)
+    lessons = (*before.history.lessons, Lesson(labelled.counts(split.train), new))
+    after = LearnerState(model, replace(before.history, lessons=lessons))
+    return calibrate(after, split.calibration, sink)
 
 
 def held_out(
-    material: Material, share: float, seed: int, *purpose: int | str
+    labelled: LabelledImages, fraction: float, seed: int, *purpose: int | str
 ) -> Bool[np.ndarray, "n"]:
-    """Choose images that are kept from training, drawn by ``(seed, purpose, class)``.
+    """Choose images that are held out of training, drawn by ``(seed, purpose, class)``.
 
-    Of every class with at least `FEWEST` images the share, and at least one; of others none.
+    Of every class with at least `MIN_IMAGES` images the fraction, and at least one; of others none.
     """
-    mask = np.zeros(len(material.images), dtype=bool)
-    for label, name in enumerate(material.names):
-        positions = np.flatnonzero(material.images.labels == label)
-        if share and len(positions) >= FEWEST:
-            count = max(1, int(share * len(positions) + 0.5))
+    mask = np.zeros(len(labelled.images), dtype=bool)
+    for label, name in enumerate(labelled.names):
+        positions = np.flatnonzero(labelled.images.labels == label)
+        if fraction and len(positions) >= MIN_IMAGES:
+            count = max(1, int(fraction * len(positions) + 0.5))
             order = permutation(len(positions), seed, *purpose, name)
             mask[positions[order[:count]]] = True
     return mask
 
 
-class _Parts:
-    """The images of a lesson by what they are for, under labels in order of arrival."""
+class _Split:
+    """A lesson's images for training, validation and calibration, labelled in order of arrival.
+
+    Attributes:
+        train: mask of the images that are trained on.
+        calibration: images that temperatures are fitted on.
+    """
 
     def __init__(
         self,
-        material: Material,
+        labelled: LabelledImages,
         arrival: Mapping[str, int],
-        share: float,
+        calibration_fraction: float,
         config: Config,
         lesson: int,
     ) -> None:
-        self._material = material
-        self._arrival = arrival
-        positions = np.array([arrival[name] for name in material.names], dtype=np.int64)
-        self._labels = positions[material.images.labels]
-        seed, validation = config.training.seed, config.stream.validation_fraction
-        kept = held_out(material, share, seed, "calibration", lesson)
+        seed = config.training.seed
+        validation_fraction = config.stream.validation_fraction
+        self._labelled, self._arrival = labelled, arrival
+        positions = np.array([arrival[name] for name in labelled.names], dtype=np.int64)
+        self._labels = positions[labelled.images.labels]
+        calibration = held_out(labelled, calibration_fraction, seed, "calibration", lesson)
         # A seed of its own: the two choices must not be nested.
-        val = held_out(material, validation, seed, "validation", lesson) & ~kept
-        self._train, self._val = ~kept & ~val, val
-        self.kept = self._subset(kept)
-
-    def counts(self) -> dict[str, int]:
-        """Training images per class."""
-        labels = self._material.images.labels[self._train]
-        counts = np.bincount(labels, minlength=len(self._material.names)).tolist()
-        return dict(zip(self._material.names, counts, strict=True))
+        val = held_out(labelled, validation_fraction, seed, "validation", lesson)
+        self._val = val & ~calibration
+        self.train = ~calibration & ~val
+        self.calibration = self._subset(calibration)
 
     def task_data(self, task: Task, names: Iterable[str]) -> TaskData:
         """The images of these classes."""
         own = np.isin(self._labels, [self._arrival[name] for name in names])
         val = self._subset(own & self._val) if self._val.any() else None
-        return TaskData(task, self._subset(own & self._train), val, self._subset(own & False))
+        return TaskData(task, self._subset(own & self.train), val, self._subset(own & False))
 
     def _subset(self, mask: NDArray[np.bool_]) -> Subset:
         indices = np.flatnonzero(mask)
         labels = torch.from_numpy(self._labels[indices])
-        return Subset(self._material.images, indices, labels)
+        return Subset(self._labelled.images, indices, labels)
 
 
 def _task(model: Model, names: tuple[str, ...]) -> Task:

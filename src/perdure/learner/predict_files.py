@@ -1,4 +1,4 @@
-"""Predictions for files without end: in their order, in bounded memory, whatever some of them hold."""
+"""Predict image files lazily: input order, bounded memory, unreadable files become error rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.errors import ConfigError, UnreadableImageError
-from perdure.learner.classifier import ContinualClassifier, Prediction
-from perdure.streams import build_transform
+from perdure.learner.classifier import ContinualClassifier
+from perdure.learner.state import Prediction
 from perdure.streams.images.decoding import decode
 from perdure.streams.images.find_images import Listed
 
@@ -32,7 +32,7 @@ Pixels = UInt8[Tensor, "3 s s"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one file.
+    """Predictions for one file, or the reason why there are none.
 
     Attributes:
         path: the file.
@@ -74,22 +74,22 @@ def predict_files(
     Raises:
         ConfigError: no such head, or a number below 1.
     """
-    model = classifier.model
-    learned, chosen = classifier.learned_, classifier.check_head(head)
-    size = model.config.runtime.eval_batch_size if batch_size is None else batch_size
+    state = classifier.state_
+    chosen = state.head_name(head)
+    size = state.model.config.runtime.eval_batch_size if batch_size is None else batch_size
     for name, value in (("top", top), ("batch_size", size)):
         if value < 1:
             raise ConfigError(f"{name}={value} is too small. Allowed: 1 and above, as {name}=5.")
-    test = build_transform(model.config.training.transform, model.backbone.img_size).test
+    transform = state.transform
 
     def read(listed: Listed) -> Pixels | str:
         try:
-            return listed.fault or test(_decoded(listed.path))
+            return listed.fault or transform(_decoded(listed.path))
         except UnreadableImageError as error:
             return str(error).removeprefix(f"{listed.path}: ")
 
     def rank(pixels: UInt8[Tensor, "b 3 s s"]) -> list[tuple[Prediction, ...]]:
-        return classifier.rank(learned.score(pixels, chosen), top, chosen)
+        return state.rank(state.scores([pixels], (chosen,))[chosen], chosen, top)
 
     listed = (one if isinstance(one, Listed) else Listed(one) for one in files)
     return _answers(listed, read, rank, size)

@@ -1,64 +1,125 @@
-"""What a classifier is after some lessons: replaced as a whole, never changed."""
+"""State of a classifier after some lessons, and the way from pixels to the scores of its classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, UInt8
+from PIL import Image
 from torch import Tensor
 
+from perdure.backbones.additions import Additions
 from perdure.engine.model import Model
-from perdure.engine.survey import ordered_batches
-from perdure.learner.class_columns import Outputs
+from perdure.errors import ConfigError
+from perdure.learner.class_columns import ClassColumns
 from perdure.learner.history import History
-from perdure.streams import ImageSet, Subset
+from perdure.streams import build_transform
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A model and what it has been through.
+class Prediction:
+    """One class of a picture's ranking.
+
+    Attributes:
+        name: the class.
+        label: its position in ``classes_``.
+        probability: in [0, 1].
+    """
+
+    name: str
+    label: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class LearnerState:
+    """A model and its history; replaced as a whole, never changed.
 
     Attributes:
         model: backbone, method and heads.
-        history: its lessons, temperatures and forgotten classes.
+        history: lessons, temperatures and forgotten classes.
     """
 
     model: Model
-    history: History
+    history: History = field(default_factory=History)
 
     @property
-    def outputs(self) -> Outputs:
-        """Which output stands for which class."""
-        return Outputs(self.model.label_names, self.history.forgotten)
+    def columns(self) -> ClassColumns:
+        """Which of the heads' outputs stand for which class."""
+        return ClassColumns(self.model.label_names, self.history.forgotten)
 
-    def score(self, pixels: UInt8[Tensor, "n 3 s s"], head: str) -> Float[Tensor, "n c"]:
-        """Scores of the known classes for one batch of transformed images, untempered."""
-        return self.outputs.known(self.model.logits(pixels)[head])
+    @property
+    def transform(self) -> Callable[[Image.Image], UInt8[Tensor, "3 s s"]]:
+        """From a decoded image to the pixels that are scored."""
+        config, side = self.model.config, self.model.backbone.img_size
+        return build_transform(config.training.transform, side).test
 
-    def scores(self, images: Subset) -> dict[str, Float[Tensor, "n c"]]:
-        """Scores of the known classes under every evaluated head, untempered, in float64."""
-        found: dict[str, list[Tensor]] = {}
-        for batch in ordered_batches(self.model, images):
-            for head, scores in self.model.logits(batch.images).items():
-                found.setdefault(head, []).append(self.outputs.known(scores).double().cpu())
-        return {head: torch.cat(parts) for head, parts in found.items()}
+    def head_name(self, head: str | None) -> str:
+        """The evaluated head of that name; the last one for None.
+
+        Raises:
+            ConfigError: no such head.
+        """
+        names = self.model.config.head_names
+        if head is not None and head not in names:
+            raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")
+        return names[-1] if head is None else head
+
+    def scores(
+        self,
+        batches: Iterable[UInt8[Tensor, "b 3 s s"]],
+        heads: Sequence[str],
+        *,
+        float32: bool = False,
+        additions: Additions | None = None,
+    ) -> dict[str, Float[Tensor, "n c"]]:
+        """Score every known class for every image, untempered: whoever predicts asks here.
+
+        Args:
+            batches: transformed images, as many as go through the backbone together; at least one.
+            heads: evaluated heads to score under.
+            float32: compute in float32 whatever the run's precision.
+            additions: the method's, where they are worked out already.
+
+        Returns:
+            By head, of the head's own type and on its device; columns as in ``classes_``.
+        """
+        columns, parts = self.columns, {head: list[Tensor]() for head in heads}
+        for images in batches:
+            logits = self.model.logits(images, heads, float32=float32, additions=additions)
+            for head in heads:
+                parts[head].append(columns.class_scores(logits[head]))
+        return {head: torch.cat(found) for head, found in parts.items()}
 
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""
         return self.history.temperatures.get(head, 1.0)
 
     def probabilities(self, scores: Float[Tensor, "n c"], head: str) -> Float64[Tensor, "n c"]:
-        """Tempered probabilities.
+        """Tempered probabilities, on the CPU.
 
         Args:
-            scores: of the known classes, as `Outputs.known` has them.
+            scores: of the known classes, see `scores`.
             head: that gave them.
         """
         return (scores.double() / self.temperature(head)).softmax(dim=1).cpu()
 
+    def rank(self, scores: Float[Tensor, "n c"], head: str, k: int) -> list[tuple[Prediction, ...]]:
+        """The k most likely classes of every image, most likely first; of ties the first to arrive.
 
-def all_of(images: ImageSet) -> Subset:
-    """Every image of a set, under the set's own labels."""
-    return Subset(images, np.arange(len(images)), torch.from_numpy(images.labels))
+        Args:
+            scores: of the known classes, see `scores`.
+            head: that gave them.
+            k: how many classes, at most all.
+        """
+        names = self.columns.names
+        # By score: of probabilities many may be zero.
+        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
+        shares = self.probabilities(scores, head).gather(1, best)
+        rows = zip(best.tolist(), shares.tolist(), strict=True)
+        return [
+            tuple(Prediction(names[c], c, share) for c, share in zip(*row, strict=True))
+            for row in rows
+        ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perdure.learner import ContinualClassifier
-from perdure.learner.saved.model import is_model
+from perdure.learner.saved.contents import is_model
 from tests.cli.command import Perdure
 
 

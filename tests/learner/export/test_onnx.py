@@ -22,11 +22,10 @@ from perdure.engine.model import Model
 from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.heads import HEADS
 from perdure.learner import ContinualClassifier
-from perdure.learner.export import check as agreement
 from perdure.learner.export import onnx as export
+from perdure.learner.export.check import largest_difference
 from perdure.learner.export.onnx import Exported, export_onnx
-from perdure.learner.history import History
-from perdure.learner.state import Learned
+from perdure.learner.state import LearnerState
 from perdure.methods import METHODS
 from perdure.randomness import generator
 from perdure.streams import TRANSFORMS, build_transform
@@ -150,7 +149,7 @@ def test_what_is_traced_is_the_model(method: str) -> None:
     model.start_task(trial.stream.tasks[0].task)
     head = model.config.head_names[-1]
     images = torch.randint(0, 256, (3, 3, SIDE, SIDE), generator=generator(0, "images"))
-    logits, probabilities = export._Network(Learned(model, History()), head)(images.to(torch.uint8))
+    logits, probabilities = export.Network(LearnerState(model), head)(images.to(torch.uint8))
     wanted = model.logits(images.to(torch.uint8))[head]
     torch.testing.assert_close(logits, wanted)
     torch.testing.assert_close(probabilities, wanted.softmax(1))
@@ -175,7 +174,7 @@ def test_every_method_and_head(method: str, head: str, tmp_path: Path) -> None:
 def test_a_graph_that_disagrees_is_not_written(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def changed(learned: Learned, head: str) -> onnx.ModelProto:
+    def changed(state: LearnerState, head: str) -> onnx.ModelProto:
         proto = onnx.load(case.made.path)
         del proto.metadata_props[:]
         (bias,) = (held for held in proto.graph.initializer if held.name == "head.bias")
@@ -191,14 +190,14 @@ def test_a_graph_that_disagrees_is_not_written(
 
 def test_another_class_is_refused_and_a_tie_is_not() -> None:
     ours = torch.tensor([[1.0, 1.00008]])
-    assert agreement._compare(ours, 1.0, [ours.flip(1), ours.flip(1).softmax(1)], "random") < 1e-4
+    assert largest_difference(ours, 1.0, [ours.flip(1), ours.flip(1).softmax(1)], "random") < 1e-4
     theirs = [torch.tensor([[1.0, 0.99]]), ours.softmax(1)]
     with pytest.raises(ExportError, match=r"logits differ by up to 0\.01"):
-        agreement._compare(ours, 1.0, theirs, "random")
+        largest_difference(ours, 1.0, theirs, "random")
     with pytest.raises(ExportError, match=r"probabilities differ by up to 0\.5"):
-        agreement._compare(ours, 1.0, [ours, torch.tensor([[1.0, 0.5]])], "random")
+        largest_difference(ours, 1.0, [ours, torch.tensor([[1.0, 0.5]])], "random")
     with pytest.raises(ExportError, match="differ by up to nan"):
-        agreement._compare(ours, 1.0, [ours[:, :1], ours.softmax(1)], "random")
+        largest_difference(ours, 1.0, [ours[:, :1], ours.softmax(1)], "random")
 
 
 def test_names_and_folders(case: Case, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import multiprocessing
@@ -14,7 +15,8 @@ from filelock import FileLock
 
 from perdure.errors import CheckpointError, OutputError
 from perdure.learner import ContinualClassifier
-from perdure.learner.saved import model as saving
+from perdure.learner.saved import contents
+from perdure.learner.saved.contents import Contents, is_model, read_contents
 from perdure.learner.saved.files import LOCK
 from tests.learner.killed_save import save_and_die
 from tests.learner.models import (
@@ -46,6 +48,11 @@ def kill(folder: Path, classifier: ContinualClassifier, operation: int) -> bool:
     return False
 
 
+def files_of(folder: Path) -> Contents:
+    """What a folder holds, wherever it lies."""
+    return dataclasses.replace(read_contents(folder), folder=Path())
+
+
 def committed_only(folder: Path) -> Path:
     """Leave a folder as a save does that dies when its pointer is written and no file renamed."""
     classifier = old_classifier()
@@ -67,12 +74,12 @@ def test_killed_anywhere_it_is_the_old_or_the_new(tmp_path: Path, start: str) ->
         copy(MODELS / start, before)
     new, found = new_classifier(), []
     new.save(tmp_path / "new")
-    old_files, new_files = saving._read(before), saving._read(tmp_path / "new")
+    old_files, new_files = files_of(before), files_of(tmp_path / "new")
     for operation in itertools.count():
         copy(before, folder)
         if not kill(folder, new, operation):
             break
-        files = saving._read(folder)
+        files = files_of(folder)
         assert files in (old_files, new_files)
         found.append(files == new_files)
     assert found == sorted(found), "once new, always new"
@@ -91,7 +98,7 @@ def test_a_first_save_leaves_nothing_or_the_model(tmp_path: Path) -> None:
         folder.mkdir()
         if not kill(folder, new, operation):
             break
-        found.append(saving.is_model(folder))
+        found.append(is_model(folder))
         if not found[-1]:
             with pytest.raises(CheckpointError, match=r"config\.json' is missing"):
                 load(folder)
@@ -143,15 +150,15 @@ def test_sigkill(tmp_path: Path) -> None:
 
 def test_a_reader_meets_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy(MODELS / "format-2", tmp_path / "model")
-    unseal, new = saving.unseal, new_classifier()
+    unseal, new = contents.unseal, new_classifier()
 
     def saved_meanwhile(path: Path, data: bytes) -> object:
         description = unseal(path, data)
-        monkeypatch.setattr(saving, "unseal", unseal)
+        monkeypatch.setattr(contents, "unseal", unseal)
         new.save(folder)
         return description
 
-    monkeypatch.setattr(saving, "unseal", saved_meanwhile)
+    monkeypatch.setattr(contents, "unseal", saved_meanwhile)
     assert same(load(folder), new)
 
 

@@ -22,15 +22,14 @@ from perdure.engine.model import Model
 from perdure.errors import CheckpointError
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History
+from perdure.learner.saved.contents import Sizes, is_model, read_contents
 from perdure.learner.saved.format import FORMAT, encode
-from perdure.learner.saved.model import Sizes, is_model, read_model, sizes
 from perdure.testing import make_trial
 from perdure.types import Task
 from tests.learner.models import (
     FILES,
     MODELS,
     OLD,
-    backbone,
     copy,
     load,
     names,
@@ -74,7 +73,7 @@ def test_every_format_loads_and_scores_as_stored(number: int) -> None:
         known = [label for label in range(4) if label not in loaded.history_.forgotten]
         assert torch.allclose(scores, torch.tensor(stored)[:, known], rtol=1e-4, atol=1e-5)
     counted = 516 if number == 1 else 548  # of 4 classes in the head ncm, 8 bytes each
-    assert sizes(folder) == Sizes(prediction=3096, learning=counted)
+    assert read_contents(folder).sizes == Sizes(prediction=3096, learning=counted)
 
 
 def test_a_fixture_for_every_format() -> None:
@@ -90,7 +89,7 @@ def test_round_trip(tmp_path: Path) -> None:
     found = new.save(tmp_path)
     assert same(load(tmp_path), new)
     assert names(tmp_path) == FILES
-    assert found == sizes(tmp_path)
+    assert found == read_contents(tmp_path).sizes
     state = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert found.prediction + found.learning == sum(t.nbytes for t in state.values())
     classes = json.loads((tmp_path / "classes.json").read_text())
@@ -143,7 +142,7 @@ def test_one_byte_changed(folder: Path, name: str, place: float, flip: int) -> N
     path.write_bytes(data)
     try:
         with pytest.raises(CheckpointError, match=re.escape(str(path))):
-            sizes(folder)
+            read_contents(folder)
     finally:
         path.write_bytes(whole)
 
@@ -248,7 +247,8 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_inference_only(tmp_path: Path) -> None:
     old = old_classifier()
-    assert old.save(tmp_path, inference_only=True) == sizes(tmp_path) == Sizes(3096, 0)
+    assert old.save(tmp_path, inference_only=True) == Sizes(3096, 0)
+    assert read_contents(tmp_path).sizes == Sizes(3096, 0)
     assert "heads.linear.images" not in safetensors.torch.load_file(
         tmp_path / "weights.safetensors"
     )
@@ -267,7 +267,7 @@ def test_inference_only(tmp_path: Path) -> None:
 
 def test_a_complete_state_is_no_reduced_one() -> None:
     old = old_classifier().model
-    other = read_model(MODELS / "format-1", backbone()).model
+    other = load(MODELS / "format-1").model
     with pytest.raises(CheckpointError, match=r"\d saved tensors belong to nothing here"):
         other.load(old.state(), inference_only=True)
     reduced = {k: v for k, v in old.state().items() if k not in old.learning_only}

@@ -16,8 +16,8 @@ from perdure.engine.config import parse_value
 from perdure.errors import ConfigError, OutputError
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import Lesson
+from perdure.learner.saved.contents import Sizes, is_model
 from perdure.learner.saved.files import alone
-from perdure.learner.saved.model import Sizes, is_model
 from perdure.learner.settings import PARAMETERS
 
 FLAGS = ("method", "backbone", "device")

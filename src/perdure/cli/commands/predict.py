@@ -16,7 +16,7 @@ from perdure.cli.writers import WRITERS, Output
 from perdure.errors import CheckpointError, ConfigError, did_you_mean
 from perdure.learner import ContinualClassifier
 from perdure.learner.predict_files import predict_files
-from perdure.learner.saved.model import is_model
+from perdure.learner.saved.contents import is_model
 from perdure.streams.images.decoding import SUFFIXES
 from perdure.streams.images.find_images import Listed, walk
 

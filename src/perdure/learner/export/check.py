@@ -1,4 +1,4 @@
-"""Whether an exported file answers as the model does, asked of ONNX Runtime."""
+"""Compare an exported ONNX file with the PyTorch model, in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from perdure.engine.model import Model
 from perdure.errors import ExportError
-from perdure.learner.state import Learned
+from perdure.learner.state import LearnerState
 from perdure.randomness import generator
 
 ATOL = RTOL = 1e-4
-"""How far logits may be from the model's own, and probabilities likewise."""
+"""Allowed difference from the model's own logits and probabilities."""
 RANDOM_BATCHES = (1, 3)
 """Images of random pixels: a batch of one, and one of another size than was traced."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared, and how far apart the answers were.
+    """Result of a comparison.
 
     Attributes:
         random: images of random pixels.
@@ -38,7 +38,7 @@ class Agreement:
 
 
 def check_agreement(
-    data: bytes, learned: Learned, head: str, real: Sequence[UInt8[Tensor, "3 s s"]] = ()
+    data: bytes, state: LearnerState, head: str, real: Sequence[UInt8[Tensor, "3 s s"]] = ()
 ) -> Agreement:
     """Compare ONNX Runtime's answers with the model's own, computed in float32.
 
@@ -47,7 +47,7 @@ def check_agreement(
 
     Args:
         data: the exported file.
-        learned: what was exported.
+        state: what was exported.
         head: whose scores it gives.
         real: transformed images of the caller's.
 
@@ -56,11 +56,11 @@ def check_agreement(
     """
     runtime = importlib.import_module("onnxruntime")
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    largest, temperature = 0.0, learned.temperature(head)
-    for kind, images in _batches(learned.model, real):
-        ours = _own(learned, head, images)
+    largest, temperature = 0.0, state.temperature(head)
+    for kind, images in _batches(state.model, real):
+        ours = state.scores([images], (head,), float32=True)[head]
         theirs = [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
-        largest = max(largest, _compare(ours, temperature, theirs, kind))
+        largest = max(largest, largest_difference(ours, temperature, theirs, kind))
     return Agreement(sum(RANDOM_BATCHES), len(real), largest)
 
 
@@ -74,13 +74,7 @@ def _batches(model: Model, real: Sequence[Tensor]) -> Iterator[tuple[str, Tensor
         yield "your", torch.stack(list(real[start : start + size]))
 
 
-@torch.no_grad()
-def _own(learned: Learned, head: str, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b c"]:
-    readout, _ = learned.model.forward(images, float32=True)
-    return learned.outputs.known(learned.model.heads[head].logits(readout))
-
-
-def _compare(
+def largest_difference(
     ours: Float[Tensor, "b c"], temperature: float, theirs: Sequence[Any], kind: str
 ) -> float:
     """Return the largest difference of logits.

@@ -1,4 +1,4 @@
-"""A learned classifier as one ONNX file, which needs nothing of ours to predict."""
+"""ONNX export: a classifier as one file that predicts without perdure and PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.learner.classifier import ContinualClassifier
 from perdure.learner.export.check import Agreement, check_agreement
 from perdure.learner.pictures import Picture, open_picture
-from perdure.learner.state import Learned
+from perdure.learner.state import LearnerState
 from perdure.streams import build_transform
 
 OPSET = 18
@@ -83,19 +83,18 @@ def export_onnx(
         OutputError: the file cannot be written.
         UnreadableImageError: a picture that cannot be decoded.
     """
-    path, learned = Path(path), classifier.learned_
+    path, state = Path(path), classifier.state_
     check_target(path)
-    head, model = classifier.check_head(head), learned.model
-    check_exportable(model)
-    test = build_transform(model.config.training.transform, model.backbone.img_size).test
-    real = [test(open_picture(picture)) for picture in pictures]
-    proto = _graph(learned, head)
-    about = _about(learned, head)
+    head, transform = state.head_name(head), state.transform
+    check_exportable(state.model)
+    real = [transform(open_picture(picture)) for picture in pictures]
+    proto = _graph(state, head)
+    about = _about(state, head)
     for key, value in about.items():
         proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()
-    agreement = check_agreement(data, learned, head, real)
+    agreement = check_agreement(data, state, head, real)
     atomic_write(path, data)
     return Exported(
         path=path,
@@ -154,37 +153,32 @@ def check_exportable(model: Model) -> None:
         )
 
 
-class _Network(nn.Module):
+class Network(nn.Module):
     """From pixels to the scores of one head; additions that no image changes are constants."""
 
-    def __init__(self, learned: Learned, head: str) -> None:
+    def __init__(self, state: LearnerState, head: str) -> None:
         super().__init__()
-        model = learned.model
+        model = state.model
+        # What the tracer is to know as parameters.
         self.method, self.head = model.method, model.heads[head]
-        self._outputs, self._temperature = learned.outputs, learned.temperature(head)
-        self._backbone = model.backbone.float32
-        self._read = model.method.rows_read(model.config.method, self._backbone.spec)
+        self._state, self._name = state, head
         self._constant: Additions | None = None
         if not model.method.traits.needs_query:
-            self._constant = self._backbone.folded(model.method.additions(None, None))
+            self._constant = model.backbone.float32.folded(model.method.additions(None, None))
 
     def forward(
         self, images: UInt8[Tensor, "b 3 s s"]
     ) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
         """Return logits and probabilities."""
-        pixels = self._backbone.normalise(images)
-        additions = self._constant
-        if additions is None:
-            additions = self.method.additions(self._backbone(pixels).cls, None)
-        features = self._backbone(pixels, additions, self._read)
-        logits = self._outputs.known(self.head.logits(self.method.readout(features)))
-        return logits, (logits / self._temperature).softmax(dim=1)
+        scores = self._state.scores([images], (self._name,), float32=True, additions=self._constant)
+        logits = scores[self._name]
+        return logits, (logits / self._state.temperature(self._name)).softmax(dim=1)
 
 
 @torch.no_grad()
-def _graph(learned: Learned, head: str) -> onnx.ModelProto:
+def _graph(state: LearnerState, head: str) -> onnx.ModelProto:
     """Trace the classifier for batches of any size."""
-    model = learned.model
+    model = state.model
     side = model.backbone.img_size
     # Two images, because a batch of one would be taken for a size that never changes.
     images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
@@ -192,7 +186,7 @@ def _graph(learned: Learned, head: str) -> onnx.ModelProto:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's remarks on its own parts
-            traced = torch.export.export(_Network(learned, head), (images,), dynamic_shapes=sizes)
+            traced = torch.export.export(Network(state, head), (images,), dynamic_shapes=sizes)
             program = torch.onnx.export(
                 traced,
                 dynamo=True,
@@ -244,12 +238,12 @@ def _noted(proto: onnx.ModelProto) -> Iterator[Any]:
         yield from parts
 
 
-def _about(learned: Learned, head: str) -> dict[str, str]:
-    """What the file says of itself."""
-    model = learned.model
+def _about(state: LearnerState, head: str) -> dict[str, str]:
+    """The file's metadata."""
+    model = state.model
     training = model.config.training
     return {
-        "classes": json.dumps(learned.outputs.names, ensure_ascii=False),
+        "classes": json.dumps(state.columns.names, ensure_ascii=False),
         "pixels": PIXELS,
         "img_size": str(model.backbone.img_size),
         "preprocessing": json.dumps(preprocessing(training.transform, model.backbone.img_size)),

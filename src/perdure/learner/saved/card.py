@@ -17,7 +17,7 @@ from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.model import Model
 from perdure.errors import UnknownNameError
 from perdure.keys import defaults_of
-from perdure.learner.class_columns import Outputs
+from perdure.learner.class_columns import ClassColumns
 from perdure.learner.history import Lesson
 from perdure.learner.saved.format import WEIGHTS, Description, without_place
 
@@ -61,7 +61,7 @@ def make_card(
         backbone_licence=_backbone_licence(model),
         method=config.training.method,
         traits=traits,
-        classes=len(Outputs(model.label_names, description.history.forgotten).names),
+        classes=len(ClassColumns(model.label_names, description.history.forgotten).names),
         heads=config.head_names,
         version=description.perdure,
         source=publication.repository if publication else _HERE,

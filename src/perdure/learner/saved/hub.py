@@ -1,8 +1,9 @@
-"""Models on the model hub: a repository holds what a folder holds, and nothing else travels."""
+"""Model hub: upload and download of a saved model's four files."""
 
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 import huggingface_hub
@@ -15,8 +16,11 @@ from huggingface_hub.errors import (
 )
 
 from perdure.errors import CheckpointError, OutputError
+from perdure.learner.saved.card import Publication
+from perdure.learner.saved.contents import read_description
 from perdure.learner.saved.format import CARD, CLASSES, CONFIG, WEIGHTS
-from perdure.learner.saved.model import read_description
+from perdure.learner.saved.model import write_model
+from perdure.learner.state import LearnerState
 
 FILES = (CONFIG, CLASSES, WEIGHTS, CARD)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -76,13 +80,17 @@ def fetch(repository: str, revision: str | None, builds_backbone: bool) -> Path:
     return folder
 
 
-def push(folder: Path, repository: str, private: bool) -> str:
-    """Upload the folder of a model.
+def push(
+    state: LearnerState, repository: str, licence: str, private: bool, inference_only: bool
+) -> str:
+    """Upload a model.
 
     Args:
-        folder: as `write_model` leaves it.
+        state: the model and its history.
         repository: as ``me/model``; created if need be.
+        licence: as the hub spells it.
         private: whether a new repository is for its owner alone.
+        inference_only: leave out what only learning on reads.
 
     Returns:
         The address of the commit.
@@ -93,22 +101,25 @@ def push(folder: Path, repository: str, private: bool) -> str:
     if not _REPOSITORY.fullmatch(repository):
         raise OutputError(f"'{repository}' is no name of a repository. Type it as me/model.")
     api = huggingface_hub.HfApi()
-    try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            commit_message="Save the model",
-            allow_patterns=list(FILES),
-        )
-    except (LocalTokenNotFoundError, HFValidationError, HfHubHTTPError) as error:
-        raise OutputError(_refused(repository, error)) from error
-    except Exception as error:  # whatever the hub's own network stack raises
-        raise OutputError(
-            f"The model hub cannot be reached ({_first_line(error)}); nothing was published. "
-            "Save the model to a folder, and on a machine with a network type: "
-            f"hf upload {repository} FOLDER"
-        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        publication = Publication(repository, licence)
+        write_model(Path(folder), state, inference_only=inference_only, publication=publication)
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                commit_message="Save the model",
+                allow_patterns=list(FILES),
+            )
+        except (LocalTokenNotFoundError, HFValidationError, HfHubHTTPError) as error:
+            raise OutputError(_refused(repository, error)) from error
+        except Exception as error:  # whatever the hub's own network stack raises
+            raise OutputError(
+                f"The model hub cannot be reached ({_first_line(error)}); nothing was published. "
+                "Save the model to a folder, and on a machine with a network type: "
+                f"hf upload {repository} FOLDER"
+            ) from error
     return str(commit.commit_url)
 
 
