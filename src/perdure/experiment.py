@@ -20,7 +20,7 @@ from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
-from perdure.metrics import Counts, summarise
+from perdure.metrics import summarise
 from perdure.reports.figures.picture import draw
 from perdure.reports.results.files import RESULTS, read_results, write_all, write_results
 from perdure.reports.results.tensorboard import check_logger, logged
@@ -172,13 +172,13 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         **outcome.selection,
     }
     entries = []
-    for head, rows in outcome.rows.items():
+    for head, counts in outcome.counts.items():
         names = [k for k in state if k.startswith(("method.", f"heads.{head}."))]
         cost = {
             "trainable_parameters": sum(p.numel() for p in method.parameters()),
             "state_bytes": sum(state[k].numel() * state[k].element_size() for k in names),
         }
-        metrics = summarise(Counts.from_rows(rows, stream.repeats))
+        metrics = summarise(counts)
         entries.append(
             {"method": config.training.method, "head": head, **common, **metrics, "cost": cost}
         )

@@ -1,4 +1,4 @@
-"""Every metric of a continual run, from integer counts; fractions in [0, 1], never per cent.
+"""Metrics of a continual run, from integer counts; fractions in [0, 1], never per cent.
 
 Notation of the papers: a_{j,i} is the accuracy on the test images of task i after learning task j,
 with j, i from 1 to T. A metric that needs a row which was not evaluated (``joint``, trained once at
@@ -14,9 +14,9 @@ prediction restricted to an image's own domain may be wrong where the unrestrict
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
@@ -24,37 +24,93 @@ from jaxtyping import Float, Float64, Int, Int64
 if TYPE_CHECKING:  # reports read metrics without waiting for torch
     from torch import Tensor
 
-Row = tuple[int, ...]
+_TABLES = ("correct", "within_task_correct", "right_task", "total")
 
 
 @dataclass(frozen=True, eq=False)
-class BatchCounts:
-    """What a head got right on some test images; counts of two batches add with ``+``.
+class Counts:
+    """Test images that one head got right, by task learned and task evaluated.
+
+    One evaluation, after task j, is one row of t = j columns. ``+`` adds the counts of two batches of
+    one evaluation, and puts the rows of evaluations after different tasks under each other.
 
     Attributes:
-        correct: per task seen, images whose predicted class among all seen classes is the label.
+        after: of each row, the task (from 0) after which it was counted; ascending, t − 1 the last.
+        correct: images of each task whose predicted class among all seen classes is the label; 0
+            for tasks not yet learned.
         within_task_correct: the same with the prediction restricted to the classes of the image's
             own task; never below ``correct`` unless classes repeat.
-        right_task: images whose predicted class belongs to their own task; likewise.
-        total: images per task.
-        confusion: images per (label, predicted class).
+        right_task: images whose predicted class belongs to their own task; never below ``correct``
+            unless classes repeat.
+        total: images that were predicted; 0 makes the task's accuracy unknown.
+        confusion: of the last row, images per (true class, predicted class), in order of arrival.
+        repeats: whether the same class comes in several tasks.
+
+    Raises:
+        ValueError: the tables do not fit together.
     """
 
-    correct: Int64[np.ndarray, "t"]
-    within_task_correct: Int64[np.ndarray, "t"]
-    right_task: Int64[np.ndarray, "t"]
-    total: Int64[np.ndarray, "t"]
+    after: Int64[np.ndarray, "r"]
+    correct: Int64[np.ndarray, "r t"]
+    within_task_correct: Int64[np.ndarray, "r t"]
+    right_task: Int64[np.ndarray, "r t"]
+    total: Int64[np.ndarray, "r t"]
     confusion: Int64[np.ndarray, "c c"]
+    repeats: bool = False
 
-    def __add__(self, other: BatchCounts) -> BatchCounts:
-        """Return the counts of both batches; both must have seen the same classes."""
-        return BatchCounts(
-            self.correct + other.correct,
-            self.within_task_correct + other.within_task_correct,
-            self.right_task + other.right_task,
-            self.total + other.total,
-            self.confusion + other.confusion,
+    def __post_init__(self) -> None:
+        """Check that the tables fit each other."""
+        if not len(self.after) or self.after[-1] != self.tasks - 1:
+            raise ValueError("the counts after the last task are missing")
+        last = self.total[-1]
+        for task, images in zip(self.after, self.total, strict=True):
+            if not np.array_equal(images, np.where(np.arange(self.tasks) <= task, last, 0)):
+                raise ValueError(
+                    f"after task {task + 1} the test images per task are {images.tolist()}, "
+                    f"after the last {last.tolist()}; they must not change"
+                )
+        for name in _TABLES[:-1]:
+            self._check_bounds(name)
+        found = (int(self.confusion.sum()), int(np.trace(self.confusion)))
+        if found != (last.sum(), self.correct[-1].sum()):
+            raise ValueError(
+                f"the confusion matrix holds {found[0]} images, {found[1]} of them right; "
+                f"the last row holds {last.sum()} and {self.correct[-1].sum()}"
+            )
+
+    def _check_bounds(self, name: str) -> None:
+        table = getattr(self, name)
+        least = np.zeros_like(table) if self.repeats or name == "correct" else self.correct
+        for row, on in np.argwhere((table < least) | (table > self.total)):
+            raise ValueError(
+                f"{name} after task {self.after[row] + 1} on task {on + 1} is {table[row, on]}; "
+                f"allowed: {least[row, on]} to {self.total[row, on]}"
+            )
+
+    def __add__(self, other: Counts) -> Counts:
+        """Return the counts of both; of two numbers of tasks, the confusion of the larger."""
+        after = np.union1d(self.after, other.after)
+        tasks = max(self.tasks, other.tasks)
+        tables = {name: np.zeros((len(after), tasks), np.int64) for name in _TABLES}
+        for part in (self, other):
+            rows = np.searchsorted(after, part.after)
+            for name, table in tables.items():
+                table[rows, : part.tasks] += getattr(part, name)
+        newest = [part.confusion for part in (self, other) if part.tasks == tasks]
+        confusion: np.ndarray = np.sum(newest, axis=0)
+        return Counts(after, **tables, confusion=confusion, repeats=self.repeats or other.repeats)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Counts) and all(
+            np.array_equal(value, vars(other)[name]) for name, value in vars(self).items()
         )
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks were learned."""
+        return int(self.total.shape[1])
 
 
 def count_batch(
@@ -62,14 +118,14 @@ def count_batch(
     labels: Int[Tensor, "b"],
     task_of_class: Int[Tensor, "c"],
     class_of: Int[Tensor, "c"] | None = None,
-) -> BatchCounts:
+) -> Counts:
     """Count what one batch of test images got right; of equal logits the lowest label wins.
 
     An image is predicted in its own task exactly when both predictions agree, so ``correct`` is
     what ``within_task_correct`` and ``right_task`` have in common, unless classes repeat.
 
     Args:
-        logits: one row per image over all labels seen so far.
+        logits: one row per image over all labels seen so far, at least one.
         labels: of the images, each in [0, c).
         task_of_class: the task that brought each label, from 0; on any device.
         class_of: the class of each label, from 0 and in order of arrival, where a class may have
@@ -89,158 +145,117 @@ def count_batch(
     own = tasks[labels]
     predicted = logits.argmax(1)
     restricted = logits.masked_fill(tasks[None, :] != own[:, None], -math.inf).argmax(1)
-    count = int(tasks.max()) + 1 if classes else 0
+    count = int(tasks.max()) + 1
 
-    def per_task(chosen: Tensor) -> Int64[np.ndarray, "t"]:
+    def per_task(chosen: Tensor) -> Int64[np.ndarray, "1 t"]:
         counted: np.ndarray = own[chosen].bincount(minlength=count).cpu().numpy()
-        return counted
+        return counted[None]
 
     side, true, guessed = classes, labels, predicted
     if class_of is not None:
         class_of = class_of.to(logits.device)
         side, true, guessed = int(class_of.max()) + 1, class_of[labels], class_of[predicted]
     pairs = (true * side + guessed).bincount(minlength=side * side)
-    return BatchCounts(
+    return Counts(
+        after=np.array([count - 1]),
         correct=per_task(true == guessed),
         within_task_correct=per_task(restricted == labels),
         right_task=per_task(tasks[predicted] == own),
         total=per_task(labels >= 0),
         confusion=pairs.reshape(side, side).cpu().numpy(),
+        repeats=side < classes,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Counts:
-    """What one head got right over a whole run: T rows, row j holding tasks 1 to j.
+Function = TypeVar("Function", bound=Callable[[Counts], float])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that sums up a run, and what files of results, tables and reports know of it.
 
     Attributes:
-        correct: row j, column i: images of task i right among all classes seen after task j;
-            a row that was not evaluated is None.
-        within_task_correct: the same with the prediction restricted to task i's classes.
-        right_task: images of task i whose predicted class belongs to task i.
-        total: test images per task; 0 is allowed and makes that task's accuracy None.
-        confusion: after the last task, images per (true class, predicted class), both in order of
-            arrival; None where it was not collected.
-        repeats: whether the same class comes in several tasks.
-
-    Raises:
-        ValueError: rows or counts do not fit together.
+        function: its definition; NaN where it is unknown.
+        title: of its column, with the unit: all values are shown times 100.
+        better: which way is better.
+        low: its smallest value.
+        high: its largest value.
+        narrow: the title in lines for a terminal of 80 columns; empty for a metric that only
+            `results.json` and reports show.
     """
 
-    correct: tuple[Row | None, ...]
-    within_task_correct: tuple[Row | None, ...]
-    right_task: tuple[Row | None, ...]
-    total: Row
-    confusion: Int64[np.ndarray, "c c"] | None = None
-    repeats: bool = False
-
-    def __post_init__(self) -> None:
-        """Check that every row fits the others."""
-        if not self.total:
-            raise ValueError("counts hold no task; at least one is needed")
-        for name in ("correct", "within_task_correct", "right_task"):
-            _check_rows(name, getattr(self, name), self.correct, self.total, self.repeats)
-        last = self.correct[-1]
-        if self.confusion is None or last is None:
-            return
-        found = (int(self.confusion.sum()), int(np.trace(self.confusion)))
-        if found != (sum(self.total), sum(last)):
-            raise ValueError(
-                f"the confusion matrix holds {found[0]} images, {found[1]} of them right; "
-                f"the last row holds {sum(self.total)} and {sum(last)}"
-            )
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[BatchCounts | None], repeats: bool = False) -> Counts:
-        """Join the counts taken after each task.
-
-        Args:
-            rows: entry j holds all test images of the tasks up to j; None where task j was not
-                followed by an evaluation. The last one is needed.
-            repeats: whether the same class comes in several tasks.
-
-        Raises:
-            ValueError: the last row is missing, or the test images of a task changed.
-        """
-        last = rows[-1] if rows else None
-        if last is None:
-            raise ValueError("the counts after the last task are missing")
-        total = tuple(last.total.tolist())
-        for after, row in enumerate(rows):
-            if row is not None and tuple(row.total.tolist()) != total[: after + 1]:
-                raise ValueError(
-                    f"after task {after + 1} the test images per task are {row.total.tolist()}, "
-                    f"after the last {list(total[: after + 1])}; they must not change"
-                )
-
-        def rows_of(name: str) -> tuple[Row | None, ...]:
-            return tuple(None if r is None else tuple(getattr(r, name).tolist()) for r in rows)
-
-        return cls(
-            correct=rows_of("correct"),
-            within_task_correct=rows_of("within_task_correct"),
-            right_task=rows_of("right_task"),
-            total=total,
-            confusion=last.confusion,
-            repeats=repeats,
-        )
+    function: Callable[[Counts], float]
+    title: str
+    better: Literal["higher", "lower"] = "higher"
+    low: float = 0.0
+    high: float = 1.0
+    narrow: str = ""
 
 
-def _check_rows(
-    name: str,
-    rows: Sequence[Row | None],
-    correct: Sequence[Row | None],
-    total: Row,
-    repeats: bool,
-) -> None:
-    if len(rows) != len(total):
-        raise ValueError(f"{name} has {len(rows)} rows for {len(total)} tasks")
-    for after, (row, least) in enumerate(zip(rows, correct, strict=True)):
-        if (row is None) != (least is None):
-            raise ValueError(f"row {after + 1} is in only one of {name} and correct")
-        if row is None or least is None:
-            continue
-        if len(row) != after + 1:
-            raise ValueError(f"row {after + 1} of {name} has {len(row)} values, not {after + 1}")
-        for on, (value, low, high) in enumerate(zip(row, least, total, strict=False)):
-            least_allowed = 0 if repeats else max(0, low)
-            if not least_allowed <= value <= high:
-                raise ValueError(
-                    f"{name} after task {after + 1} on task {on + 1} is {value}; "
-                    f"allowed: {least_allowed} to {high}"
-                )
+METRICS: dict[str, Metric] = {}
+"""Every metric that is one number, by its key in ``results.json``, in the order of their columns."""
+
+
+def metric(title: str, **row: Any) -> Callable[[Function], Function]:
+    """Return a decorator that makes a function one of `METRICS`, under its own name.
+
+    Args:
+        title: see `Metric`.
+        **row: what else differs from the defaults of `Metric`.
+
+    Raises:
+        ValueError: the name is taken.
+
+    Example:
+        >>> @metric("first task %")
+        ... def first_task_accuracy(counts: Counts) -> float:
+        ...     return float(accuracy_matrix(counts)[-1, 0])
+        >>> METRICS.pop("first_task_accuracy").title
+        'first task %'
+    """
+
+    def add(function: Function) -> Function:
+        if function.__name__ in METRICS:
+            raise ValueError(f"metric '{function.__name__}' is registered twice")
+        METRICS[function.__name__] = Metric(function, title, **row)
+        return function
+
+    return add
 
 
 def accuracy_matrix(counts: Counts) -> Float64[np.ndarray, "t t"]:
     """Return a_{j,i}; NaN above the diagonal, in rows not evaluated, for tasks without images."""
-    tasks = len(counts.total)
-    matrix = np.full((tasks, tasks), np.nan)
-    for after, row in enumerate(counts.correct):
-        for on, right in enumerate(row or ()):
-            matrix[after, on] = right / counts.total[on] if counts.total[on] else np.nan
+    matrix = np.full((counts.tasks, counts.tasks), np.nan)
+    matrix[counts.after] = _shares(counts.correct, counts.total)
     return matrix
 
 
 def accuracy_curve(counts: Counts) -> Float64[np.ndarray, "t"]:
     """Return the accuracy over all test images of the classes seen after each task, in [0, 1]."""
-    return np.array([_weighted(row, counts.total) for row in counts.correct], dtype=np.float64)
+    curve = np.full(counts.tasks, np.nan)
+    curve[counts.after] = _shares(counts.correct.sum(1), counts.total.sum(1))
+    return curve
 
 
+@metric("last acc %", narrow="last\nacc %")
 def last_accuracy(counts: Counts) -> float:
     """Return A_T: the accuracy over all test images after the last task, in [0, 1]."""
-    return _weighted(counts.correct[-1], counts.total)
+    return float(accuracy_curve(counts)[-1])
 
 
+@metric("last acc, task mean %")
 def last_accuracy_task_mean(counts: Counts) -> float:
     """Return mean_i a_{T,i}: every task weighs the same, whatever its number of images."""
-    return float(accuracy_matrix(counts)[-1].mean())
+    return _mean(accuracy_matrix(counts)[-1])
 
 
+@metric("avg incremental %", narrow="avg\nincre-\nmental\n%")
 def average_incremental_accuracy(counts: Counts) -> float:
     """Return Ā: the mean of the accuracy curve; NaN when a row is missing."""
-    return float(accuracy_curve(counts).mean())
+    return _mean(accuracy_curve(counts))
 
 
+@metric("forgetting (points)", better="lower", low=-1.0, narrow="forget-\nting\n(pts)")
 def forgetting(counts: Counts) -> float:
     """Return mean_{i<T}(max_{j≤T−1} a_{j,i} − a_{T,i}), in [−1, 1]; NaN for a single task.
 
@@ -249,6 +264,7 @@ def forgetting(counts: Counts) -> float:
     return _mean(forgetting_per_task(accuracy_matrix(counts)))
 
 
+@metric("forgetting, program's (points)", better="lower")
 def forgetting_reference(counts: Counts) -> float:
     """Return ``forgetting`` with j ≤ T, in [0, 1]: tasks that gained count as zero.
 
@@ -257,101 +273,34 @@ def forgetting_reference(counts: Counts) -> float:
     return _mean(forgetting_per_task(accuracy_matrix(counts), last_counts=True))
 
 
+@metric("backward transfer (points)", low=-1.0)
 def backward_transfer(counts: Counts) -> float:
     """Return mean_{i<T}(a_{T,i} − a_{i,i}), in [−1, 1]; NaN for a single task."""
     matrix = accuracy_matrix(counts)
     return _mean((matrix[-1] - matrix.diagonal())[:-1])
 
 
+@metric("plasticity %", narrow="plasti-\ncity %")
 def plasticity(counts: Counts) -> float:
     """Return mean_i a_{i,i}: how well each task is known just after learning it, in [0, 1]."""
     return _mean(accuracy_matrix(counts).diagonal())
 
 
+@metric("within-task %", narrow="within-\ntask %")
 def within_task_accuracy(counts: Counts) -> float:
     """Return the last accuracy were each image's task given, in [0, 1]; what the features allow."""
-    return _weighted(counts.within_task_correct[-1], counts.total)
+    return float(_shares(counts.within_task_correct.sum(1), counts.total.sum(1))[-1])
 
 
+@metric("task inference %", narrow="task\ninfer-\nence %")
 def task_inference_accuracy(counts: Counts) -> float:
     """Return how often the class predicted last belongs to the image's own task, in [0, 1]."""
-    return _weighted(counts.right_task[-1], counts.total)
+    return float(_shares(counts.right_task.sum(1), counts.total.sum(1))[-1])
 
 
 def per_class_accuracy(counts: Counts) -> Float64[np.ndarray, "c"]:
-    """Return the accuracy per class after the last task; NaN for a class without test images.
-
-    Empty where no confusion matrix was collected.
-    """
-    if counts.confusion is None:
-        return np.empty(0)
-    images = counts.confusion.sum(1)
-    tested = images > 0
-    accuracy = np.full(len(images), np.nan)
-    accuracy[tested] = counts.confusion.diagonal()[tested] / images[tested]
-    return accuracy
-
-
-_NUMBERS = (
-    last_accuracy,
-    last_accuracy_task_mean,
-    average_incremental_accuracy,
-    forgetting,
-    forgetting_reference,
-    backward_transfer,
-    plasticity,
-    within_task_accuracy,
-    task_inference_accuracy,
-)
-SCALARS = tuple(metric.__name__ for metric in _NUMBERS)
-"""The metrics that are one number."""
-
-
-def summarise(counts: Counts) -> dict[str, Any]:
-    """Return every metric by its name, ready for JSON: plain floats and lists, NaN as None.
-
-    Keys: ``SCALARS``, ``accuracy_matrix`` (T lists of T, None above the diagonal),
-    ``accuracy_curve`` (T), ``per_class_accuracy`` (C) and ``confusion`` (C lists of C counts); the
-    last two are None where no confusion matrix was collected.
-    """
-    confusion = counts.confusion
-    return {
-        "accuracy_matrix": [[_plain(a) for a in row] for row in accuracy_matrix(counts)],
-        **{metric.__name__: _plain(metric(counts)) for metric in _NUMBERS},
-        "accuracy_curve": [_plain(a) for a in accuracy_curve(counts)],
-        "per_class_accuracy": (
-            None if confusion is None else [_plain(a) for a in per_class_accuracy(counts)]
-        ),
-        "confusion": None if confusion is None else confusion.tolist(),
-    }
-
-
-def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
-    """Return mean, standard deviation and number of seeds of every metric in ``SCALARS``.
-
-    Args:
-        summaries: one per seed, as ``summarise`` gives them; other keys are passed over.
-
-    Returns:
-        Per metric ``{"mean": …, "std": …, "n": …}``: n counts the seeds that have the metric, the
-        standard deviation divides by n − 1 and is None below two of them, the mean at none.
-    """
-    return {name: spread([summary.get(name) for summary in summaries]) for name in SCALARS}
-
-
-def spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
-    """Return mean, sample standard deviation and number of the values that are not None."""
-    known = np.array([value for value in values if value is not None], dtype=np.float64)
-    return {
-        "mean": float(known.mean()) if len(known) else None,
-        "std": float(known.std(ddof=1)) if len(known) > 1 else None,
-        "n": len(known),
-    }
-
-
-def _weighted(row: Row | None, total: Row) -> float:
-    images = sum(total[: len(row)]) if row is not None else 0
-    return sum(row) / images if row is not None and images else math.nan
+    """Return the accuracy per class after the last task; NaN for a class without test images."""
+    return _shares(counts.confusion.diagonal(), counts.confusion.sum(1))
 
 
 def forgetting_per_task(
@@ -370,9 +319,52 @@ def forgetting_per_task(
     return lost
 
 
+def summarise(counts: Counts) -> dict[str, Any]:
+    """Return every metric by its name, ready for JSON: plain floats and lists, NaN as None.
+
+    Keys: those of ``METRICS``, ``accuracy_matrix`` (T lists of T, None above the diagonal),
+    ``accuracy_curve`` (T), ``per_class_accuracy`` (C) and ``confusion`` (C lists of C counts).
+    """
+    return {
+        "accuracy_matrix": [plain(row) for row in accuracy_matrix(counts)],
+        **dict(zip(METRICS, plain([m.function(counts) for m in METRICS.values()]), strict=True)),
+        "accuracy_curve": plain(accuracy_curve(counts)),
+        "per_class_accuracy": plain(per_class_accuracy(counts)),
+        "confusion": counts.confusion.tolist(),
+    }
+
+
+class Spread(NamedTuple):
+    """A number over seeds: mean (None where no seed has it), standard deviation, seeds."""
+
+    mean: float | None
+    std: float | None
+    n: int
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Return mean, sample standard deviation and number of the values that are not None."""
+    known = np.array([value for value in values if value is not None], dtype=np.float64)
+    return Spread(
+        float(known.mean()) if len(known) else None,
+        float(known.std(ddof=1)) if len(known) > 1 else None,
+        len(known),
+    )
+
+
+def plain(values: Sequence[float] | Float64[np.ndarray, "n"]) -> list[float | None]:
+    """Return the numbers as JSON has them, NaN as None."""
+    return [None if math.isnan(value) else float(value) for value in values]
+
+
+def _shares(
+    right: Int64[np.ndarray, "..."], total: Int64[np.ndarray, "..."]
+) -> Float64[np.ndarray, "..."]:
+    """NaN where there is no image."""
+    with np.errstate(invalid="ignore"):
+        shares: np.ndarray = right / total
+    return shares
+
+
 def _mean(values: Float64[np.ndarray, "n"]) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -11,6 +11,10 @@ Totals = Mapping[str, Float64[np.ndarray, "m"]]
 """Per place of selection, how much some images chose each prompt, summed over the images."""
 
 
+FIGURES = ("selection_share_in_use", "selection_entropy", "selection_task_information")
+"""What `describe` returns, each in [0, 1]."""
+
+
 def describe(tasks: Sequence[Totals]) -> dict[str, float]:
     """Describe the choice made for the test images of several tasks; means over the places.
 
@@ -25,10 +29,9 @@ def describe(tasks: Sequence[Totals]) -> dict[str, float]:
     """
     places = [np.stack([task[name] for task in tasks]) for name in tasks[0]]
     found = [_describe_place(place) for place in places]
-    names = ("selection_share_in_use", "selection_entropy", "selection_task_information")
     return {
         name: float(np.mean(values))
-        for name, values in zip(names, zip(*found, strict=True), strict=True)
+        for name, values in zip(FIGURES, zip(*found, strict=True), strict=True)
     }
 
 

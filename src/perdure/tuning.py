@@ -28,7 +28,7 @@ from perdure.engine.config import Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.run import Run, plan
 from perdure.errors import CheckpointError, ConfigError, DivergenceError
-from perdure.metrics import Counts, summarise
+from perdure.metrics import summarise
 from perdure.randomness import generator, permutation
 from perdure.streams import Stream
 
@@ -176,7 +176,7 @@ def tune(
             except DivergenceError:
                 metrics = []
                 break
-            found = summarise(Counts.from_rows(outcome.rows[search.head], streams[seed].repeats))
+            found = summarise(outcome.counts[search.head])
             metrics.append({key: found[key] for key in KEPT})
             seconds += outcome.seconds
         values = {key: config.flat()[key] for key in search.space}

@@ -22,7 +22,6 @@ from perdure.errors import ConfigError
 from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 from perdure.learner.class_columns import ClassColumns
-from perdure.metrics import Counts, summarise
 from perdure.streams import load_source
 from perdure.testing.trial import make_trial
 from perdure.tuning import validation_stream
@@ -83,8 +82,7 @@ def test_right_is_what_has_the_right_name(method: str, table: Path) -> None:
     stream = make_stream(asked, 32)
     outcome = Run(asked, stream, make_backbone(asked))()
     classifier = ContinualClassifier.from_model(outcome.model)
-    counts = outcome.rows[asked.head_names[-1]][-1]
-    assert counts is not None
+    counts = outcome.counts[asked.head_names[-1]]
     for place, data in enumerate(stream.tasks):
         pictures = [data.test.images.image(int(index)) for index in data.test.indices]
         assert classifier.logits(pictures).shape == (4, 4)
@@ -94,9 +92,9 @@ def test_right_is_what_has_the_right_name(method: str, table: Path) -> None:
                 classifier.predict(pictures), data.test.labels.tolist(), strict=True
             )
         ]
-        assert sum(right) == counts.correct[place]
-    assert counts.total.tolist() == [4, 4]
-    assert int(np.trace(counts.confusion)) == int(counts.correct.sum()) > 2  # chance
+        assert sum(right) == counts.correct[-1, place]
+    assert counts.total[-1].tolist() == [4, 4]
+    assert int(np.trace(counts.confusion)) == int(counts.correct[-1].sum()) > 2  # chance
 
 
 def test_a_class_is_scored_by_the_best_of_its_domains(table: Path) -> None:
@@ -127,10 +125,8 @@ def test_an_interrupted_run_over_domains_goes_on(table: Path, tmp_path: Path) ->
     straight, resumed = (Run(asked, stream, backbone, f)() for f in (None, tmp_path))
     for name, tensor in straight.model.state().items():
         assert torch.equal(tensor, resumed.model.state()[name])
-    for head, rows in straight.rows.items():
-        assert summarise(Counts.from_rows(rows, repeats=True)) == summarise(
-            Counts.from_rows(resumed.rows[head], repeats=True)
-        )
+    assert resumed.counts == straight.counts
+    assert all(counts.repeats for counts in resumed.counts.values())
 
 
 @pytest.mark.parametrize("method", ["nsp2", "lda", "finetune"])
@@ -140,11 +136,9 @@ def test_classes_and_domains_change_together(method: str, table: Path) -> None:
     assert stream.domains == DOMAINS
     outcome = Run(asked, stream, make_backbone(asked))()
     assert outcome.model.label_names == CLASSES
-    for rows in outcome.rows.values():
-        last = rows[-1]
-        assert last is not None
-        assert last.total.tolist() == [2, 2]
-        assert last.confusion.shape == (4, 4)
+    for counts in outcome.counts.values():
+        assert counts.total[-1].tolist() == [2, 2]
+        assert counts.confusion.shape == (4, 4)
 
 
 def test_a_search_over_domains_looks_at_validation_images(table: Path) -> None:
@@ -159,7 +153,7 @@ def test_the_union_of_domains_is_trained_on_all_of_them(table: Path) -> None:
     stream = make_stream(asked, 32)
     outcome = Run(asked, stream, make_backbone(asked))()
     assert [task.names for task in outcome.model.tasks] == [CLASSES + CLASSES]
-    assert outcome.rows["linear"][0] is None
+    assert outcome.counts["linear"].after.tolist() == [1]
 
 
 def test_a_class_has_one_text_in_all_domains(table: Path, tmp_path: Path) -> None:
@@ -211,8 +205,8 @@ def test_a_long_tail_is_learned(method: str) -> None:
     counts = np.bincount(stream.upto(1).train.labels.numpy())
     assert sorted(counts.tolist()) == [1, 1, 1, 2, 2, 3, 4, 5, 6, 8]
     outcome = Run(asked, stream, make_backbone(asked))()
-    for rows in outcome.rows.values():
-        assert [None if row is None else row.total.tolist() for row in rows] == [[20], [20, 20]]
+    for counts in outcome.counts.values():
+        assert counts.total.tolist() == [[20, 0], [20, 20]]
 
 
 def test_a_domain_with_one_class_needs_a_closed_form_head(table: Path, tmp_path: Path) -> None:

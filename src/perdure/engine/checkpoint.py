@@ -23,7 +23,7 @@ from torch import Tensor
 from perdure.atomic import atomic_write
 from perdure.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 

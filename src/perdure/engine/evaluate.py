@@ -12,7 +12,7 @@ from torch import Tensor
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.survey import ordered_batches
-from perdure.metrics import BatchCounts, count_batch
+from perdure.metrics import Counts, count_batch
 from perdure.streams import TaskData, batch_count
 from perdure.types import classes_of
 
@@ -37,7 +37,7 @@ class Evaluator:
         self.selections: dict[int, dict[str, Float64[np.ndarray, "m"]]] = {}
         self._frozen: dict[int, Float[Tensor, "n d"]] = {}
 
-    def __call__(self, model: Model, tasks: Sequence[TaskData]) -> dict[str, BatchCounts]:
+    def __call__(self, model: Model, tasks: Sequence[TaskData]) -> dict[str, Counts]:
         """Evaluate on all given tasks.
 
         Args:
@@ -47,7 +47,7 @@ class Evaluator:
         sizes = torch.tensor([len(data.task.classes) for data in tasks])
         task_of_class = torch.arange(len(tasks)).repeat_interleave(sizes)
         class_of = torch.tensor(classes_of([name for data in tasks for name in data.task.names]))
-        counts: dict[str, BatchCounts] = {}
+        counts: dict[str, Counts] = {}
         self.selections = {}
         size = model.config.runtime.eval_batch_size
         total = sum(batch_count(len(data.test), size) for data in tasks)

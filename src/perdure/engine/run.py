@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from perdure.backbones.vit import FrozenViT
@@ -19,11 +18,12 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.optim import TaskOptimiser
 from perdure.engine.training import Training, refuse_single_class
-from perdure.metrics import BatchCounts
+from perdure.metrics import Counts, accuracy_matrix, last_accuracy, plain
 from perdure.selection import describe
 from perdure.streams import Stream, TaskData
 
-Rows = dict[str, list[BatchCounts | None]]
+_COUNTS = "counts."
+"""Begins the names of counts among the tensors of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Outcome:
 
     Attributes:
         model: after the last task.
-        rows: per head, the counts after each task; None where nothing was evaluated.
+        counts: per head, of every evaluation.
         seconds: working time, interruptions left out.
         selection: how prompts were chosen at the end, where the method selects.
     """
 
     model: Model
-    rows: Rows
+    counts: dict[str, Counts]
     seconds: float
     selection: dict[str, float]
 
@@ -114,7 +114,7 @@ class Run:
         self.model = Model(backbone, config)
         check_text(stream.tasks[0].task, backbone, config)
         self.selection: dict[str, float] = {}
-        self.rows: Rows = {head: [None] * len(stream.tasks) for head in config.head_names}
+        self.counts: dict[str, Counts] = {}
 
     def __call__(self) -> Outcome:
         """Go through all stages that are not done yet.
@@ -134,7 +134,7 @@ class Run:
             self._train(training, restored)
             restored = None
             self._finish(index, stage, training)
-        return Outcome(self.model, self.rows, self._point.seconds, self.selection)
+        return Outcome(self.model, self.counts, self._point.seconds, self.selection)
 
     def _start(self, stage: Stage) -> Training:
         if stage.fresh:
@@ -152,10 +152,12 @@ class Run:
 
     def _finish(self, index: int, stage: Stage, training: Training) -> None:
         training.finish()
-        counts = self._evaluate(self.model, self.stream.tasks[: stage.last + 1])
-        for name, row in counts.items():
-            self.rows[name][stage.last] = row
-            self.sink(Event("accuracy", stage.last, {"head": name, **_shares(row)}))
+        evaluation = self._evaluate(self.model, self.stream.tasks[: stage.last + 1])
+        for head, row in evaluation.items():
+            self.counts[head] = self.counts[head] + row if head in self.counts else row
+            tasks = plain(accuracy_matrix(row)[-1])
+            fields = {"head": head, "accuracy": last_accuracy(row), "tasks": tasks}
+            self.sink(Event("accuracy", stage.last, fields))
         if self.model.method.traits.selects and self._evaluate.selections:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
@@ -171,8 +173,8 @@ class Run:
         if self._checkpoints is not None:
             if whole:
                 name = f"stage-{point.stages_done:03d}{'-prepared' if point.prepared else ''}"
-                notes = {"rows": _pack_rows(self.rows), "selection": self.selection}
-                stored = self._checkpoints.save(name, self.model.state(), notes)
+                tensors = {**self.model.state(), **_as_tensors(self.counts)}
+                stored = self._checkpoints.save(name, tensors, {"selection": self.selection})
                 point = replace(point, base=stored)
             elif optimiser is not None:
                 name = f"step-{point.stages_done:03d}-{point.steps_done:07d}"
@@ -198,8 +200,9 @@ class Run:
             self._replay(stage)
         if point.base is not None:
             tensors, notes = self._checkpoints.read(point.base)
-            self.model.load(tensors)
-            self.rows = _unpack_rows(notes["rows"])
+            self.model.load({k: v for k, v in tensors.items() if not k.startswith(_COUNTS)})
+            counts = _from_tensors(tensors)
+            self.counts = {head: counts[head] for head in self.config.head_names if head in counts}
             self.selection = notes["selection"]
         fields = {"stages_done": point.stages_done, "steps_done": point.steps_done}
         self.sink(Event("resume", fields=fields))
@@ -215,37 +218,18 @@ class Run:
         self.model.start_task(stage.data.task)
 
 
-def _shares(row: BatchCounts) -> dict[str, Any]:
-    """Accuracy over all test images so far, and on each task that has some."""
-    pairs = zip(row.correct.tolist(), row.total.tolist(), strict=True)
+def _as_tensors(counts: Mapping[str, Counts]) -> dict[str, torch.Tensor]:
     return {
-        "accuracy": float(row.correct.sum() / max(row.total.sum(), 1)),
-        "tasks": [right / count if count else None for right, count in pairs],
+        f"{_COUNTS}{head}.{name}": torch.as_tensor(value)
+        for head, one in counts.items()
+        for name, value in vars(one).items()
     }
 
 
-def _pack_rows(rows: Rows) -> dict[str, list[Any]]:
-    """Counts as JSON; only the newest row keeps its confusion matrix."""
-    packed: dict[str, list[Any]] = {}
-    for head, counts in rows.items():
-        newest = max((i for i, row in enumerate(counts) if row is not None), default=-1)
-        packed[head] = [_pack_row(row, i == newest) for i, row in enumerate(counts)]
-    return packed
-
-
-def _pack_row(row: BatchCounts | None, with_confusion: bool) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    fields = {name: value.tolist() for name, value in vars(row).items()}
-    return fields if with_confusion else {**fields, "confusion": []}
-
-
-def _unpack_rows(packed: dict[str, Sequence[dict[str, Any] | None]]) -> Rows:
-    def row(fields: dict[str, Any] | None) -> BatchCounts | None:
-        if fields is None:
-            return None
-        counts = {k: np.asarray(v, dtype=np.int64) for k, v in fields.items()}
-        side = len(counts["confusion"])
-        return BatchCounts(**{**counts, "confusion": counts["confusion"].reshape(side, side)})
-
-    return {head: [row(fields) for fields in counts] for head, counts in packed.items()}
+def _from_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, Counts]:
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith(_COUNTS):
+            head, _, name = key.removeprefix(_COUNTS).rpartition(".")
+            tables.setdefault(head, {})[name] = value.numpy() if value.ndim else bool(value)
+    return {head: Counts(**one) for head, one in tables.items()}

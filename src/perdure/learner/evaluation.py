@@ -13,6 +13,7 @@ from perdure.errors import StreamError, did_you_mean
 from perdure.learner.calibration import calibration_error
 from perdure.learner.labelled import LabelledImages
 from perdure.learner.state import LearnerState
+from perdure.metrics import count_batch
 from perdure.streams import Subset
 from perdure.streams.tasks import listed
 
@@ -36,9 +37,6 @@ class Share:
     def accuracy(self) -> float | None:
         """In [0, 1]; None without images."""
         return self.correct / self.images if self.images else None
-
-    def __add__(self, other: Share) -> Share:
-        return Share(self.images + other.images, self.correct + other.correct)
 
 
 @dataclass(frozen=True)
@@ -116,20 +114,16 @@ def evaluate(state: LearnerState, labelled: LabelledImages, head: str) -> Report
     everything = Subset(images, np.arange(len(images)), labels)
     pixels = (batch.images for batch in ordered_batches(state.model, everything))
     probabilities = state.probabilities(state.scores(pixels, (head,))[head], head)
-    predicted, classes = probabilities.argmax(1), len(names)
-    confusion = (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
-    images_of, correct_of = confusion.sum(1).tolist(), confusion.diagonal().tolist()
-    shares = [Share(*pair) for pair in zip(images_of, correct_of, strict=True)]
     task_of_label = {label: task.index for task in state.model.tasks for label in task.classes}
     task_of_class = [task_of_label[state.columns.labels(name)[-1]] for name in names]
-    tasks = [Share(0, 0)] * (max(task_of_class) + 1)
-    for task, share in zip(task_of_class, shares, strict=True):
-        tasks[task] += share
+    counts = count_batch(probabilities, labels, torch.tensor(task_of_class))
+    confusion = counts.confusion
+    classes = zip(names, confusion.sum(1).tolist(), confusion.diagonal().tolist(), strict=True)
     return Report(
         head=head,
-        overall=sum(shares, Share(0, 0)),
-        classes=dict(zip(names, shares, strict=True)),
-        tasks=tuple(tasks),
+        overall=Share(len(labels), int(counts.correct.sum())),
+        classes={name: Share(images, right) for name, images, right in classes},
+        tasks=tuple(map(Share, counts.total[-1].tolist(), counts.correct[-1].tolist())),
         calibration_error=calibration_error(probabilities, labels),
         confusion=tuple(map(tuple, confusion.tolist())),
     )

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from perdure.engine.events import Event
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
-from perdure.engine.run import Outcome, Rows, Run, Stage, plan
+from perdure.engine.run import Outcome, Run, Stage, plan
 from perdure.engine.survey import ImageSurvey
+from perdure.metrics import last_accuracy
 from perdure.randomness import generator
 from perdure.streams import batches
 from perdure.testing.reading import check_images_touched
@@ -202,7 +203,7 @@ def _assert_same_end(method_name: str, straight: Outcome, resumed: Outcome, wher
         "Draw from the generator that the constructor is given, or from perdure.randomness, and "
         "keep in parameters and buffers whatever training depends on."
     )
-    assert _counts(resumed.rows) == _counts(straight.rows), (
+    assert resumed.counts == straight.counts, (
         f"'{method_name}', interrupted {where}: the resumed run counted other test images right."
     )
 
@@ -212,23 +213,6 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return a.cpu().contiguous().numpy().tobytes() == b.cpu().contiguous().numpy().tobytes()
-
-
-def _counts(rows: Rows) -> dict[str, list[Any]]:
-    """Counts as plain values; of confusion matrices only the last, as checkpoints keep them."""
-    return {
-        head: [
-            None
-            if row is None
-            else {
-                name: value.tolist()
-                for name, value in vars(row).items()
-                if name != "confusion" or index == len(counts) - 1
-            }
-            for index, row in enumerate(counts)
-        ]
-        for head, counts in rows.items()
-    }
 
 
 @contained
@@ -317,8 +301,7 @@ def check_beats_chance(method_name: str) -> None:
     trial = make_trial(method_name, sizes=(10, 10), batch_size=16, epochs=2, schedule="constant")
     if trial.config.method_class.traits.weak:
         return
-    last = {head: rows[-1] for head, rows in trial.run().rows.items()}
-    shares = {h: float(row.correct.sum() / row.total.sum()) for h, row in last.items() if row}
+    shares = {head: last_accuracy(counts) for head, counts in trial.run().counts.items()}
     chance = 1 / len(trial.stream.class_names)
     assert max(shares.values(), default=0.0) >= TIMES_CHANCE * chance, (
         f"'{method_name}' learns next to nothing on the synthetic stream: {shares} right after both "

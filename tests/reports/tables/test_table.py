@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from perdure.metrics import SCALARS
+from perdure.metrics import METRICS
 from perdure.reports.tables.table import as_markdown, as_records, as_rich, compare
 from tests.reports.entries import entry
 
 
 def scores(method: str, last: float | None, **changes: Any) -> dict[str, Any]:
-    unknown = dict.fromkeys(SCALARS)
+    unknown = dict.fromkeys(METRICS)
     return entry(method, **{**unknown, "last_accuracy": last, "seconds": None, **changes})
 
 
@@ -167,7 +167,7 @@ def test_records_hold_fractions_and_survive_json() -> None:
     assert found[0]["last_accuracy"]["n"] == 2
     assert found[0]["last_accuracy"]["mean"] < 1
     assert found[1]["forgetting"] == {"mean": None, "std": None, "n": 0}
-    assert set(SCALARS) <= set(found[0])
+    assert set(METRICS) <= set(found[0])
 
 
 def test_nothing_to_compare_is_an_empty_table() -> None:

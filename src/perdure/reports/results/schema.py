@@ -1,36 +1,44 @@
-"""What an entry of ``results.json`` must look like, checked when one is read."""
+"""Schema of an entry of ``results.json``, checked when one is read."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any
 
-TEXT = ("method", "head", "stream", "backbone")
-"""Keys that every entry has, with a text that is not empty."""
+from annotated_types import Ge, Le, MinLen
+from pydantic import TypeAdapter, ValidationError
 
-FRACTIONS = (
-    "last_accuracy",
-    "last_accuracy_task_mean",
-    "average_incremental_accuracy",
-    "forgetting_reference",
-    "plasticity",
-    "within_task_accuracy",
-    "task_inference_accuracy",
-    "selection_share_in_use",
-    "selection_entropy",
-    "selection_task_information",
+from perdure.metrics import METRICS
+from perdure.selection import FIGURES
+
+REQUIRED = ("method", "head", "stream", "backbone", "seed", "accuracy_matrix", "last_accuracy")
+
+_Name = Annotated[str, MinLen(1)]
+_Count = Annotated[int, Ge(0)]
+_Positive = Annotated[float, Ge(0)] | None
+_Share = Annotated[float, Ge(0), Le(1)] | None
+_KEYS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(REQUIRED[:4], (_Name, "a name")),
+    "preset": (str | None, "a name or null"),
+    "seed": (int, "a whole number"),
+    "sees_old_images": (bool | None, "true or false"),
+    "seconds": (_Positive, "a number from 0, or null"),
+    "accuracy_matrix": (Annotated[list[Any], MinLen(1)], "one list per task"),
+    "accuracy_curve": (list[_Share] | None, "one value of 0 to 1 or null per task, or null"),
+    "test_counts": (list[_Count] | None, "one whole number from 0 per task"),
+    "task_sizes": (list[Annotated[int, Ge(1)]] | None, "one whole number from 1 per task"),
+    "class_names": (list[str] | None, "a list of names"),
+    "confusion": (list[list[_Count]] | None, "one list of whole numbers from 0 per class"),
+    "cost": (dict[str, Any] | None, "an object"),
+    **dict.fromkeys(FIGURES, (_Share, "0 to 1, or null")),
+}
+"""Per key what it may hold, as a type and in words. The metrics come on top."""
+
+_COSTS = dict.fromkeys(
+    ("trainable_parameters", "state_bytes"), (_Positive, "a number from 0, or null")
 )
-"""Keys with a number in [0, 1] or null."""
-
-DIFFERENCES = ("forgetting", "backward_transfer")
-"""Keys with a number in [−1, 1] or null."""
-
-COSTS = ("trainable_parameters", "state_bytes")
-"""Keys of ``cost`` with a number from 0 or null."""
-
-REQUIRED = (*TEXT, "seed", "accuracy_matrix", "last_accuracy")
+_LISTS = ("accuracy_curve", "test_counts", "task_sizes")
 
 
 def find_fault(content: Any) -> str | None:
@@ -59,20 +67,42 @@ def _entry_fault(entry: Mapping[str, Any]) -> str | None:
     absent = [key for key in REQUIRED if key not in entry]
     if absent:
         return f"the key '{absent[0]}' is missing"
-    for keys, is_allowed, allowed in _RULES:
-        for key in keys:
-            if not is_allowed(entry.get(key)):
-                return f"'{key}' is {_say(entry[key])}; allowed: {allowed}"
+    metrics = {
+        key: (
+            Annotated[float, Ge(one.low), Le(one.high)] | None,
+            f"{one.low:g} to {one.high:g}, or null",
+        )
+        for key, one in METRICS.items()
+    }
     return (
-        _matrix_fault(entry["accuracy_matrix"])
-        or _lists_fault(entry)
-        or _cost_fault(entry.get("cost"))
+        _keys_fault(entry, {**_KEYS, **metrics})
+        or _keys_fault(entry.get("cost") or {}, _COSTS, " of 'cost'")
+        or _matrix_fault(entry["accuracy_matrix"])
+        or _sizes_fault(entry)
     )
 
 
-def _matrix_fault(matrix: Any) -> str | None:
-    if not isinstance(matrix, list) or not matrix:
-        return f"'accuracy_matrix' is {_say(matrix)}; allowed: one list per task"
+def _keys_fault(
+    entry: Mapping[str, Any], keys: Mapping[str, tuple[Any, str]], of: str = ""
+) -> str | None:
+    for key, (kind, allowed) in keys.items():
+        if key in entry and not _fits(kind, entry[key]):
+            return f"'{key}'{of} is {_say(entry[key])}; allowed: {allowed}"
+    return None
+
+
+_adapter = cache(TypeAdapter[Any])
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def _matrix_fault(matrix: Sequence[Any]) -> str | None:
     for after, row in enumerate(matrix, start=1):
         where = f"row {after} of 'accuracy_matrix'"
         if not isinstance(row, list) or len(row) != len(matrix):
@@ -80,96 +110,24 @@ def _matrix_fault(matrix: Any) -> str | None:
         for on, value in enumerate(row, start=1):
             if on > after and value is not None:
                 return f"{where} has {_say(value)} for task {on}, not yet learned; allowed: null"
-            if not _is_within(value, 0.0, 1.0):
+            if not _fits(_Share, value):
                 return f"{where} has {_say(value)} for task {on}; allowed: 0 to 1, or null"
     return None
 
 
-def _lists_fault(entry: Mapping[str, Any]) -> str | None:
+def _sizes_fault(entry: Mapping[str, Any]) -> str | None:
+    """What does not have the size of something else."""
     tasks = len(entry["accuracy_matrix"])
-    curve, images = entry.get("accuracy_curve"), entry.get("test_counts")
-    if curve is not None and not (
-        _is_list(curve, tasks) and all(_is_within(value, 0.0, 1.0) for value in curve)
-    ):
-        return f"'accuracy_curve' is {_say(curve)}; allowed: {tasks} values of 0 to 1, or null"
-    if images is not None and not (
-        _is_list(images, tasks) and all(_is_whole(value) and value >= 0 for value in images)
-    ):
-        return f"'test_counts' is {_say(images)}; allowed: {tasks} whole numbers from 0"
-    sizes, names = entry.get("task_sizes"), entry.get("class_names")
-    if sizes is not None and not (
-        _is_list(sizes, tasks) and all(_is_whole(size) and size >= 1 for size in sizes)
-    ):
-        return f"'task_sizes' is {_say(sizes)}; allowed: {tasks} whole numbers from 1"
-    if names is not None and not (isinstance(names, list) and all(map(_is_text, names))):
-        return f"'class_names' is {_say(names)}; allowed: a list of names"
-    return _confusion_fault(entry)
-
-
-def _confusion_fault(entry: Mapping[str, Any]) -> str | None:
-    confusion = entry.get("confusion")
-    if confusion is not None and not (
-        isinstance(confusion, list)
-        and all(_is_list(row, len(confusion)) for row in confusion)
-        and all(_is_whole(value) and value >= 0 for row in confusion for value in row)
-    ):
+    for key in _LISTS:
+        values = entry.get(key)
+        if values is not None and len(values) != tasks:
+            return f"'{key}' is {_say(values)}; allowed: {tasks}, one per task"
+    confusion, names = entry.get("confusion"), entry.get("class_names")
+    if confusion and {len(row) for row in confusion} != {len(confusion)}:
         return "'confusion' is not a square of whole numbers from 0"
-    names = entry.get("class_names")
     if confusion and names is not None and len(confusion) != len(names):
         return f"'confusion' has {len(confusion)} rows; allowed: {len(names)}, one per class name"
     return None
-
-
-def _cost_fault(cost: Any) -> str | None:
-    if cost is None:
-        return None
-    if not isinstance(cost, Mapping):
-        return f"'cost' is {_say(cost)}; allowed: an object"
-    for key in COSTS:
-        if not _is_within(cost.get(key), 0.0, math.inf):
-            return f"'{key}' of 'cost' is {_say(cost[key])}; allowed: a number from 0, or null"
-    return None
-
-
-def _is_list(value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_text_or_null(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_flag_or_null(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _is_within(value: Any, low: float, high: float) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (TEXT, _is_name, "a name"),
-    (("preset",), _is_text_or_null, "a name or null"),
-    (("seed",), _is_whole, "a whole number"),
-    (("sees_old_images",), _is_flag_or_null, "true or false"),
-    (FRACTIONS, partial(_is_within, low=0.0, high=1.0), "0 to 1, or null"),
-    (DIFFERENCES, partial(_is_within, low=-1.0, high=1.0), "-1 to 1, or null"),
-    (("seconds",), partial(_is_within, low=0.0, high=math.inf), "a number from 0, or null"),
-)
 
 
 def _say(value: Any) -> str:

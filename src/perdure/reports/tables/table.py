@@ -10,20 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from perdure.metrics import SCALARS, spread
+from perdure.metrics import METRICS, Spread, spread
 from perdure.reports.results.groups import SETTING, Entry, Group, group
 from perdure.reports.tables.text_table import Cell, Sheet, plain
 
 MISSING = "–"
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
-
-
-class Spread(NamedTuple):
-    """A metric over seeds: mean (None where no seed has it), standard deviation, seeds."""
-
-    mean: float | None
-    std: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -32,46 +24,28 @@ class Row:
 
     Attributes:
         group: the results behind it.
-        values: per metric of ``metrics.SCALARS`` (fractions) and for ``seconds``, its spread.
+        values: per metric of ``metrics.METRICS`` (fractions) and for ``seconds``, its spread.
     """
 
     group: Group
     values: Mapping[str, Spread]
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of the table.
+class _Column(NamedTuple):
+    """A key of ``Row.values`` with what `Metric` says of it."""
 
-    Attributes:
-        title: as written on one line.
-        narrow: the same broken into lines, so that the table fits a terminal of 80 columns.
-        metric: the key in ``Row.values``.
-        sign: 1 where more is better, −1 where less is.
-    """
-
+    key: str
     title: str
     narrow: str
-    metric: str
-    sign: int
+    better: str
 
 
-_COLUMNS = (
-    _Column("last acc %", "last\nacc %", "last_accuracy", 1),
-    _Column("avg incremental %", "avg\nincre-\nmental\n%", "average_incremental_accuracy", 1),
-    _Column("forgetting (points)", "forget-\nting\n(pts)", "forgetting", -1),
-    _Column("plasticity %", "plasti-\ncity %", "plasticity", 1),
-    _Column("within-task %", "within-\ntask %", "within_task_accuracy", 1),
-    _Column("task inference %", "task\ninfer-\nence %", "task_inference_accuracy", 1),
-    _Column("time", "time", "seconds", -1),
-)
-_EVERY_COLUMN = (
-    *_COLUMNS[:-1],
-    _Column("last acc, task mean %", "", "last_accuracy_task_mean", 1),
-    _Column("forgetting, program's (points)", "", "forgetting_reference", -1),
-    _Column("backward transfer (points)", "", "backward_transfer", 1),
-    _COLUMNS[-1],
-)
+def _columns(every: bool = False) -> list[_Column]:
+    """The metrics that fit a terminal, or every one; and the time."""
+    known = [_Column(key, one.title, one.narrow, one.better) for key, one in METRICS.items()]
+    more = [column for column in known if every and not column.narrow]
+    shown = [column for column in known if column.narrow]
+    return [*shown, *more, _Column("seconds", "time", "time", "lower")]
 
 
 def compare(entries: Sequence[Entry]) -> list[Row]:
@@ -81,7 +55,7 @@ def compare(entries: Sequence[Entry]) -> list[Row]:
         entries: results as in ``results.json``; a metric that is absent or None is unknown.
     """
     return [
-        Row(joined, {name: spread_over(joined.entries, name) for name in (*SCALARS, "seconds")})
+        Row(joined, {name: spread_over(joined.entries, name) for name in (*METRICS, "seconds")})
         for joined in group(entries)
     ]
 
@@ -98,14 +72,14 @@ def as_rich(rows: Sequence[Row], title: str | None = None) -> Table:
         collapse_padding=True,
         pad_edge=False,
     )
-    names = _names(rows)
+    names, columns = _names(rows), _columns()
     for name in names:
         table.add_column(name, no_wrap=name in ("method", "head"), overflow="fold")
-    for column in _COLUMNS:
+    for column in columns:
         table.add_column(column.narrow, justify="right", overflow="fold")
     for row in rows:
         cells = [Text(name) for name in _naming(row, names)]
-        for column in _COLUMNS:
+        for column in columns:
             style = "bold" if _is_best(row, rows, column) else ""
             # Without the space a narrow terminal breaks the line before the sign, not after it.
             cells.append(Text(_show(row, column).replace("± ", "±"), style=style))
@@ -115,12 +89,12 @@ def as_rich(rows: Sequence[Row], title: str | None = None) -> Table:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """Return the comparison as a GitHub table, one line per row, ending in a newline."""
-    return _as_sheet(rows, _COLUMNS).markdown()
+    return _as_sheet(rows, _columns()).markdown()
 
 
 def every_metric(rows: Sequence[Row]) -> Sheet:
-    """Return the comparison with all of ``metrics.SCALARS``; the best of each column is marked."""
-    return _as_sheet(rows, _EVERY_COLUMN)
+    """Return the comparison with all of ``metrics.METRICS``; the best of each column is marked."""
+    return _as_sheet(rows, _columns(every=True))
 
 
 def name_columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -133,7 +107,7 @@ def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the comparison for JSON: fractions and seconds, not per cent.
 
     Each record holds ``method``, ``head``, what `groups.SETTING` names, ``seeds`` and, per metric of
-    ``metrics.SCALARS`` and for ``seconds``, ``{"mean": …, "std": …, "n": …}``.
+    ``metrics.METRICS`` and for ``seconds``, ``{"mean": …, "std": …, "n": …}``.
     """
     return [
         {
@@ -150,8 +124,7 @@ def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def spread_over(entries: Sequence[Entry], name: str) -> Spread:
     """Return mean and deviation of a figure over results; one that is absent or None is unknown."""
     values = [entry.get(name) for entry in entries]
-    found = spread([None if value is None else float(value) for value in values])
-    return Spread(found["mean"], found["std"], int(found["n"] or 0))
+    return spread([None if value is None else float(value) for value in values])
 
 
 def _as_sheet(rows: Sequence[Row], columns: Sequence[_Column]) -> Sheet:
@@ -195,29 +168,26 @@ def _is_best(row: Row, rows: Sequence[Row], column: _Column) -> bool:
     """Tell whether no other row shows a better value, where rows differ at all; bounds stand apart."""
     if row.group.sees_old_images:
         return False
-    known = [
-        column.sign * shown
-        for other in rows
-        if not other.group.sees_old_images
-        and (shown := _rounded(other.values[column.metric].mean, column)) is not None
-    ]
-    own = _rounded(row.values[column.metric].mean, column)
-    return own is not None and min(known) < column.sign * own == max(known)
+    rivals = [other for other in rows if not other.group.sees_old_images]
+    shown = [_rounded(other.values[column.key].mean, column) for other in rivals]
+    known = [value for value in shown if value is not None]
+    best = (max if column.better == "higher" else min)(known, default=None)
+    return len(set(known)) > 1 and best == _rounded(row.values[column.key].mean, column)
 
 
 def _rounded(mean: float | None, column: _Column) -> float | None:
     if mean is None:
         return None
     # Adding zero turns −0.0 into 0.0.
-    return round(mean, 1) if column.metric == "seconds" else round(100 * mean, 2) + 0.0
+    return round(mean, 1) if column.key == "seconds" else round(100 * mean, 2) + 0.0
 
 
 def _show(row: Row, column: _Column) -> str:
-    value = row.values[column.metric]
+    value = row.values[column.key]
     shown = _rounded(value.mean, column)
     if value.mean is None or shown is None:
         return MISSING
-    if column.metric != "seconds":
+    if column.key != "seconds":
         return f"{shown:.2f}" + ("" if value.std is None else f" ± {100 * value.std:.2f}")
     size, unit = next((size, unit) for size, unit in _UNITS if value.mean >= 2 * size or size == 1)
     deviation = "" if value.std is None else f" ± {value.std / size:.1f}"
