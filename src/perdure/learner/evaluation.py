@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from perdure.engine.survey import ordered_batches
-from perdure.errors import StreamError, did_you_mean
+from perdure.errors import StreamError, did_you_mean, listed
 from perdure.learner.calibration import calibration_error
 from perdure.learner.labelled import LabelledImages
 from perdure.learner.state import LearnerState
 from perdure.metrics import count_batch
 from perdure.streams import Subset
-from perdure.streams.tasks import listed
 
 _SHOWN = 30
 """Classes in the printed table."""

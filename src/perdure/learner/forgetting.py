@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from perdure.engine.model import Model
-from perdure.errors import ConfigError, did_you_mean
+from perdure.errors import ConfigError, did_you_mean, listed
 from perdure.learner.history import History
 from perdure.learner.state import LearnerState
-from perdure.streams.tasks import listed
 from perdure.types import Task, Trace
 
 

@@ -16,14 +16,13 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class
-from perdure.errors import ConfigError
+from perdure.errors import ConfigError, listed
 from perdure.learner.calibration import calibrate
 from perdure.learner.history import Lesson
 from perdure.learner.labelled import LabelledImages
 from perdure.learner.state import LearnerState
 from perdure.randomness import permutation
 from perdure.streams import Subset, TaskData
-from perdure.streams.tasks import listed
 from perdure.types import Task
 
 MIN_IMAGES = 10

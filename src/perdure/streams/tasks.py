@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.errors import ConfigError, StreamError, did_you_mean, listed
 
 ORDERS = ("nsp2", "pilot", "sorted")
 PILOT_SEED = 1993
@@ -182,9 +182,3 @@ def _order_from_file(path: Path, class_count: int, class_names: Sequence[str]) -
 def _quoted(line: str, known: dict[str, int]) -> str:
     hint = did_you_mean(line, known).strip()
     return f"'{line}' ({hint})" if hint else f"'{line}'"
-
-
-def listed(items: Sequence[str], most: int = 5) -> str:
-    """Return the first items joined by commas, and how many more there are."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

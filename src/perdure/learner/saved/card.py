@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from perdure.backbones.catalog import describe, licence_of
 from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.model import Model
-from perdure.errors import UnknownNameError
+from perdure.errors import UnknownNameError, listed
 from perdure.keys import defaults_of
 from perdure.learner.class_columns import ClassColumns
 from perdure.learner.history import Lesson
@@ -72,7 +71,9 @@ def make_card(
         preset=None if description.preset is None else Path(description.preset).name,
         options=_options(config),
         lessons=_lessons(model, description),
-        forgotten=_names([model.label_names[k] for k in description.history.forgotten]),
+        forgotten=listed(
+            [model.label_names[k] for k in description.history.forgotten], _MOST_NAMES
+        ),
         stored=[what for what in stored if what],
         left_out=", ".join(sorted({re.sub(r"\d+", "N", name) for name in dropped})),
     )
@@ -105,7 +106,7 @@ def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
     )
     return [
         {
-            "new": _names(lesson.new) or "none",
+            "new": listed(lesson.new, _MOST_NAMES) or "none",
             "images": sum(lesson.images.values()) if lesson.images else "not recorded",
             "accuracy": {
                 head: f"{100 * lesson.accuracy[head]:.1f} %" if head in lesson.accuracy else "–"
@@ -115,11 +116,6 @@ def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
         }
         for lesson in lessons
     ]
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMES])
-    return f"{shown} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else shown
 
 
 def _options(config: Config) -> dict[str, str]:

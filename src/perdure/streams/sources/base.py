@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.errors import ConfigError, StreamError
+from perdure.errors import ConfigError, StreamError, listed
 from perdure.randomness import permutation
 from perdure.registry import Declaration, Registry
 from perdure.streams.images.sets import MEMORY_BUDGET, ArrayImages, ImageSet
-from perdure.streams.tasks import listed
 
 DIGITS_TEST_FRACTION = 0.3
 
