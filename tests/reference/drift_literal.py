@@ -1,0 +1,75 @@
+"""Drift maps word by word: loops over pairs, normal equations solved anew for what is left out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def mean_shift(before: Tensor, after: Tensor) -> Tensor:
+    """Σ (z₁ − z₀) / n."""
+    total = torch.zeros(before.shape[1], dtype=torch.float64)
+    for old, new in zip(before, after, strict=True):
+        total += new - old
+    return total / len(before)
+
+
+def linear(before: Tensor, after: Tensor, penalty: float, points: Tensor) -> Tensor:
+    """z + d̄ + (z − m)V with V from its normal equations, at a given λ."""
+    shift, centre = mean_shift(before, after), before.mean(dim=0)
+    dim = before.shape[1]
+    gram, cross = torch.zeros(dim, dim).double(), torch.zeros(dim, dim).double()
+    for old, new in zip(before, after, strict=True):
+        x, y = old - centre, new - old - shift
+        gram += x[:, None] * x[None, :]
+        cross += x[:, None] * y[None, :]
+    slope = torch.linalg.pinv(gram + penalty * torch.eye(dim).double(), hermitian=True) @ cross
+    return torch.stack([z + shift + (z - centre) @ slope for z in points])
+
+
+def linear_error(before: Tensor, after: Tensor, penalty: float) -> float:
+    """Squared error of every pair by the map of all others."""
+    total = 0.0
+    for index in range(len(before)):
+        rest = torch.arange(len(before)) != index
+        found = linear(before[rest], after[rest], penalty, before[index][None])[0]
+        total += float((after[index] - found).square().sum())
+    return total
+
+
+def mean_error(before: Tensor, after: Tensor) -> float:
+    """The same of the mean shift."""
+    total = 0.0
+    for index in range(len(before)):
+        rest = torch.arange(len(before)) != index
+        found = before[index] + mean_shift(before[rest], after[rest])
+        total += float((after[index] - found).square().sum())
+    return total
+
+
+def local(points: Tensor, before: Tensor, after: Tensor, narrowness: float) -> Tensor:
+    """Σ wᵢ (z₁ᵢ − z₀ᵢ) with wᵢ of a Gaussian kernel, point by point."""
+    distances = [[float((z - old).norm()) for old in before] for z in points]
+    width = narrowness * sum(map(sum, distances)) / (len(points) * len(before))
+    shifts = []
+    for row in distances:
+        nearest = min(row)
+        weights = [math.exp(-(d**2 - nearest**2) / (2 * width**2)) for d in row]
+        shift = torch.zeros(before.shape[1], dtype=torch.float64)
+        for weight, old, new in zip(weights, before, after, strict=True):
+            shift += weight / sum(weights) * (new - old)
+        shifts.append(shift)
+    return torch.stack(shifts)
+
+
+def moments(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Class means and pooled scatter."""
+    classes = sorted(set(labels.tolist()))
+    means = torch.stack([images[labels == c].mean(dim=0) for c in classes])
+    scatter = torch.zeros(images.shape[1], images.shape[1], dtype=torch.float64)
+    for image, label in zip(images, labels, strict=True):
+        apart = image - means[classes.index(int(label))]
+        scatter += apart[:, None] * apart[None, :]
+    return means, scatter
