@@ -11,7 +11,7 @@ from PIL import Image
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.run import Run
 from perdure.learner import ContinualClassifier
-from perdure.learner.settings import OF_STREAMS, make_settings, parameters_of
+from perdure.learner.settings import OF_RUNS, make_settings, parameters_of
 from perdure.streams import TaskData
 from tests.engine.small import small_config
 
@@ -58,6 +58,6 @@ def test_parameters_of_a_configuration_make_that_configuration() -> None:
     config = small_config("nsp2", heads=["linear"], temperature=3.0, lr=0.007)
     parameters, options = parameters_of(config)
     again = make_settings(parameters, options).flat()
-    assert {key: value for key, value in config.flat().items() if key not in OF_STREAMS} == {
-        key: value for key, value in again.items() if key not in OF_STREAMS
+    assert {key: value for key, value in config.flat().items() if key not in OF_RUNS} == {
+        key: value for key, value in again.items() if key not in OF_RUNS
     }

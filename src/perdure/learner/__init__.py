@@ -1,11 +1,20 @@
-"""The classifier that people use: it learns, predicts, is saved and is loaded."""
+"""Classifier for users: it learns lesson after lesson, predicts, is saved and loaded."""
 
-from perdure.learner.classifier import ContinualClassifier, NotLearnedError
-from perdure.learner.evaluation import Report, Share
-from perdure.learner.forgetting import Forgotten
-from perdure.learner.history import History, Lesson
-from perdure.learner.pictures import Picture
-from perdure.learner.state import Prediction
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from perdure.learner.classifier import ContinualClassifier, NotLearnedError
+    from perdure.learner.evaluation import Report, Share
+    from perdure.learner.forgetting import Forgotten
+    from perdure.learner.history import History, Lesson
+    from perdure.learner.pictures import Picture
+    from perdure.learner.state import Prediction
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ContinualClassifier",

@@ -1,13 +1,14 @@
-"""From a classifier's parameters to the configuration it learns under."""
+"""Settings of a classifier: from its parameters to the configuration of a lesson, and back."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from perdure.engine.config import PARTS, Config, make_config, parts_of
 from perdure.errors import ConfigError
-from perdure.keys import keys_of
+from perdure.keys import defaults_of, keys_of
 from perdure.methods import METHODS
 from perdure.streams.config import StreamConfig
 
@@ -20,10 +21,9 @@ EPOCHS = 4
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "linear": {"batch_size": 16, "lr": 0.01, "head_inputs": "centred", "temperature": 5.0},
     "language": {"batch_size": 16, "lr": 0.001},
-    "": {},
 }
-"""What differs from the papers' defaults, by the head that is trained: the settings of ``demo/nsp2``
-and ``digits/clip_nsp2``, made for small data."""
+"""Defaults that differ from the papers', by the head that is trained: those of ``demo/nsp2`` and
+``digits/clip_nsp2``, made for small data."""
 
 PARAMETERS = keys_of(*PARTS, role="parameter")
 """Keys of the configuration that are parameters of their own."""
@@ -47,17 +47,20 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
         ConfigError: an unknown key, one that has no use, or a value that its key does not allow.
     """
     options = _checked(options)
-    method = METHODS[str(parameters["method"])]
-    known = keys_of(*parts_of(str(parameters["method"])))
-    recipe = RECIPES[method.traits.trained_head if method.traits.trains else ""]
-    recipe = {key: value for key, value in recipe.items() if key in known}
-    values = {**recipe, "stream": "folder", **parameters, **options}
+    method = str(parameters["method"])
+    values = {**_recipe(method), "stream": "folder", **parameters, **options}
     if values["heads"] is None:
-        free = not method.traits.fixed_heads and method.traits.heads == ("linear",)
+        traits = METHODS.declared[method].traits
+        free = not traits.fixed_heads and traits.heads == ("linear",)
         values["heads"] = HEADS if free else ()
-    elif isinstance(values["heads"], str):
-        values["heads"] = (values["heads"],)
     return make_config(values)
+
+
+def _recipe(method: str) -> dict[str, Any]:
+    """The defaults of `RECIPES` for a method; without those of keys that it does not have."""
+    traits, known = METHODS.declared[method].traits, keys_of(*parts_of(method))
+    recipe = RECIPES.get(traits.trained_head, {}) if traits.trains else {}
+    return {key: value for key, value in recipe.items() if key in known}
 
 
 def _checked(options: Any) -> Mapping[str, Any]:
@@ -83,9 +86,9 @@ def _checked(options: Any) -> Mapping[str, Any]:
 
 def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters and options under which a classifier has this configuration."""
-    flat = config.flat()
+    flat, method = config.flat(), config.training.method
     parameters = {**{key: flat[key] for key in PARAMETERS}, "heads": config.head_names}
-    usual = make_settings(parameters, None).flat()
+    usual = {**defaults_of(*parts_of(method)), **_recipe(method)}
     options = {
         key: value
         for key, value in flat.items()
@@ -118,19 +121,17 @@ def next_settings(now: Config, wanted: Config) -> Config:
     Raises:
         ConfigError: they differ in what cannot change between lessons.
     """
-    ours, theirs = now.flat(), wanted.flat()
-    theirs["heads"] = wanted.head_names
-    ours["heads"] = now.head_names
-    fixed = [
-        key
-        for key in dict.fromkeys((*PARAMETERS, *ours, *theirs))
-        if key not in (*PER_LESSON, *OF_RUNS) and ours.get(key) != theirs.get(key)
-    ]
-    if fixed:
-        key = fixed[0]
-        raise ConfigError(
-            f"{key}={theirs.get(key)!r}: this classifier has learned under {key}={ours.get(key)!r}, "
-            "which cannot change between lessons. Set it back (set_params), or start anew (fit; on "
-            "the command line, name another MODEL)."
-        )
-    return now.replace(**{key: theirs.get(key) for key in PER_LESSON})
+    ours, theirs = ({**c.flat(), "heads": c.head_names} for c in (now, wanted))
+    for key in dict.fromkeys((*PARAMETERS, *ours, *theirs)):
+        if key not in (*PER_LESSON, *OF_RUNS) and ours.get(key) != theirs.get(key):
+            raise ConfigError(
+                f"{key}={theirs.get(key)!r}: this classifier has learned under "
+                f"{key}={ours.get(key)!r}, which cannot change between lessons. Set it back "
+                "(set_params), or start anew (fit; on the command line, name another MODEL)."
+            )
+    parts = {}
+    for name in ("training", "stream", "runtime"):
+        part, new = getattr(now, name), getattr(wanted, name)
+        changes = {key: getattr(new, key) for key in keys_of(type(part), role="per_lesson")}
+        parts[name] = dataclasses.replace(part, **changes)
+    return dataclasses.replace(now, **parts)

@@ -1,1 +1,1 @@
-"""Models as ONNX files."""
+"""Export to ONNX, and the check of the exported file."""

@@ -1,1 +1,1 @@
-"""Models on disk and on the hub."""
+"""Saved models: the folder, its formats, the card, the model hub."""
