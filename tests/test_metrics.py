@@ -27,7 +27,7 @@ from perdure.metrics import (
 )
 from perdure.reports.page.html import make_report
 from perdure.reports.results.files import read_results, write_results
-from perdure.reports.tables.table import as_markdown, as_records, compare
+from perdure.reports.tables.comparison import as_records, as_text_table, compare
 from tests.reports.entries import counts_of
 from tests.reports.run_folders import finished_run
 
@@ -414,7 +414,7 @@ def test_a_metric_that_is_added_is_everywhere(worst_task: str, tmp_path: Any) ->
     (entry,) = read_results(run.folder)
     rows = compare([entry])
     assert as_records(rows)[0][worst_task]["mean"] == entry[worst_task]
-    assert "| worst task % |" in as_markdown(rows)
+    assert "| worst task % |" in as_text_table(rows).markdown()
     report = make_report([run])
     assert b">worst task %</th>" in report.page
     assert worst_task in report.files["metrics.csv"].decode()

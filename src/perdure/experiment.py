@@ -21,12 +21,11 @@ from perdure.engine.run import Outcome, Run, plan
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
 from perdure.metrics import summarise
-from perdure.reports.figures.picture import draw
+from perdure.reports.figures.comparison import draw
 from perdure.reports.results.files import RESULTS, read_results, write_all, write_results
+from perdure.reports.results.groups import Entry
 from perdure.reports.results.tensorboard import check_logger, logged
 from perdure.streams import Stream
-
-Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)

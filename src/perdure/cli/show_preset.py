@@ -10,7 +10,12 @@ import tomli_w
 from perdure.cli.output import messages, print_columns
 from perdure.engine.config import load_config, read_preset
 from perdure.presets.sections import benchmarks, find_preset, preset_names
-from perdure.reports.tables.published import Published, notes_on, published_cost, published_for
+from perdure.reports.tables.published import (
+    PublishedResult,
+    notes_on,
+    published_cost,
+    published_for,
+)
 
 Item = dict[str, Any]
 
@@ -73,7 +78,7 @@ def _listed(name: str) -> Item:
     }
 
 
-def _record(published: Published) -> Item:
+def _record(published: PublishedResult) -> Item:
     """Return a published result for JSON; accuracy and forgetting as fractions."""
     figures = {
         key: None if value is None else value / 100

@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, escaped, with a part for whatever there is data for."""
+"""The page: whole, self-contained, escaped, with a section for whatever there is data for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from perdure.errors import OutputError
-from perdure.reports.figures.svg import PROPERTIES
+from perdure.reports.figures.render import PROPERTIES
 from perdure.reports.page import html
-from perdure.reports.page.html import Report, check_target, make_report, write_report
-from perdure.reports.page.sections import Part, parts_of
+from perdure.reports.page.html import ReportFiles, check_target, make_report, write_report
+from perdure.reports.page.sections import ReportSection, sections_of
 from perdure.reports.results.runs import FinishedRun, by_stream
+from perdure.reports.tables.comparison import compare
 from perdure.reports.tables.published import against_paper
-from perdure.reports.tables.table import compare
 from tests.reports.run_folders import NOTHING_KNOWN, finished_run, save_grams
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -82,23 +82,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[FinishedRun]:
 
 
 @pytest.fixture(scope="module")
-def report(runs: list[FinishedRun]) -> Report:
+def report(runs: list[FinishedRun]) -> ReportFiles:
     return make_report(runs, against=True)
 
 
 @pytest.fixture(scope="module")
-def page(report: Report) -> Page:
+def page(report: ReportFiles) -> Page:
     return Page(report.page.decode())
 
 
-def parts_for(*runs: FinishedRun, against: bool = False) -> dict[str, Part]:
-    (section,) = by_stream(runs)
-    rows = compare(section.entries)
-    published = against_paper(section, rows) if against else None
-    return {part.title: part for part in parts_of(section, rows, published)}
+def sections(*runs: FinishedRun, against: bool = False) -> dict[str, ReportSection]:
+    (stream,) = by_stream(runs)
+    rows = compare(stream.entries)
+    published = against_paper(stream, rows) if against else None
+    return {section.title: section for section in sections_of(stream, rows, published)}
 
 
-def test_nothing_is_loaded_from_anywhere(page: Page, report: Report) -> None:
+def test_nothing_is_loaded_from_anywhere(page: Page, report: ReportFiles) -> None:
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
     for tag, attributes in page.tags:
@@ -111,7 +111,7 @@ def test_nothing_is_loaded_from_anywhere(page: Page, report: Report) -> None:
     assert re.findall(r"url\((?!#)", text) == []
 
 
-def test_what_comes_from_data_is_text(page: Page, report: Report) -> None:
+def test_what_comes_from_data_is_text(page: Page, report: ReportFiles) -> None:
     text = report.page.decode()
     assert "<img" not in text
     assert "<script" not in text
@@ -133,7 +133,7 @@ def test_fragments_lead_to_one_place(page: Page) -> None:
             assert not value.startswith("#") or value[1:] in known
 
 
-def test_streams_are_not_mixed(page: Page, report: Report) -> None:
+def test_streams_are_not_mixed(page: Page, report: ReportFiles) -> None:
     assert len(page.inside("h2")) == 2
     assert page.inside("h3").count("Metrics") == 2
     assert page.inside("h3").count("Confusion") == 1
@@ -144,7 +144,7 @@ def test_streams_are_not_mixed(page: Page, report: Report) -> None:
     assert len(report.published) > 0
 
 
-def test_seeds_are_joined(page: Page, report: Report) -> None:
+def test_seeds_are_joined(page: Page, report: ReportFiles) -> None:
     assert "Mean ± standard deviation over seeds." in page.inside("p")
     lines = report.files["1-metrics.csv"].decode().splitlines()
     assert lines[0].startswith(
@@ -154,7 +154,7 @@ def test_seeds_are_joined(page: Page, report: Report) -> None:
     assert report.files["1-metrics.md"].decode().count("\n| nsp2 |") == 1
 
 
-def test_figures_take_the_colours_of_the_page(report: Report) -> None:
+def test_figures_take_the_colours_of_the_page(report: ReportFiles) -> None:
     text = report.page.decode()
     style, body = text.split("</style>", 1)
     assert all(f"{name}: {colour};" in style for name, colour in PROPERTIES.items())
@@ -173,11 +173,11 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
     assert make_report([run]) == make_report([run])
 
 
-def test_a_part_for_whatever_there_is_data_for(tmp_path: Path) -> None:
-    assert list(parts_for(finished_run(tmp_path / "a", "finetune"))) == ALWAYS
+def test_a_section_for_whatever_there_is_data_for(tmp_path: Path) -> None:
+    assert list(sections(finished_run(tmp_path / "a", "finetune"))) == ALWAYS
     run = finished_run(tmp_path / "b", changes={"selection_entropy": 0.5})
     save_grams(run, gram_affinity_0=torch.eye(4), gram_aggregation_0=torch.eye(3))
-    found = parts_for(run, against=True)
+    found = sections(run, against=True)
     spectra, selection = found["Spectra and null spaces"], found["Selection"]
     assert list(found) == [
         *ALWAYS[:-1],
@@ -190,13 +190,18 @@ def test_a_part_for_whatever_there_is_data_for(tmp_path: Path) -> None:
         "spectrum-1-affinity",
         "spectrum-1-aggregation",
     ]
-    assert [cell.text for cell in selection.tables[0].sheet.rows[0]] == ["nsp2", "–", "0.500", "–"]
-    cost = found["Cost and time"].tables[0].sheet.rows[0]
+    assert [cell.text for cell in selection.tables[0].content.rows[0]] == [
+        "nsp2",
+        "–",
+        "0.500",
+        "–",
+    ]
+    cost = found["Cost and time"].tables[0].content.rows[0]
     assert [cell.text for cell in cost] == ["nsp2", "linear", "1,234", "–", "12.0"]
 
 
-def test_a_part_without_data_is_left_out(tmp_path: Path) -> None:
-    found = parts_for(finished_run(tmp_path, "finetune", changes=NOTHING_KNOWN))
+def test_a_section_without_data_is_left_out(tmp_path: Path) -> None:
+    found = sections(finished_run(tmp_path, "finetune", changes=NOTHING_KNOWN))
     absent = ("Forgetting per task", "Features and heads", "Confusion")
     assert list(found) == [title for title in ALWAYS if title not in absent]
 
@@ -220,17 +225,17 @@ def test_what_is_said_where_spectra_are_not_plain(
     if damage is not None:
         save_grams(run, gram_affinity_0=torch.eye(4))
         run.model.write_bytes(damage or run.model.read_bytes())
-    part = parts_for(run)["Spectra and null spaces"]
-    assert any(note in text for text in part.texts)
+    section = sections(run)["Spectra and null spaces"]
+    assert any(note in text for text in section.texts)
 
 
 def test_confusion_of_many_classes_is_by_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = finished_run(tmp_path)
-    ((_, by_class),) = parts_for(run)["Confusion"].figures
-    monkeypatch.setattr("perdure.reports.figures.figures.MOST_CLASSES", 5)
-    ((_, by_task),) = parts_for(run)["Confusion"].figures
+    ((_, by_class),) = sections(run)["Confusion"].figures
+    monkeypatch.setattr("perdure.reports.figures.report.MOST_CLASSES", 5)
+    ((_, by_task),) = sections(run)["Confusion"].figures
     assert by_class.axes[0].get_ylabel() == "true class"
     assert len(by_class.axes[0].get_yticks()) == 6
     assert by_task.axes[0].get_ylabel() == "true task"
@@ -240,7 +245,7 @@ def test_confusion_of_many_classes_is_by_task(
 
 def test_a_configuration_that_is_not_at_hand_is_said(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
-    found = parts_for(FinishedRun(run.folder, run.entries, {}, {}))
+    found = sections(FinishedRun(run.folder, run.entries, {}, {}))
     assert found["Setting"].texts == (
         f"The configuration of {tmp_path} is not at hand (no config.toml).",
     )
@@ -248,13 +253,13 @@ def test_a_configuration_that_is_not_at_hand_is_said(tmp_path: Path) -> None:
 
 
 def test_nothing_comparable_is_said_plainly(tmp_path: Path) -> None:
-    part = parts_for(finished_run(tmp_path), against=True)["Against published numbers"]
-    assert "Nothing published is comparable with these runs." in part.texts
-    assert [table.name for table in part.tables] == ["published-others"]
+    section = sections(finished_run(tmp_path), against=True)["Against published numbers"]
+    assert "Nothing published is comparable with these runs." in section.texts
+    assert [table.name for table in section.tables] == ["published-others"]
 
 
 def test_the_page_is_written_last(
-    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, report: ReportFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "new" / "page.html"
     files = write_report(report, out)
@@ -268,7 +273,7 @@ def test_the_page_is_written_last(
 
     monkeypatch.setattr(html, "atomic_write", full)
     with pytest.raises(OutputError, match="the disk is full"):
-        write_report(Report(b"other", {"a.md": b""}, [], []), out)
+        write_report(ReportFiles(b"other", {"a.md": b""}, [], []), out)
     assert out.read_bytes() == report.page
 
 

@@ -10,13 +10,12 @@ from perdure.errors import OutputError
 from perdure.reports.page.run_differences import list_runs, settings_of
 from perdure.reports.results.groups import group
 from perdure.reports.results.runs import by_stream, read_run, show
-from perdure.reports.tables.text_table import Sheet
+from perdure.reports.tables.text_table import TextTable
 from tests.reports.run_folders import finished_run
 
 
-def texts(sheet: Sheet | None) -> list[list[str]]:
-    assert sheet is not None
-    return [[cell.text for cell in row] for row in sheet.rows]
+def texts(table: TextTable) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
 
 
 def test_runs_over_other_images_or_tasks_stand_apart(tmp_path: Path) -> None:
@@ -32,7 +31,7 @@ def test_runs_over_other_images_or_tasks_stand_apart(tmp_path: Path) -> None:
             finished_run(tmp_path / "h", seed=1, increment="classes+domains"),
         ]
     )
-    assert [(section.title, len(section.runs)) for section in found] == [
+    assert [(stream.title, len(stream.runs)) for stream in found] == [
         ("digits · 3 tasks of 2 classes · 120 test images", 2),
         ("fashion_mnist · 3 tasks of 2 classes · 120 test images", 1),
         ("digits · 3 tasks of 2 classes · 121 test images", 1),
@@ -49,20 +48,20 @@ def test_seeds_are_joined_and_other_configurations_are_not(tmp_path: Path) -> No
     runs = [finished_run(tmp_path / f"{seed}", seed=seed) for seed in (0, 1)]
     runs.append(finished_run(tmp_path / "short", seed=2, epochs=1))
     runs.append(finished_run(tmp_path / "random", seed=3, weights="random"))
-    section = by_stream(runs)[0]
-    assert [(joined.label, joined.seeds) for joined in group(section.entries)] == [
+    stream = by_stream(runs)[0]
+    assert [(joined.label, joined.seeds) for joined in group(stream.entries)] == [
         ("nsp2 · linear · weights=auto, epochs=10", (0, 1)),
         ("nsp2 · linear · weights=auto, epochs=1", (2,)),
         ("nsp2 · linear · weights=random, epochs=10", (3,)),
     ]
-    assert section.owner(section.entries[2]) is runs[2]
+    assert stream.owner(stream.entries[2]) is runs[2]
 
 
 def test_keys_that_change_no_result_set_nothing_apart(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"{n}", seed=n, eval_batch_size=8 + n) for n in (0, 1)]
-    section = by_stream(runs)[0]
-    assert len(section.variants) == 1
-    assert settings_of(section).differing is None
+    stream = by_stream(runs)[0]
+    assert len(stream.variants) == 1
+    assert texts(settings_of(stream).differing) == []
 
 
 def test_settings_are_shared_differ_or_belong_to_a_method(tmp_path: Path) -> None:
@@ -71,7 +70,6 @@ def test_settings_are_shared_differ_or_belong_to_a_method(tmp_path: Path) -> Non
         finished_run(tmp_path / "b", "finetune", epochs=3),
     ]
     found = settings_of(by_stream(runs)[0])
-    assert found.differing is not None
     assert list(found.differing.heads) == ["key", "nsp2", "finetune"]
     assert texts(found.differing) == [["epochs", "10", "3"]]
     assert ["batch_size", "32"] in texts(found.shared)

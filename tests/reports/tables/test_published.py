@@ -10,8 +10,14 @@ import pytest
 
 from perdure.methods import METHODS
 from perdure.reports.results.runs import FinishedRun, by_stream
-from perdure.reports.tables.published import Comparison, Pair, _content, _published, against_paper
-from perdure.reports.tables.table import compare
+from perdure.reports.tables.comparison import compare
+from perdure.reports.tables.published import (
+    Pair,
+    PublishedComparison,
+    _content,
+    _published,
+    against_paper,
+)
 from tests.reports.run_folders import finished_run
 
 TASKS, IMAGES = 10, 1000
@@ -43,12 +49,12 @@ def cifar(folder: Path, method: str = "nsp2", *, seed: int = 2024, **given: Any)
     return finished_run(folder, method, seed=seed, changes=changes, **(config | given))
 
 
-def said(*runs: FinishedRun) -> Comparison:
-    (section,) = by_stream(runs)
-    return against_paper(section, compare(section.entries))
+def said(*runs: FinishedRun) -> PublishedComparison:
+    (stream,) = by_stream(runs)
+    return against_paper(stream, compare(stream.entries))
 
 
-def pair(found: Comparison, name: str, benchmark: str = "10S-CIFAR-100") -> Pair:
+def pair(found: PublishedComparison, name: str, benchmark: str = "10S-CIFAR-100") -> Pair:
     (one,) = (
         pair
         for pair in found.pairs
@@ -75,7 +81,7 @@ def test_the_data_are_whole() -> None:
 def test_the_same_setting_compares_without_reserve(tmp_path: Path) -> None:
     one = pair(said(cifar(tmp_path)), "VPT-NSP²")
     assert one.ours is not None
-    assert (one.verdict.obstacles, one.verdict.caveats) == ((), ())
+    assert (one.obstacles, one.caveats) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -100,11 +106,9 @@ def test_what_makes_a_pair_not_comparable(
     tmp_path: Path, given: dict[str, Any], reason: str
 ) -> None:
     found = said(cifar(tmp_path, **given))
-    (obstacle,) = pair(found, "VPT-NSP²").verdict.obstacles
+    (obstacle,) = pair(found, "VPT-NSP²").obstacles
     assert obstacle.startswith(reason)
-    others = found.others()
-    assert others is not None
-    assert reason in others.markdown()
+    assert reason in found.others().markdown()
 
 
 @pytest.mark.parametrize(
@@ -120,24 +124,22 @@ def test_what_makes_a_pair_not_comparable(
 def test_what_is_said_of_another_recipe(tmp_path: Path, given: dict[str, Any], reason: str) -> None:
     found = said(cifar(tmp_path, **given))
     one = pair(found, "VPT-NSP²")
-    assert (one.verdict.obstacles, one.verdict.caveats) == ((), (reason,))
-    comparable = found.comparable()
-    assert comparable is not None
-    assert reason in comparable.markdown()
+    assert (one.obstacles, one.caveats) == ((), (reason,))
+    assert reason in found.comparable().markdown()
 
 
 def test_an_ablation_is_told_from_the_full_method(tmp_path: Path) -> None:
     found = said(cifar(tmp_path, eta2=0.0, ln_weight=0.0))
-    assert pair(found, "VPT-NSP², projection 1 alone").verdict.caveats == ()
-    assert pair(found, "VPT-NSP²").verdict.caveats == ("eta2 0, not 0.97", "ln_weight 0, not 1")
+    assert pair(found, "VPT-NSP², projection 1 alone").caveats == ()
+    assert pair(found, "VPT-NSP²").caveats == ("eta2 0, not 0.97", "ln_weight 0, not 1")
 
 
 def test_methods_that_were_not_run_are_listed_on_the_same_data(tmp_path: Path) -> None:
     found = said(cifar(tmp_path))
     other = pair(found, "RanPAC")
     assert other.ours is None
-    assert (other.verdict.obstacles, other.verdict.caveats) == ((), ("not run here",))
-    assert pair(found, "L2P").verdict.obstacles == ("their weights are not stated",)
+    assert (other.obstacles, other.caveats) == ((), ("not run here",))
+    assert pair(found, "L2P").obstacles == ("their weights are not stated",)
     shown = {one.published.benchmark.stream for one in found.pairs if one.published.method is None}
     assert shown == {"cifar100"}
     assert found.left_out > 0
@@ -149,9 +151,7 @@ def test_seeds_show_mean_and_deviation(tmp_path: Path) -> None:
         for seed, accuracy in ((2024, 0.9), (2025, 0.92))
     ]
     found = said(*runs)
-    comparable = found.comparable()
-    assert comparable is not None
-    assert "| nsp2 · linear | 91.00 ± 1.41 |" in comparable.markdown()
+    assert "| nsp2 · linear | 91.00 ± 1.41 |" in found.comparable().markdown()
     (record,) = (
         one
         for one in found.records()
@@ -165,8 +165,8 @@ def test_a_run_without_its_configuration_compares_with_nothing(tmp_path: Path) -
     run = cifar(tmp_path)
     blind = FinishedRun(run.folder, run.entries, {}, {})
     found = said(blind)
-    assert found.comparable() is None
-    assert pair(found, "VPT-NSP²").verdict.obstacles == ("the run's config.toml is not at hand",)
+    assert found.comparable().rows == []
+    assert pair(found, "VPT-NSP²").obstacles == ("the run's config.toml is not at hand",)
 
 
 def test_a_method_without_any_number_is_named(tmp_path: Path) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from perdure.reports.tables.text_table import Cell, Sheet, plain
+from perdure.reports.tables.text_table import Cell, TextTable
 
-SHEET = Sheet(
-    ["name", "acc"], [[Cell("a|b\nc"), Cell("9.0", best=True)], plain(['"x", y', 1])], "lr", "Note."
-)
+LINES = [[Cell("a|b\nc"), Cell("9.0", best=True)], [Cell('"x", y'), Cell("1")]]
+TABLE = TextTable(["name", "acc"], LINES, "lr", "Note.")
 
 
 def test_markdown() -> None:
-    assert SHEET.markdown() == (
+    assert TABLE.markdown() == (
         '| name | acc |\n| :-- | --: |\n| a\\|b c | **9.0** |\n| "x", y | 1 |\n\nNote.\n'
     )
 
 
 def test_comma_separated_values() -> None:
-    assert SHEET.csv() == b'name,acc\n"a|b\nc",9.0\n"""x"", y",1\n'
+    assert TABLE.csv() == b'name,acc\n"a|b\nc",9.0\n"""x"", y",1\n'
 
 
 def test_what_is_no_unicode_is_escaped() -> None:
-    assert Sheet(["\udcff"], [], "l").csv() == b"\\udcff\n"
+    assert TextTable(["\udcff"], [], "l").csv() == b"\\udcff\n"
+
+
+def test_values_become_texts_none_of_which_is_the_best() -> None:
+    table = TextTable.plain(["path", "seed"], [["a", 1]])
+    assert table.rows == [[Cell("a"), Cell("1")]]
+    assert table.align == "ll"

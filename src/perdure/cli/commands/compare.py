@@ -7,17 +7,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from perdure.cli.comparison import write_comparison
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.progress import open_display
 from perdure.engine.config import load_config
 from perdure.errors import OutputError
-from perdure.experiment import Entry, check_folder
+from perdure.experiment import check_folder
 from perdure.experiment import run as run_once
+from perdure.reports.results.comparison import write_comparison
 from perdure.reports.results.files import read_results
-from perdure.reports.results.groups import by_benchmark
-from perdure.reports.tables.table import as_records, as_rich
-from perdure.reports.tables.table import compare as make_rows
+from perdure.reports.results.groups import Entry, by_benchmark
+from perdure.reports.tables.comparison import as_records, as_rich
+from perdure.reports.tables.comparison import compare as make_rows
 
 DEMO = ("demo/finetune", "demo/nsp2", "demo/ncm", "demo/lda")
 """The presets of the demo, in the order in which they run."""

@@ -12,17 +12,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perdure.cli.comparison import write_comparison
 from perdure.cli.dry_run import make_plan, print_plan
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.parsing import UsageError
 from perdure.cli.progress import open_display
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
-from perdure.experiment import Entry, Finished, default_folder, run_seeds
+from perdure.experiment import Finished, default_folder, run_seeds
 from perdure.experiment import run as run_once
-from perdure.reports.results.groups import by_benchmark
-from perdure.reports.tables.table import as_records, as_rich, compare
+from perdure.reports.results.comparison import write_comparison
+from perdure.reports.results.groups import Entry, by_benchmark
+from perdure.reports.tables.comparison import as_records, as_rich, compare
 
 _SELECTION = {
     "prompts in use": "selection_share_in_use",

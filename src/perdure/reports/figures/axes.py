@@ -1,4 +1,4 @@
-"""The panels that pictures are put together from: lines over tasks, and heat maps of cells."""
+"""Axes that figures are put together from: curves over tasks, heat maps, colour bars."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
 
 from perdure.reports.results.groups import Entry, Group
@@ -220,6 +221,20 @@ def number_tasks(ax: Axes, tasks: int) -> None:
     shown = ticks(tasks)
     ax.set_xticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
     ax.set_yticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
+
+
+def dress_bar(bar: Colorbar, label: str, font: float = FONT, length: float = 3.5) -> None:
+    """Give a colour bar its plain look.
+
+    Args:
+        bar: the bar.
+        label: what the colours stand for.
+        font: size of the label in points.
+        length: of the ticks in points.
+    """
+    bar.set_label(label, fontsize=font, color=INK)
+    bar.ax.tick_params(labelsize=font - 1, color=FAINT, labelcolor=INK, length=length)
+    bar.outline.set_visible(False)
 
 
 def wrapped(title: str, size: float) -> str:

@@ -1,8 +1,7 @@
-"""One picture of a stream: how many images of each class every task brings."""
+"""Figure of a stream: how many images of each class every task brings."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from perdure.atomic import atomic_write
 from perdure.reports.figures.axes import (
     COLOURS,
     FAINT,
@@ -27,10 +24,12 @@ from perdure.reports.figures.axes import (
     SCALE,
     SOFT,
     dress,
+    dress_bar,
     legible,
     literal,
     ticks,
 )
+from perdure.reports.figures.render import write_png
 
 if TYPE_CHECKING:  # drawing needs numbers alone
     from perdure.streams import Stream
@@ -90,11 +89,7 @@ def draw_stream(counts: StreamCounts, title: str, path: Path | str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    content = io.BytesIO()
-    figure = _figure(counts, title)
-    FigureCanvasAgg(figure)
-    figure.savefig(content, format="png", facecolor="white")
-    atomic_write(path, content.getvalue())
+    write_png(_figure(counts, title), path)
 
 
 def _figure(counts: StreamCounts, title: str) -> Figure:
@@ -125,9 +120,7 @@ def _figure(counts: StreamCounts, title: str) -> Figure:
         bar = figure.colorbar(
             ScalarMappable(norm, _CELLS), ax=[cells, side], location="bottom", aspect=50, shrink=0.6
         )
-        bar.set_label("training images of a class in a task", fontsize=FONT, color=INK)
-        bar.ax.tick_params(labelsize=FONT - 1, color=FAINT, labelcolor=INK)
-        bar.outline.set_visible(False)
+        dress_bar(bar, "training images of a class in a task")
     return figure
 
 

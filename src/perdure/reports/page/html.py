@@ -14,11 +14,11 @@ from markupsafe import Markup
 import perdure
 from perdure.atomic import atomic_write, check_place, make_folder
 from perdure.errors import OutputError
-from perdure.reports.figures.svg import PROPERTIES, as_png, as_svg
-from perdure.reports.page.sections import Part, parts_of
+from perdure.reports.figures.render import PROPERTIES, as_png, as_svg
+from perdure.reports.page.sections import ReportSection, sections_of
 from perdure.reports.results.runs import FinishedRun, by_stream
+from perdure.reports.tables.comparison import as_records, compare
 from perdure.reports.tables.published import against_paper
-from perdure.reports.tables.table import as_records, compare
 from perdure.reports.tables.text_table import as_csv, encode
 
 _TEMPLATE, _STYLE = "report.html.jinja", "report.css"
@@ -26,14 +26,14 @@ _SUFFIXES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class Report:
-    """A report, nothing of it written yet.
+class ReportFiles:
+    """A page with the files beside it, nothing of it written yet.
 
     Attributes:
         page: the HTML.
         files: what lies beside it, by name.
-        records: rows of its tables of metrics, as `table.as_records` gives them.
-        published: pairs with published results, as `published.Comparison.records` gives them.
+        records: rows of its tables of metrics, as `comparison.as_records` gives them.
+        published: pairs with published results, as `PublishedComparison.records` gives them.
     """
 
     page: bytes
@@ -42,10 +42,10 @@ class Report:
     published: list[dict[str, Any]]
 
 
-def make_report(runs: Sequence[FinishedRun], against: bool = False) -> Report:
+def make_report(runs: Sequence[FinishedRun], against: bool = False) -> ReportFiles:
     """Put a report together.
 
-    Runs over different streams get sections and tables of their own.
+    Runs over different streams get parts and tables of their own.
 
     Args:
         runs: at least one.
@@ -57,14 +57,14 @@ def make_report(runs: Sequence[FinishedRun], against: bool = False) -> Report:
     if not runs:
         raise OutputError("There is no result to report. Name the folder of a finished run.")
     files: dict[str, bytes] = {}
-    records, published, sections = [], [], []
+    records, published, streams = [], [], []
     found = by_stream(runs)
-    for place, section in enumerate(found, start=1):
-        rows = compare(section.entries)
-        comparison = against_paper(section, rows) if against else None
+    for place, stream in enumerate(found, start=1):
+        rows = compare(stream.entries)
+        comparison = against_paper(stream, rows) if against else None
         prefix = f"{place}-" if len(found) > 1 else ""
-        parts = [_as_page(part, prefix, files) for part in parts_of(section, rows, comparison)]
-        sections.append({"anchor": f"stream-{place}", "title": section.title, "parts": parts})
+        sections = [_as_page(one, prefix, files) for one in sections_of(stream, rows, comparison)]
+        streams.append({"anchor": f"stream-{place}", "title": stream.title, "sections": sections})
         # Programs want numbers where the page has texts.
         numbers = as_records(rows)
         files[f"{prefix}metrics.csv"] = _records_csv(numbers)
@@ -76,9 +76,9 @@ def make_report(runs: Sequence[FinishedRun], against: bool = False) -> Report:
         properties=PROPERTIES,
         methods=list(dict.fromkeys(run.method for run in runs)),
         count=len(runs),
-        sections=sections,
+        streams=streams,
     )
-    return Report(encode(page), files, records, published)
+    return ReportFiles(encode(page), files, records, published)
 
 
 def check_target(out: Path) -> None:
@@ -96,7 +96,7 @@ def check_target(out: Path) -> None:
     check_place(out.parent)
 
 
-def write_report(report: Report, out: Path) -> list[Path]:
+def write_report(report: ReportFiles, out: Path) -> list[Path]:
     """Write the files beside the page, then the page.
 
     Args:
@@ -117,21 +117,16 @@ def write_report(report: Report, out: Path) -> list[Path]:
     return [out, *(folder / name for name in report.files)]
 
 
-def _as_page(part: Part, prefix: str, files: dict[str, bytes]) -> dict[str, Any]:
-    """Return what the template shows of a part; its tables and figures join the files."""
-    for table in part.tables:
-        files[f"{prefix}{table.name}.md"] = encode(table.sheet.markdown())
-        files[f"{prefix}{table.name}.csv"] = table.sheet.csv()
+def _as_page(section: ReportSection, prefix: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return what the template shows of a section; its tables and figures join the files."""
+    for table in section.tables:
+        files[f"{prefix}{table.name}.md"] = encode(table.content.markdown())
+        files[f"{prefix}{table.name}.csv"] = table.content.csv()
     drawings = []
-    for name, figure in part.figures:
+    for name, figure in section.figures:
         drawings.append(Markup(as_svg(figure, prefix + name)))  # texts in it are escaped
         files[f"{prefix}{name}.png"] = as_png(figure)
-    return {
-        "title": part.title,
-        "texts": part.texts,
-        "tables": part.tables,
-        "figures": drawings,
-    }
+    return {**vars(section), "figures": drawings}
 
 
 def _records_csv(records: Sequence[dict[str, Any]]) -> bytes:

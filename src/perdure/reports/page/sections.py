@@ -1,16 +1,16 @@
-"""What a report says of the runs over one stream: parts with texts, tables and figures.
+"""Sections of a report on the runs over one stream: texts, tables and figures.
 
-A part whose data the runs do not have is left out; where a reader would look for it, a note says so.
+A section whose data the runs do not have is left out; where a reader would look for it, a note says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from perdure.reports.figures.figures import (
+from perdure.reports.figures.report import (
     MOST_CLASSES,
     accuracy_figure,
     confusion_figure,
@@ -20,13 +20,18 @@ from perdure.reports.figures.figures import (
     readings_figure,
     spectrum_figure,
 )
-from perdure.reports.figures.spectrum import BlockSpectrum, read_spectra
-from perdure.reports.page.run_differences import list_runs, settings_of, variant_label
+from perdure.reports.page.run_differences import list_runs, settings_of
 from perdure.reports.results.groups import Entry
-from perdure.reports.results.runs import Section
-from perdure.reports.tables.published import Comparison
-from perdure.reports.tables.table import MISSING, Row, every_metric, name_columns, spread_over
-from perdure.reports.tables.text_table import Sheet, plain
+from perdure.reports.results.runs import StreamRuns
+from perdure.reports.results.spectra import BlockSpectrum, read_spectra
+from perdure.reports.tables.comparison import (
+    ComparisonRow,
+    as_text_table,
+    name_columns,
+    spread_over,
+)
+from perdure.reports.tables.published import PublishedComparison
+from perdure.reports.tables.text_table import MISSING, TextTable
 
 _KIB = 1024
 _SELECTION = {
@@ -37,25 +42,25 @@ _SELECTION = {
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of a part.
+class NamedTable:
+    """A table of a section.
 
     Attributes:
         name: of its files.
+        content: its heads and rows.
         title: heads it in the page; empty for none.
-        sheet: its content.
         folded: whether the page shows it only when asked.
     """
 
     name: str
-    title: str
-    sheet: Sheet
+    content: TextTable
+    title: str = ""
     folded: bool = False
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a report.
+class ReportSection:
+    """A section of a report.
 
     Attributes:
         title: its heading.
@@ -66,16 +71,18 @@ class Part:
 
     title: str
     texts: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[NamedTable, ...] = ()
     figures: tuple[tuple[str, Figure], ...] = ()
 
 
-def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None) -> list[Part]:
-    """Return the parts for which there is data.
+def sections_of(
+    stream: StreamRuns, rows: Sequence[ComparisonRow], published: PublishedComparison | None
+) -> list[ReportSection]:
+    """Return the sections for which there is data.
 
     Args:
-        section: the runs.
-        rows: its comparison.
+        stream: the runs.
+        rows: their comparison.
         published: what there is to say about published numbers, where that was asked for.
     """
     groups = [row.group for row in rows]
@@ -83,10 +90,11 @@ def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None
     forgetting = forgetting_figure(groups)
     readings = readings_figure(rows)
     confusion = _numbered("confusion", map(confusion_figure, groups))
-    parts = [
-        _setting(section),
-        Part("Metrics", tables=(Table("metrics", "", every_metric(rows)),)),
-        Part(
+    metrics = NamedTable("metrics", as_text_table(rows, every=True))
+    sections = [
+        _setting(stream),
+        ReportSection("Metrics", tables=(metrics,)),
+        ReportSection(
             "Accuracy as tasks arrive",
             (
                 "Over the test images of all classes seen so far, after each task. The legend gives "
@@ -94,13 +102,13 @@ def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None
             ),
             figures=(("accuracy", accuracy_figure(curves)),),
         ),
-        Part(
+        ReportSection(
             "Accuracy per task",
             ("Down: the task just learned. Across: the task evaluated. Means over seeds.",),
             figures=_numbered("matrix", matrix_figures(curves)),
         ),
         forgetting
-        and Part(
+        and ReportSection(
             "Forgetting per task",
             (
                 "Best accuracy of each task before the last one was learned, less its accuracy at "
@@ -109,7 +117,7 @@ def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None
             figures=(("forgetting", forgetting),),
         ),
         readings
-        and Part(
+        and ReportSection(
             "Features and heads",
             (
                 "Within-task accuracy is what remains when every image's task is given: what the "
@@ -119,7 +127,7 @@ def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None
             figures=(("readings", readings),),
         ),
         confusion
-        and Part(
+        and ReportSection(
             "Confusion",
             (
                 "After the last task, for the first seed, in order of arrival; by task where there "
@@ -127,37 +135,35 @@ def parts_of(section: Section, rows: Sequence[Row], published: Comparison | None
             ),
             figures=confusion,
         ),
-        _spectra(section),
-        _selection(section),
-        _cost(section, rows),
+        _spectra(stream),
+        _selection(stream),
+        _cost(stream, rows),
         published and _published(published),
     ]
-    return [part for part in parts if part]
+    return [section for section in sections if section]
 
 
-def _setting(section: Section) -> Part:
-    found = settings_of(section)
-    tables = [
-        Table("setting-differs", "What differs", found.differing) if found.differing else None,
-        Table("setting-shared", "What all share", found.shared, folded=True)
-        if found.shared
-        else None,
-        Table("setting-own", "Options of the methods", found.own, folded=True)
-        if found.own
-        else None,
-    ]
-    blind = [str(run.folder) for run in section.runs if not run.config]
-    texts = [f"The configuration of {folder} is not at hand (no config.toml)." for folder in blind]
-    return Part("Setting", tuple(texts), tuple(table for table in tables if table))
+def _setting(stream: StreamRuns) -> ReportSection:
+    found = settings_of(stream)
+    blind = [str(run.folder) for run in stream.runs if not run.config]
+    return ReportSection(
+        "Setting",
+        tuple(f"The configuration of {one} is not at hand (no config.toml)." for one in blind),
+        _with_rows(
+            NamedTable("setting-differs", found.differing, "What differs"),
+            NamedTable("setting-shared", found.shared, "What all share", folded=True),
+            NamedTable("setting-own", found.own, "Options of the methods", folded=True),
+        ),
+    )
 
 
-def _spectra(section: Section) -> Part | None:
+def _spectra(stream: StreamRuns) -> ReportSection | None:
     """Of the first seed of each variant whose method keeps Grams."""
     texts: list[str] = []
-    tables: list[Table] = []
+    tables: list[NamedTable] = []
     figures: list[tuple[str, Figure]] = []
-    for variant in section.variants:
-        run, label = variant[0], variant_label(section, variant[0])
+    for run in (variant[0] for variant in stream.variants):
+        label = stream.label(run)
         if "rank_rule" not in run.config:
             continue
         if not run.model.exists():
@@ -178,9 +184,8 @@ def _spectra(section: Section) -> Part | None:
         for one in spectra:
             by_side.setdefault(one.side, []).append(one)
         number = f"-{len(tables) + 1}"
-        tables.append(
-            Table(f"nullity{number}", f"Nullity, {label}, seed {run.seed}", _nullities(by_side))
-        )
+        title = f"Nullity, {label}, seed {run.seed}"
+        tables.append(NamedTable(f"nullity{number}", _nullities(by_side), title))
         for side, found in by_side.items():
             figures.append((f"spectrum{number}-{side}", spectrum_figure(found, f"{label}: {side}")))
     if not texts and not tables:
@@ -189,10 +194,10 @@ def _spectra(section: Section) -> Part | None:
         "Eigenvalues of what the model keeps of old features, over the largest one of the block. From "
         "the dot on, directions belong to the null space; its dimension is the nullity."
     )
-    return Part("Spectra and null spaces", (about, *texts), tuple(tables), tuple(figures))
+    return ReportSection("Spectra and null spaces", (about, *texts), tuple(tables), tuple(figures))
 
 
-def _nullities(by_side: dict[str, list[BlockSpectrum]]) -> Sheet:
+def _nullities(by_side: Mapping[str, Sequence[BlockSpectrum]]) -> TextTable:
     blocks = sorted({one.block for found in by_side.values() for one in found})
     cells = {
         (side, one.block): f"{one.nullity} of {len(one.values)}"
@@ -200,19 +205,19 @@ def _nullities(by_side: dict[str, list[BlockSpectrum]]) -> Sheet:
         for one in found
     }
     lines = [
-        plain([f"block {block}", *(cells.get((side, block), MISSING) for side in by_side)])
+        [f"block {block}", *(cells.get((side, block), MISSING) for side in by_side)]
         for block in blocks
     ]
-    return Sheet(["block", *by_side], lines, "l" + "r" * len(by_side))
+    return TextTable.plain(["block", *by_side], lines, "l" + "r" * len(by_side))
 
 
-def _selection(section: Section) -> Part | None:
+def _selection(stream: StreamRuns) -> ReportSection | None:
     lines = []
-    for variant in section.variants:
+    for variant in stream.variants:
         entries = [run.entries[0] for run in variant]
         if any(entry.get(key) is not None for entry in entries for key in _SELECTION):
             cells = [_mean(entries, key, *shape[1:]) for key, shape in _SELECTION.items()]
-            lines.append(plain([variant_label(section, variant[0]), *cells]))
+            lines.append([stream.label(variant[0]), *cells])
     if not lines:
         return None
     heads = ["method", *(shape[0] for shape in _SELECTION.values())]
@@ -221,54 +226,55 @@ def _selection(section: Section) -> Part | None:
         "1 where all prompts are chosen alike, 0 for one. Task information: what the choice tells of "
         "the true task, 1 for all of it."
     )
-    return Part("Selection", (about,), (Table("selection", "", Sheet(heads, lines, "lrrr")),))
+    table = NamedTable("selection", TextTable.plain(heads, lines, "lrrr"))
+    return ReportSection("Selection", (about,), (table,))
 
 
-def _cost(section: Section, rows: Sequence[Row]) -> Part:
+def _cost(stream: StreamRuns, rows: Sequence[ComparisonRow]) -> ReportSection:
     heads, named = name_columns(rows)
     lines = []
     for row, names in zip(rows, named, strict=True):
         costs = [entry.get("cost") or {} for entry in row.group.entries]
         lines.append(
-            plain(
-                [
-                    *names,
-                    _mean(costs, "trainable_parameters", 1.0, 0),
-                    _mean(costs, "state_bytes", 1 / _KIB, 1),
-                    _mean(row.group.entries, "seconds", 1.0, 1),
-                ]
-            )
+            [
+                *names,
+                _mean(costs, "trainable_parameters", 1.0, 0),
+                _mean(costs, "state_bytes", 1 / _KIB, 1),
+                _mean(row.group.entries, "seconds", 1.0, 1),
+            ]
         )
+    align = "l" * len(heads) + "rrr"
     heads = [*heads, "trainable parameters", "state, KiB", "time, s"]
-    sheet = Sheet(heads, lines, "l" * (len(heads) - 3) + "rrr")
     about = (
         "State is what method and head keep beside the frozen backbone. The time is that of the whole "
         "run, all of its heads; times of different machines do not compare."
     )
-    runs = Table("runs", "Runs", list_runs(section), folded=True)
-    return Part("Cost and time", (about,), (Table("cost", "", sheet), runs))
+    cost = NamedTable("cost", TextTable.plain(heads, lines, align))
+    runs = NamedTable("runs", list_runs(stream), "Runs", folded=True)
+    return ReportSection("Cost and time", (about,), (cost, runs))
 
 
-def _published(published: Comparison) -> Part:
-    comparable, others = published.comparable(), published.others()
+def _published(published: PublishedComparison) -> ReportSection:
+    comparable = NamedTable("published", published.comparable(), "Comparable")
+    others = NamedTable(
+        "published-others", published.others(), "Not comparable, and why", folded=True
+    )
     texts = [
         "Published accuracies are last accuracies, forgetting is the papers'. Whether a row compares "
         "follows from our configuration and what is stated of theirs."
     ]
-    if not comparable:
+    if not comparable.content.rows:
         texts.append("Nothing published is comparable with these runs.")
     texts += published.notes
     if published.left_out:
         texts.append(
             f"{published.left_out} published results of other methods on other data sets are left out."
         )
-    tables = [
-        Table("published", "Comparable", comparable) if comparable else None,
-        Table("published-others", "Not comparable, and why", others, folded=True)
-        if others
-        else None,
-    ]
-    return Part("Against published numbers", tuple(texts), tuple(t for t in tables if t))
+    return ReportSection("Against published numbers", tuple(texts), _with_rows(comparable, others))
+
+
+def _with_rows(*tables: NamedTable) -> tuple[NamedTable, ...]:
+    return tuple(table for table in tables if table.content.rows)
 
 
 def _mean(values: Sequence[Entry], key: str, factor: float, digits: int) -> str:

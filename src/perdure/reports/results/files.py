@@ -22,7 +22,7 @@ from perdure.atomic import atomic_write
 from perdure.errors import OutputError
 from perdure.reports.results.groups import Entry
 from perdure.reports.results.schema import find_fault
-from perdure.reports.tables.table import as_markdown, compare
+from perdure.reports.tables.comparison import as_text_table, compare
 from perdure.reports.tables.text_table import as_csv, encode
 
 RESULTS = "results.json"
@@ -148,7 +148,7 @@ def write_markdown(path: Path | str, entries: Sequence[Entry]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    atomic_write(path, encode(as_markdown(compare(entries))))
+    atomic_write(path, encode(as_text_table(compare(entries)).markdown()))
 
 
 def _entry_text(entry: Mapping[str, Any]) -> str:

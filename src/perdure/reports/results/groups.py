@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Entry = Mapping[str, Any]
+Entry = dict[str, Any]
 """One head of one run, as in ``results.json``."""
 
 SETTING = ("stream", "backbone", "preset", "options")
@@ -82,11 +82,10 @@ def group(entries: Sequence[Entry]) -> list[Group]:
     return groups
 
 
-def by_benchmark(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def by_benchmark(entries: Sequence[Entry]) -> list[Entry]:
     """Return the entries with the benchmark alone as preset: the method has a column of its own.
 
-    Args:
-        entries: results; a preset that is a file stays as it is.
+    A preset that is a file stays as it is.
     """
     return [
         {**entry, "preset": preset.removesuffix(f"/{entry['method']}")}

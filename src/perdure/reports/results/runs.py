@@ -82,7 +82,7 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
-class Section:
+class StreamRuns:
     """Runs over one stream, which may stand in one table.
 
     Attributes:
@@ -114,11 +114,7 @@ class Section:
     def entries(self) -> list[Entry]:
         """All results, each with its ``folder``, and as ``options`` what sets it apart."""
         return [
-            {
-                **entry,
-                "folder": str(run.folder),
-                "options": self.options(variant[0]) or None,
-            }
+            {**entry, "folder": str(run.folder), "options": self.options(variant[0]) or None}
             for variant in self.variants
             for run in variant
             for entry in by_benchmark(run.entries)
@@ -127,6 +123,11 @@ class Section:
     def owner(self, entry: Entry) -> FinishedRun:
         """Return the run that one of `entries` comes from."""
         return next(run for run in self.runs if str(run.folder) == entry["folder"])
+
+    def label(self, run: FinishedRun) -> str:
+        """Return the run's method, with the options that set it apart."""
+        options = self.options(run)
+        return f"{run.method} ({options})" if options else run.method
 
     def options(self, run: FinishedRun) -> str:
         """Return the keys, with values, in which variants of the run's method differ."""
@@ -158,12 +159,12 @@ def read_run(folder: Path) -> FinishedRun | None:
     return FinishedRun(folder, tuple(entries), config, _read(folder / "env.json"))
 
 
-def by_stream(runs: Sequence[FinishedRun]) -> list[Section]:
+def by_stream(runs: Sequence[FinishedRun]) -> list[StreamRuns]:
     """Put apart what must not be mixed in one table, in order of arrival."""
     found: dict[tuple[Any, ...], list[FinishedRun]] = {}
     for run in runs:
         found.setdefault(run.stream, []).append(run)
-    return [Section(tuple(members)) for members in found.values()]
+    return [StreamRuns(tuple(members)) for members in found.values()]
 
 
 def describe_tasks(tasks: int | tuple[int, ...]) -> str:

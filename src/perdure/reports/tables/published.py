@@ -15,10 +15,9 @@ from importlib import resources
 from typing import Any
 
 from perdure.engine.config import Config
-from perdure.reports.results.groups import Group
-from perdure.reports.results.runs import FinishedRun, Section, describe_tasks, show
-from perdure.reports.tables.table import MISSING, Row
-from perdure.reports.tables.text_table import Sheet, plain
+from perdure.reports.results.runs import FinishedRun, StreamRuns, describe_tasks, show
+from perdure.reports.tables.comparison import ComparisonRow
+from perdure.reports.tables.text_table import MISSING, TextTable
 from perdure.streams.tasks import task_sizes
 
 _THEIRS = ("published", "benchmark", "published acc %", "published forgetting")
@@ -26,7 +25,7 @@ _OURS = ("ours", "our acc %", "our forgetting")
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class PublishedStream:
     """A data set cut into tasks.
 
     Attributes:
@@ -54,7 +53,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResult:
     """One published result.
 
     Attributes:
@@ -76,7 +75,7 @@ class Published:
     method: str | None
     source: str
     place: str
-    benchmark: Benchmark
+    benchmark: PublishedStream
     accuracy: float
     deviation: float | None
     forgetting: float | None
@@ -87,36 +86,25 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether one result of ours can stand beside a published one.
+class Pair:
+    """A published result beside ours, and whether they compare.
 
     Attributes:
-        obstacles: why not; empty where it can.
+        published: theirs.
+        ours: the row of our table; None where the method was not run.
+        obstacles: why they do not compare; empty where they do.
         caveats: what else differs, or is not known.
     """
 
+    published: PublishedResult
+    ours: ComparisonRow | None
     obstacles: tuple[str, ...]
     caveats: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A published result beside ours.
-
-    Attributes:
-        published: theirs.
-        ours: the row of our table; None where the method was not run.
-        verdict: on the pair; without ours, on the setting alone.
-    """
-
-    published: Published
-    ours: Row | None
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What there is to say about a section's results and the published ones.
+class PublishedComparison:
+    """What there is to say about the results over a stream and the published ones.
 
     Attributes:
         pairs: of the methods that were run, and of every method on the same data set.
@@ -128,24 +116,23 @@ class Comparison:
     left_out: int
     notes: tuple[str, ...]
 
-    def comparable(self) -> Sheet | None:
-        """Return the pairs that can be compared, with what differs; None for no pair."""
-        pairs = [pair for pair in self.pairs if not pair.verdict.obstacles]
+    def comparable(self) -> TextTable:
+        """Return the pairs that can be compared, with what differs; may be without rows."""
         lines = [
-            [*_theirs(pair.published), *_our_cells(pair), *_reasons(pair.verdict.caveats, pair)]
-            for pair in pairs
+            [*_theirs(pair.published), *_our_cells(pair), *_reasons(pair.caveats, pair)]
+            for pair in self.pairs
+            if not pair.obstacles
         ]
-        heads = (*_THEIRS, *_OURS, "what differs", "source")
-        return Sheet(heads, [plain(line) for line in lines], "llrrlrrll") if lines else None
+        return TextTable.plain((*_THEIRS, *_OURS, "what differs", "source"), lines, "llrrlrrll")
 
-    def others(self) -> Sheet | None:
-        """Return the published results that cannot be compared, with the reasons; None for none."""
-        pairs = [pair for pair in self.pairs if pair.verdict.obstacles]
+    def others(self) -> TextTable:
+        """Return the published results that cannot be compared, with the reasons."""
         lines = dict.fromkeys(
-            (*_theirs(pair.published), *_reasons(pair.verdict.obstacles, pair)) for pair in pairs
+            (*_theirs(pair.published), *_reasons(pair.obstacles, pair))
+            for pair in self.pairs
+            if pair.obstacles
         )
-        heads = (*_THEIRS, "why not", "source")
-        return Sheet(heads, [plain(line) for line in lines], "llrrll") if lines else None
+        return TextTable.plain((*_THEIRS, "why not", "source"), lines, "llrrll")
 
     def records(self) -> list[dict[str, Any]]:
         """Return the pairs for JSON; accuracies as fractions."""
@@ -157,31 +144,31 @@ class Comparison:
                 "accuracy": pair.published.accuracy / 100,
                 "ours": pair.ours.group.label if pair.ours else None,
                 "our_accuracy": _ours(pair, pair.published.accuracy_is),
-                "comparable": not pair.verdict.obstacles,
-                "obstacles": list(pair.verdict.obstacles),
-                "caveats": list(pair.verdict.caveats),
+                "comparable": not pair.obstacles,
+                "obstacles": list(pair.obstacles),
+                "caveats": list(pair.caveats),
             }
             for pair in self.pairs
         ]
 
 
-def against_paper(section: Section, rows: Sequence[Row]) -> Comparison:
-    """Put the published results beside those of a section.
+def against_paper(stream: StreamRuns, rows: Sequence[ComparisonRow]) -> PublishedComparison:
+    """Put the published results beside those of a stream's runs.
 
     Args:
-        section: the runs.
-        rows: its comparison.
+        stream: the runs.
+        rows: their comparison.
     """
-    methods = {run.method for run in section.runs}
-    streams = {str(run.entries[0]["stream"]) for run in section.runs}
+    methods = {run.method for run in stream.runs}
+    streams = {str(run.entries[0]["stream"]) for run in stream.runs}
     listed = _all()
     chosen = [p for p in listed if p.method in methods or p.benchmark.stream in streams]
-    pairs = [pair for published in chosen for pair in _pairs(published, section, rows)]
+    pairs = [pair for published in chosen for pair in _pairs(published, stream, rows)]
     notes = [text for method in sorted(methods) for text in notes_on(method)]
-    return Comparison(tuple(pairs), len(listed) - len(chosen), tuple(notes))
+    return PublishedComparison(tuple(pairs), len(listed) - len(chosen), tuple(notes))
 
 
-def published_for(config: Config) -> list[Published]:
+def published_for(config: Config) -> list[PublishedResult]:
     """Return the published results of a configuration's method on its stream, in its setting.
 
     What a source does not state of its setting may be anything.
@@ -208,28 +195,29 @@ def published_cost() -> str:
     return str(_content()["cost"])
 
 
-def judge(published: Published, joined: Group, run: FinishedRun) -> Verdict:
-    """Say whether a result of ours can stand beside a published one.
+def judge(published: PublishedResult, row: ComparisonRow, run: FinishedRun) -> Pair:
+    """Put a result of ours beside a published one, and say whether they compare.
 
     Args:
         published: the other result.
-        joined: ours.
+        row: ours.
         run: the run of its first seed.
     """
     if not run.config:
-        return Verdict(("the run's config.toml is not at hand",), ())
+        return Pair(published, row, ("the run's config.toml is not at hand",), ())
     obstacles = [*_stream_obstacles(published, run), *_input_obstacles(published, run)]
-    given = {**run.config, "head": joined.head}
+    given = {**run.config, "head": row.group.head}
     caveats = [
         f"{key} {show(given[key])}, not {show(value)}"
         for key, value in published.setting.items()
         if key in given and key != "img_size" and show(given[key]) != show(value)
     ]
-    if published.seeds and not set(joined.seeds) <= set(published.seeds):
-        caveats.append(f"class orders of seed {show(joined.seeds)}, not {show(published.seeds)}")
+    seeds = row.group.seeds
+    if published.seeds and not set(seeds) <= set(published.seeds):
+        caveats.append(f"class orders of seed {show(seeds)}, not {show(published.seeds)}")
     if "epochs" not in published.setting:
         caveats.append("their training is not stated")
-    return Verdict(tuple(obstacles), tuple(caveats))
+    return Pair(published, row, tuple(obstacles), tuple(caveats))
 
 
 def _same_setting(setting: Mapping[str, Any], config: Config) -> bool:
@@ -240,7 +228,7 @@ def _same_setting(setting: Mapping[str, Any], config: Config) -> bool:
     )
 
 
-def _stream_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
+def _stream_obstacles(published: PublishedResult, run: FinishedRun) -> Iterator[str]:
     theirs, (name, _, tasks, images, formed) = published.benchmark, run.stream
     if name != theirs.stream:
         yield f"data set {name}, not {theirs.stream}"
@@ -257,7 +245,7 @@ def _stream_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
         yield f"{100 * held_out:g} % of the training images held out for validation"
 
 
-def _input_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
+def _input_obstacles(published: PublishedResult, run: FinishedRun) -> Iterator[str]:
     name, weights = str(run.entries[0]["backbone"]), run.config.get("weights")
     if weights == "random":
         yield f"random weights of {name}"
@@ -272,21 +260,19 @@ def _input_obstacles(published: Published, run: FinishedRun) -> Iterator[str]:
         yield f"images of {size} px, not {theirs}"
 
 
-def _pairs(published: Published, section: Section, rows: Sequence[Row]) -> list[Pair]:
-    def verdict(row: Row) -> Verdict:
-        return judge(published, row.group, section.owner(row.group.entries[0]))
-
-    found = [
-        Pair(published, row, verdict(row)) for row in rows if row.group.method == published.method
-    ]
-    if found:
-        return found
+def _pairs(
+    published: PublishedResult, stream: StreamRuns, rows: Sequence[ComparisonRow]
+) -> list[Pair]:
+    pairs = [judge(published, row, stream.owner(row.group.entries[0])) for row in rows]
+    ours = [p for p in pairs if p.ours and p.ours.group.method == published.method]
+    if ours:
+        return ours
     # Nothing of ours to put beside it: the setting that comes closest decides.
-    closest = min(map(verdict, rows), key=lambda one: len(one.obstacles))
-    return [Pair(published, None, Verdict(closest.obstacles, ("not run here",)))]
+    closest = min(pairs, key=lambda pair: len(pair.obstacles))
+    return [Pair(published, None, closest.obstacles, ("not run here",))]
 
 
-def _theirs(published: Published) -> tuple[str, ...]:
+def _theirs(published: PublishedResult) -> tuple[str, ...]:
     forgotten = published.forgetting
     return (
         published.name,
@@ -320,9 +306,9 @@ def _figure(mean: float, std: float) -> str:
     return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
 
 
-def _published(content: Mapping[str, Any]) -> Iterator[Published]:
+def _published(content: Mapping[str, Any]) -> Iterator[PublishedResult]:
     """Take the tables apart: a result per row and benchmark that has one."""
-    benchmarks = {key: Benchmark(**given) for key, given in content["benchmarks"].items()}
+    benchmarks = {key: PublishedStream(**given) for key, given in content["benchmarks"].items()}
     for table in content["tables"]:
         for row in table["rows"]:
             for place, key in enumerate(table["benchmarks"]):
@@ -330,7 +316,7 @@ def _published(content: Mapping[str, Any]) -> Iterator[Published]:
                 if accuracy is None:
                     continue
                 recipe = benchmarks[key].recipe if table.get("follows_recipe") else {}
-                yield Published(
+                yield PublishedResult(
                     name=row["name"],
                     method=row.get("method"),
                     source=table["source"],
@@ -352,7 +338,7 @@ def _at(values: Sequence[float] | None, place: int) -> float | None:
 
 
 @cache
-def _all() -> tuple[Published, ...]:
+def _all() -> tuple[PublishedResult, ...]:
     return tuple(_published(_content()))
 
 

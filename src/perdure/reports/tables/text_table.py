@@ -1,4 +1,4 @@
-"""A table of texts, ready for GitHub, for spreadsheets and for the pages of a report."""
+"""Tables of texts, as Markdown, as CSV and for the pages of a report."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+MISSING = "–"
+"""Stands where a value is not known."""
+
 
 class Cell(NamedTuple):
-    """What stands in one place of a table; the best of its column is shown bold."""
+    """The text in one place of a table; the best of its column is shown bold."""
 
     text: str
     best: bool = False
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TextTable:
     """A table of texts.
 
     Attributes:
         heads: one per column.
-        rows: as many cells each.
+        rows: as many cells each; may be none.
         align: a letter per column: ``l`` for texts, ``r`` for figures.
         note: what to know when reading it; empty for nothing.
     """
@@ -31,6 +34,14 @@ class Sheet:
     rows: Sequence[Sequence[Cell]]
     align: str
     note: str = ""
+
+    @classmethod
+    def plain(
+        cls, heads: Sequence[str], rows: Iterable[Iterable[object]], align: str = ""
+    ) -> TextTable:
+        """Return a table in which nothing is the best; columns are texts unless said otherwise."""
+        cells = [[Cell(str(text)) for text in row] for row in rows]
+        return cls(heads, cells, align or "l" * len(heads))
 
     def markdown(self) -> str:
         """Return a GitHub table, one line per row, and the note; ends in a newline."""
@@ -42,11 +53,6 @@ class Sheet:
     def csv(self) -> bytes:
         """Return comma-separated values, in UTF-8, without the note."""
         return as_csv([self.heads, *([cell.text for cell in row] for row in self.rows)])
-
-
-def plain(texts: Iterable[object]) -> list[Cell]:
-    """Return a row of cells none of which is the best."""
-    return [Cell(str(text)) for text in texts]
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> bytes:

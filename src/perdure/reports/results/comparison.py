@@ -1,4 +1,4 @@
-"""A comparison on disk: one table and one picture of several results."""
+"""Files of a comparison: several results in one table and one picture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perdure.atomic import atomic_write, make_folder
-from perdure.experiment import Entry
-from perdure.reports.figures.picture import draw
+from perdure.reports.figures.comparison import draw
 from perdure.reports.results.files import write_markdown
-from perdure.reports.results.groups import by_benchmark
-from perdure.reports.tables.table import as_records, compare
+from perdure.reports.results.groups import Entry, by_benchmark
+from perdure.reports.tables.comparison import as_records, compare
 
 
 def write_comparison(

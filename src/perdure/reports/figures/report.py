@@ -1,4 +1,4 @@
-"""The figures of a report, each small enough for a telephone."""
+"""Figures of a report, each small enough for a telephone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from perdure.reports.figures.axes import (
     draw_curves,
     draw_matrix,
     dress,
+    dress_bar,
     literal,
     look,
     mean_curve,
@@ -37,10 +38,10 @@ from perdure.reports.figures.axes import (
     shared_scale,
     wrapped,
 )
-from perdure.reports.figures.spectrum import BlockSpectrum
-from perdure.reports.figures.svg import printable
+from perdure.reports.figures.render import printable
 from perdure.reports.results.groups import Group
-from perdure.reports.tables.table import Row
+from perdure.reports.results.spectra import BlockSpectrum
+from perdure.reports.tables.comparison import ComparisonRow
 
 MOST_CLASSES = 20
 """Classes up to which confusion is shown per class; beyond, per task."""
@@ -98,7 +99,7 @@ def matrix_figures(curves: Sequence[Curve]) -> list[Figure]:
     return figures
 
 
-def readings_figure(rows: Sequence[Row]) -> Figure | None:
+def readings_figure(rows: Sequence[ComparisonRow]) -> Figure | None:
     """Draw what features allow beside what heads make of it; None where nothing is known."""
     if all(row.values[metric].mean is None for row in rows for metric in _READINGS):
         return None
@@ -262,9 +263,7 @@ def _square(size: float, title: str, names: float = 0.0) -> tuple[Figure, Axes]:
 
 def _colour_bar(figure: Figure, ax: Axes, colours: ScalarMappable, label: str) -> None:
     bar = figure.colorbar(colours, ax=ax, location="bottom", fraction=0.04, pad=0.03, aspect=30)
-    bar.set_label(label, fontsize=FONT - 1, color=INK)
-    bar.ax.tick_params(labelsize=FONT - 2, color=FAINT, labelcolor=INK, length=2)
-    bar.outline.set_visible(False)
+    dress_bar(bar, label, FONT - 1, length=2.0)
 
 
 def _named(text: str, longest: int = _LONGEST["label"]) -> str:

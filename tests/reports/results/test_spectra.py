@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from perdure.numerics.subspace import null_space
-from perdure.reports.figures.figures import spectrum_figure
-from perdure.reports.figures.spectrum import read_spectra
+from perdure.reports.figures.report import spectrum_figure
+from perdure.reports.results.spectra import read_spectra
 from tests.reports.run_folders import finished_run, save_grams
 
 

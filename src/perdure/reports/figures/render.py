@@ -1,16 +1,18 @@
-"""A figure as a PNG, and as SVG that stands inside a page and takes the page's colours."""
+"""Rendering of figures: PNG, and SVG that stands inside a page and takes the page's colours."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
+from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from perdure.atomic import atomic_write
 from perdure.reports.figures.axes import COLOURS, FAINT, INK, PAPER, SOFT
 
 PROPERTIES = {
@@ -31,8 +33,20 @@ _FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 _UNPRINTABLE = re.compile(r"[^\S ]+|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+def write_png(figure: Figure, path: Path | str) -> None:
+    """Write the whole figure as a PNG, which replaces what was there as a whole.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(content, format="png")
+    atomic_write(path, content.getvalue())
+
+
 def as_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG on white."""
+    """Return the figure as a PNG on white, cut to what is drawn."""
     FigureCanvasAgg(figure)
     return _save(figure, "png")
 

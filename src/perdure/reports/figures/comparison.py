@@ -1,8 +1,7 @@
-"""One picture of a comparison: accuracy as tasks arrive, and what became of each task."""
+"""Figure of a comparison: accuracy as tasks arrive, and the accuracy matrix of each method."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from perdure.atomic import atomic_write
 from perdure.errors import OutputError
 from perdure.reports.figures.axes import (
-    FAINT,
     FONT,
     INK,
     POINTS,
@@ -27,11 +23,13 @@ from perdure.reports.figures.axes import (
     Curve,
     draw_curves,
     draw_matrix,
+    dress_bar,
     literal,
     look,
     mean_curve,
     shared_scale,
 )
+from perdure.reports.figures.render import write_png
 from perdure.reports.results.groups import SETTING, Entry, Group, group
 
 _DOTS = 150
@@ -67,11 +65,7 @@ def draw(entries: Sequence[Entry], path: Path | str) -> None:
         raise OutputError(
             f"No results to draw in '{path}': give at least one entry of a results.json."
         )
-    content = io.BytesIO()
-    figure = _figure(group(entries))
-    FigureCanvasAgg(figure)
-    figure.savefig(content, format="png")
-    atomic_write(path, content.getvalue())
+    write_png(_figure(group(entries)), path)
 
 
 def _figure(groups: Sequence[Group]) -> Figure:
@@ -104,9 +98,7 @@ def _figure(groups: Sequence[Group]) -> Figure:
     bar = below.colorbar(
         ScalarMappable(norm, SCALE), ax=places, fraction=0.03, pad=0.02, aspect=25 * layout.rows
     )
-    bar.set_label("accuracy on the task, %", fontsize=FONT, color=INK)
-    bar.ax.tick_params(labelsize=FONT - 1, color=FAINT, labelcolor=INK)
-    bar.outline.set_visible(False)
+    dress_bar(bar, "accuracy on the task, %")
     return figure
 
 

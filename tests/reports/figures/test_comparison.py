@@ -17,7 +17,7 @@ from PIL import Image
 
 from perdure.errors import OutputError
 from perdure.reports.figures.axes import ticks
-from perdure.reports.figures.picture import _apart, _figure, draw
+from perdure.reports.figures.comparison import _apart, _figure, draw
 from perdure.reports.results.groups import group
 from tests.reports.entries import entry
 
@@ -151,7 +151,7 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_reports_need_neither_torch_nor_a_display() -> None:
     code = (
-        "import sys, perdure.reports.results.files, perdure.reports.figures.picture\n"
+        "import sys, perdure.reports.results.files, perdure.reports.figures.comparison\n"
         "sys.exit(bool({'torch', 'timm', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from perdure.metrics import METRICS
-from perdure.reports.tables.table import as_markdown, as_records, as_rich, compare
+from perdure.reports.tables.comparison import as_records, as_rich, as_text_table, compare
 from tests.reports.entries import entry
 
 
@@ -20,8 +20,12 @@ def scores(method: str, last: float | None, **changes: Any) -> dict[str, Any]:
     return entry(method, **{**unknown, "last_accuracy": last, "seconds": None, **changes})
 
 
+def markdown(*entries: dict[str, Any]) -> str:
+    return as_text_table(compare(entries)).markdown()
+
+
 def cells(entries: list[dict[str, Any]]) -> list[list[str]]:
-    lines = as_markdown(compare(entries)).split("\n\n")[0].splitlines()
+    lines = markdown(*entries).split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
@@ -42,7 +46,7 @@ def test_columns_and_cells() -> None:
         task_inference_accuracy=0.92,
         seconds=12.34,
     )
-    assert as_markdown(compare([known])) == (
+    assert markdown(known) == (
         "| method | head | last acc % | avg incremental % | forgetting (points) | plasticity % "
         "| within-task % | task inference % | time |\n"
         "| :-- | :-- | --: | --: | --: | --: | --: | --: | --: |\n"
@@ -74,7 +78,7 @@ def test_what_looks_the_same_is_equally_good() -> None:
 
 @pytest.mark.parametrize("values", [[0.9], [0.9, 0.9], [0.9, None]])
 def test_nothing_is_bold_where_nothing_is_better(values: list[float | None]) -> None:
-    found = as_markdown(compare([scores(f"m{n}", value) for n, value in enumerate(values)]))
+    found = markdown(*[scores(f"m{n}", value) for n, value in enumerate(values)])
     assert "**" not in found
 
 
@@ -82,7 +86,7 @@ def test_an_upper_bound_is_never_the_best() -> None:
     bound = scores("joint", 0.95, sees_old_images=True)
     entries = [bound, scores("nsp2", 0.9), scores("finetune", 0.7)]
     assert [row[2] for row in cells(entries)] == ["95.00", "**90.00**", "70.00"]
-    assert "sees old images: joint" in as_markdown(compare(entries))
+    assert "sees old images: joint" in markdown(*entries)
 
 
 def test_seeds_are_shown_as_mean_and_deviation() -> None:
@@ -92,7 +96,7 @@ def test_seeds_are_shown_as_mean_and_deviation() -> None:
     deviation = 100 * statistics.stdev(values)
     assert found[0][:4] == ["nsp2", "linear", "3", f"**93.00 ± {deviation:.2f}**"]
     assert found[1][:4] == ["frozen", "linear", "1", "80.00"]
-    assert "deviation over seeds" in as_markdown(compare(entries))
+    assert "deviation over seeds" in markdown(*entries)
 
 
 def test_a_seed_without_the_metric_is_left_out_of_its_mean() -> None:
@@ -114,7 +118,7 @@ def test_times_over_seeds_share_a_unit() -> None:
 
 
 def test_a_setting_that_differs_has_a_column() -> None:
-    found = as_markdown(compare([entry(), entry(stream="digits B0-Inc2")]))
+    found = markdown(entry(), entry(stream="digits B0-Inc2"))
     assert found.startswith("| method | head | stream | last acc % |")
     assert "backbone" not in found
 
@@ -124,7 +128,7 @@ def test_the_same_run_again_is_numbered() -> None:
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
-    assert r"| a\|b |" in as_markdown(compare([entry("a|b")]))
+    assert r"| a\|b |" in markdown(entry("a|b"))
 
 
 def test_no_negative_zero() -> None:
@@ -172,5 +176,5 @@ def test_records_hold_fractions_and_survive_json() -> None:
 
 def test_nothing_to_compare_is_an_empty_table() -> None:
     assert as_records(compare([])) == []
-    assert as_markdown(compare([])).count("\n") == 2
+    assert markdown().count("\n") == 2
     assert "method" in printed([])
