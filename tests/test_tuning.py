@@ -29,7 +29,7 @@ from perdure.tuning import (
     validation_stream,
     write_winner,
 )
-from tests.engine.small import small_config
+from tests.tiny import small_config
 
 SPACE: dict[str, tuple[Any, ...]] = {"lr": (0.003, 0.03, 0.1), "temperature": (1.0, 28.0)}
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from perdure.cli.main import main
-from tests.cli.command import TINY, Perdure, Said
+from tests.cli.command import Perdure, Said
+from tests.tiny import TINY, WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -66,5 +67,4 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def own_images(photos: Path) -> list[str]:
     """Return overrides that learn the photos, one class after two."""
-    keys = ["stream=folder", f"path={photos}", "tasks=2+1", "epochs=1"]
-    return ["backbone=test_vit", "weights=random", "img_size=32", *keys]
+    return [*WORDS, "stream=folder", f"path={photos}", "tasks=2+1", "epochs=1"]

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from perdure.randomness import generator
-from tests.cli.command import TINY, Perdure
+from tests.cli.command import Perdure
+from tests.tiny import TINY
 
 CLIP = (*TINY, "backbone=vit_xsmall_patch16_clip_224", "class_embeddings=text")
 

@@ -10,8 +10,9 @@ import pytest
 
 from perdure.cli import at_hand
 from perdure.streams.sources import fashion
-from tests.cli.command import TINY, Perdure
+from tests.cli.command import Perdure
 from tests.streams.published import offer
+from tests.tiny import TINY
 
 
 def everything_in(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 
 from perdure.engine.events import Event
 from perdure.experiment import run
-from tests.engine.small import small_config
+from tests.tiny import small_config
 
 
 def run_until(folder: Path, method: str, last: int) -> None:

@@ -23,7 +23,7 @@ from perdure.reports.results.files import read_results
 from perdure.streams import build_transform
 from perdure.testing import make_trial
 from perdure.testing.trial import Trial, begin
-from tests.engine.small import small_config
+from tests.tiny import small_config
 
 TASKS = np.repeat(np.arange(3), 20)
 

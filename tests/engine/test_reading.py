@@ -8,7 +8,7 @@ import pytest
 
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.run import Run
-from tests.engine.small import small_config
+from tests.tiny import small_config
 
 
 @pytest.mark.parametrize("method", ["linear", "iprompt"])

@@ -28,7 +28,7 @@ from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 from perdure.metrics import last_accuracy
 from perdure.types import Loss
-from tests.engine.small import small_config
+from tests.tiny import small_config
 
 
 def carry_out(config: Config, folder: Path | None = None) -> Outcome:

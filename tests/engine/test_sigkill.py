@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from tests.engine.killed_run import run_until
-from tests.engine.small import STEPS_PER_TASK, TASKS
+from tests.tiny import STEPS_PER_TASK, TASKS
 
 TIMES = ("seconds",)
 

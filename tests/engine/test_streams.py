@@ -25,7 +25,7 @@ from perdure.learner.class_columns import ClassColumns
 from perdure.streams import load_source
 from perdure.testing.trial import make_trial
 from perdure.tuning import validation_stream
-from tests.engine.small import SMALL
+from tests.tiny import SMALL
 
 CLASSES, DOMAINS = ("ant", "bee", "cat", "dog"), ("paint", "photo")
 

@@ -12,7 +12,7 @@ from perdure.learner.labelled import gather
 from perdure.learner.lessons import held_out
 from perdure.randomness import generator
 from perdure.streams import SourceOptions
-from tests.learner.small import classifier, lesson, pictures
+from tests.tiny import classifier, lesson, pictures
 
 
 def drawn(count: int, temperature: float) -> tuple[Tensor, Tensor]:

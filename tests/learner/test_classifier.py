@@ -23,7 +23,7 @@ from perdure.errors import (
     UnreadableImageError,
 )
 from perdure.learner import ContinualClassifier, NotLearnedError
-from tests.learner.small import SIDE, classifier, lesson, pictures
+from tests.tiny import SIDE, classifier, lesson, pictures
 
 
 @pytest.fixture(scope="module")

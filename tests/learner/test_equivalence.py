@@ -13,7 +13,7 @@ from perdure.engine.run import Run
 from perdure.learner import ContinualClassifier
 from perdure.learner.settings import OF_RUNS, make_settings, parameters_of
 from perdure.streams import TaskData
-from tests.engine.small import small_config
+from tests.tiny import small_config
 
 
 class TaskDataset(torch.utils.data.Dataset[Any]):

@@ -12,7 +12,7 @@ from perdure.errors import ConfigError
 from perdure.learner import ContinualClassifier, Forgotten
 from perdure.learner.class_columns import ClassColumns
 from perdure.testing import make_trial
-from tests.learner.small import classifier, lesson, pictures
+from tests.tiny import classifier, lesson, pictures
 
 
 def taught(method: str, seed: int, **options: Any) -> ContinualClassifier:

@@ -16,7 +16,7 @@ from PIL import Image
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.learner.labelled import LabelledImages, Side, gather
 from perdure.streams import SourceOptions
-from tests.learner.small import lesson, pictures
+from tests.tiny import lesson, pictures
 
 
 def made_out(data: Any, labels: Any = None, side: Side = "train", **options: Any) -> LabelledImages:

@@ -21,7 +21,7 @@ from perdure.errors import (
 from perdure.learner import ContinualClassifier
 from perdure.testing import make_trial
 from perdure.types import Loss
-from tests.learner.small import classifier, lesson, pictures
+from tests.tiny import classifier, lesson, pictures
 
 METHODS = ("nsp2", "lda", "ncm")
 

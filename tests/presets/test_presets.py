@@ -24,7 +24,7 @@ from perdure.randomness import generator
 from perdure.reports.tables.published import published_for
 from perdure.streams import BENCHMARKS
 from perdure.streams.tasks import task_sizes
-from tests.cli.command import TINY
+from tests.tiny import TINY
 
 VPT = ("nsp2", "finetune", "joint", "pgp")
 CLIP = ("clip_nsp2", "clip_finetune", "clip_joint")

@@ -10,7 +10,8 @@ import pytest
 from perdure.cli.commands.compare import DEMO
 from perdure.cli.progress import Display
 from perdure.engine.events import Event
-from tests.cli.command import TINY, Perdure
+from tests.cli.command import Perdure
+from tests.tiny import TINY
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from perdure.cli import counting as module
 from perdure.cli.commands import data
 from perdure.cli.counting import Counting
 from perdure.streams import BENCHMARKS
-from tests.cli.command import TINY, Perdure
+from tests.cli.command import Perdure
 from tests.streams.published import offer, serving, write_cifar100
+from tests.tiny import TINY
 
 
 def test_ls(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from perdure.cli.commands import run as run_command
 from perdure.cli.progress import Display
 from perdure.engine.events import Event
-from tests.cli.command import TINY, Perdure
+from tests.cli.command import Perdure
+from tests.tiny import TINY
 
 
 def test_a_run_says_what_it_did_and_what_to_do_next(perdure: Perdure, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import TINY, Perdure
+from tests.cli.command import Perdure
+from tests.tiny import TINY
 
 SMALL = [word for word in TINY if not word.startswith("images_per_class")]
 COMMAND = ["tune", "digits/finetune", *SMALL, "images_per_class=8", "tasks=5+5", "-q"]

@@ -16,7 +16,7 @@ from perdure.engine.events import Event
 from perdure.errors import ConfigError
 from perdure.experiment import check, run
 from perdure.reports.results.tensorboard import scalars, written
-from tests.engine.small import SMALL, small_config
+from tests.tiny import SMALL, small_config
 
 STEPS = 10
 """Of a task: two epochs of 5 classes with 4 images in batches of 4."""
