@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock build clean
+.PHONY: help setup demo test lint docs lock build clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -71,8 +71,13 @@ lint: setup ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks/*/*.py
+	$(BIN)/mypy benchmarks/*/*.py docs/*.py
 	$(BIN)/lint-imports --no-logo
+
+# The notice is of MkDocs' theme, to whoever builds with it.
+docs: setup ## Build the documentation site into site/ (a broken link or anchor fails)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "docs: open site/index.html"
 
 # Versions that still fit are kept; `make lock UPGRADE=1` takes the newest of everything.
 lock: ## Write requirements.lock anew from pyproject.toml
@@ -88,5 +93,5 @@ build: setup ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove what builds and tools left (not .venv, not runs)
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

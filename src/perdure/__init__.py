@@ -1,6 +1,6 @@
 """Continual learning of image classes with prompts on a frozen vision transformer.
 
-Example:
+Examples:
     >>> import perdure
     >>> sorted(perdure.__all__)
     ['ContinualClassifier', '__version__', 'load_config', 'make_config', 'run']

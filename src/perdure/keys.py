@@ -61,7 +61,7 @@ def key(default: Any = dataclasses.MISSING, **roles: bool) -> Any:
 def keys_of(*parts: type[Any], role: str | None = None) -> tuple[str, ...]:
     """Return the keys of parts of a configuration, in order; those with a role where one is named.
 
-    Example:
+    Examples:
         >>> @dataclass
         ... class Part:
         ...     lr: float = key(0.1)

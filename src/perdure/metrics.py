@@ -206,7 +206,7 @@ def metric(title: str, **row: Any) -> Callable[[Function], Function]:
     Raises:
         ValueError: the name is taken.
 
-    Example:
+    Examples:
         >>> @metric("first task %")
         ... def first_task_accuracy(counts: Counts) -> float:
         ...     return float(accuracy_matrix(counts)[-1, 0])

@@ -14,7 +14,7 @@ import torch
 def derived_seed(seed: int, *name: int | str) -> int:
     """Return a 63-bit seed that is a pure function of ``seed`` and ``name``.
 
-    Example:
+    Examples:
         >>> derived_seed(0, "order", 1, 2) == derived_seed(0, "order", 1, 2)
         True
         >>> derived_seed(0, "order", 1, 2) == derived_seed(0, "order", 12)

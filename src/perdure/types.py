@@ -77,7 +77,7 @@ def classes_of(names: Sequence[str]) -> list[int]:
     Returns:
         Classes counted from 0 as their names first arrive.
 
-    Example:
+    Examples:
         >>> classes_of(["cat", "dog", "cat", "eel"])
         [0, 1, 0, 2]
     """

@@ -10,7 +10,7 @@ def words(synset: str) -> str:
 
     Anything else is returned as it is.
 
-    Example:
+    Examples:
         >>> words("n02129165"), words("n00000000")
         ('lion, king of beasts, Panthera leo', 'n00000000')
     """

@@ -32,7 +32,7 @@ class Reading:
             needed: images per second that the learner takes where it never waits.
             first: in the first pass instead of later ones.
 
-        Example:
+        Examples:
             >>> Reading(0, 10.0, 30.0).waiting(10.0), Reading(2, 5.0, 30.0).waiting(10.0)
             (0.25, 0.0)
         """
@@ -65,7 +65,7 @@ def verdict(needed: float, readings: Sequence[Reading], cores: int) -> Verdict:
         readings: at least one.
         cores: of this machine; more workers are no advice.
 
-    Example:
+    Examples:
         >>> verdict(10.0, [Reading(0, 190.0, 190.0)], cores=2).text
         'With workers=0 reading gives 19 × what the learner takes, which waits 5 % of the time.'
     """

@@ -68,7 +68,7 @@ def described_attributes(kind: type[Any]) -> dict[str, str]:
 def type_in_words(hint: Any) -> str:
     """Name a type as one would say it.
 
-    Example:
+    Examples:
         >>> type_in_words(tuple[int, ...]), type_in_words(int | None)
         ('list of integers', 'integer | none')
     """

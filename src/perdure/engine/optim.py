@@ -38,7 +38,7 @@ class TaskOptimiser:
     Args:
         method: gives parameter groups and the projection.
         layer: the current task's linear layer, trained along with the method; None for none.
-        run: learning rate and weight decay.
+        training: learning rate and weight decay.
         protect: whether earlier tasks are to be protected by projection.
     """
 

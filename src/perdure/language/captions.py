@@ -46,7 +46,7 @@ def phrase(name: str) -> str:
     synonyms that WordNet lists behind it. Nothing else is changed: accents, digits, slashes and
     apostrophes are the tokeniser's business.
 
-    Example:
+    Examples:
         >>> phrase("maple_tree"), phrase("n01440764_tench,_Tinca_tinca")
         ('maple tree', 'tench')
     """
@@ -58,7 +58,7 @@ def phrase(name: str) -> str:
 def is_plural(words: str) -> bool:
     """Guess whether a phrase is a plural, by the end of its last word.
 
-    Example:
+    Examples:
         >>> [is_plural(words) for words in ("trousers", "bus", "glass", "tennis", "two roses")]
         [True, False, False, False, True]
     """
@@ -70,7 +70,7 @@ def is_plural(words: str) -> bool:
 def fill(template: str, words: str) -> str:
     """Put a phrase into a template; before a plural the template's article goes.
 
-    Example:
+    Examples:
         >>> fill("a photo of a {}.", "cat"), fill("a photo of a {}.", "trousers")
         ('a photo of a cat.', 'a photo of trousers.')
     """

@@ -20,7 +20,7 @@ class ClassColumns:
         arrived: name of every label, in order of arrival.
         forgotten: labels that were removed again.
 
-    Example:
+    Examples:
         >>> columns = ClassColumns(("cat", "dog", "owl"), (1,))
         >>> columns.names, columns.labels("owl")
         (('cat', 'owl'), (2,))

@@ -68,7 +68,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             all images and leaves probabilities as they are.
         options: any other key of a run's configuration, as ``{"lr": 0.003}``.
 
-    Example:
+    Examples:
         >>> clf = ContinualClassifier("lda", "test_vit", options={"weights": "random"})
         >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
         >>> clf.learn(images, ["cat", "cat", "dog", "dog"]).learn(images[:1], ["owl"]).classes_

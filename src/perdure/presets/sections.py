@@ -82,7 +82,7 @@ class Preset:
 def expand(pattern: str) -> list[str]:
     """Write out the alternatives of a pattern, as a shell does; braces do not nest.
 
-    Example:
+    Examples:
         >>> expand("cifar100-{10s,20s}/{nsp2,pgp}")
         ['cifar100-10s/nsp2', 'cifar100-10s/pgp', 'cifar100-20s/nsp2', 'cifar100-20s/pgp']
         >>> expand("*/nsp2*")
@@ -98,7 +98,7 @@ def expand(pattern: str) -> list[str]:
 def method_of(name: str) -> str:
     """Return the method that a preset's name tells.
 
-    Example:
+    Examples:
         >>> method_of("cifar100-10s/nsp2-b1+ln")
         'nsp2'
     """

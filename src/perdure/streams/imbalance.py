@@ -34,7 +34,7 @@ def tail_sizes(largest: int, classes: int, imbalance: float) -> list[int]:
     The k-th of C classes keeps ⌊largest · imbalance^(−k/(C−1))⌋ images, and at least one: the
     convention of the long-tailed CIFAR data sets.
 
-    Example:
+    Examples:
         >>> tail_sizes(500, 10, 100.0)
         [500, 299, 179, 107, 64, 38, 23, 13, 8, 5]
     """

@@ -41,7 +41,7 @@ def batch_count(count: int, batch_size: int) -> int:
     Raises:
         ConfigError: the batch size is not positive.
 
-    Example:
+    Examples:
         >>> batch_count(10, 4)
         3
     """

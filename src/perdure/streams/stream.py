@@ -192,7 +192,7 @@ def build_stream(options: StreamOptions, source: Source | None = None) -> Stream
         ConfigError: an option that cannot be read.
         StreamError: images that cannot be used, or sizes and orders that do not fit the classes.
 
-    Example:
+    Examples:
         >>> stream = build_stream(StreamOptions(source="digits", tasks="B4-Inc3", seed=2024))
         >>> [data.task.names for data in stream.tasks]
         [('3', '5', '2', '9'), ('0', '7', '4'), ('1', '6', '8')]

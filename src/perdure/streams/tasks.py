@@ -32,7 +32,7 @@ def task_sizes(spec: str | Sequence[int], classes: int) -> tuple[int, ...]:
         ConfigError: the spec cannot be read.
         StreamError: its sizes do not fit the number of classes.
 
-    Example:
+    Examples:
         >>> task_sizes("B4-Inc2", 10)
         (4, 2, 2, 2)
         >>> task_sizes("B0-Inc4", 10)
@@ -119,7 +119,7 @@ def class_order(order: str, class_count: int, class_names: Sequence[str], seed: 
         ConfigError: the order is neither known nor a file, or the seed is negative.
         StreamError: the file is not a permutation of the classes.
 
-    Example:
+    Examples:
         >>> class_order("sorted", 3, ["cat", "dog", "eel"], seed=0)
         [0, 1, 2]
     """

@@ -53,7 +53,7 @@ def build_transform(name: str, img_size: int) -> Transform:
         UnknownNameError: no transform has that name.
         ConfigError: the size is not positive.
 
-    Example:
+    Examples:
         >>> build_transform("plain", 32).test(Image.new("RGB", (50, 40))).shape
         torch.Size([3, 32, 32])
     """

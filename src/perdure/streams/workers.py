@@ -44,7 +44,7 @@ def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
     Raises:
         ConfigError: a negative number.
 
-    Example:
+    Examples:
         >>> worker_count(3, 10_000, 2**20)
         3
     """

@@ -50,7 +50,7 @@ def check_method(method_name: str) -> None:
         UnknownNameError: no such method.
         AssertionError: one or more checks fail; the text names them and says why.
 
-    Example:
+    Examples:
         >>> check_method("ncm")
     """
     METHODS[method_name]

@@ -265,7 +265,7 @@ def preprocessing(transform: str, img_size: int) -> dict[str, Any]:
     Raises:
         ExportError: the test transform does something else.
 
-    Example:
+    Examples:
         >>> preprocessing("flip_crop", 224)
         {'resize': 256, 'keep_shape': True, 'interpolation': 'bicubic', 'crop': 224}
     """

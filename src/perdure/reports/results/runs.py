@@ -173,7 +173,7 @@ def describe_tasks(tasks: int | tuple[int, ...]) -> str:
     Args:
         tasks: classes per task, or only the number of tasks.
 
-    Example:
+    Examples:
         >>> describe_tasks((50, 10, 10)), describe_tasks((2,)), describe_tasks(3)
         ('3 tasks of 50 + 2 × 10 classes', '1 task of 2 classes', '3 tasks')
     """

@@ -115,7 +115,7 @@ class ArrayImages(ImageSet):
     Raises:
         StreamError: the array is not of that form.
 
-    Example:
+    Examples:
         >>> pixels = np.zeros((2, 8, 8), np.uint8)
         >>> ArrayImages(pixels, np.array([0, 1]), ["a", "b"]).image(1).size
         (8, 8)

@@ -163,7 +163,7 @@ def load_source(name: str, options: SourceOptions | None = None) -> Source:
         ConfigError: an option that this source has no use for.
         StreamError: the images cannot be found or used.
 
-    Example:
+    Examples:
         >>> source = load_source("digits")
         >>> len(source.class_names), len(source.train), len(source.test)
         (10, 1262, 535)

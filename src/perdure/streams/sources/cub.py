@@ -66,7 +66,7 @@ def _column(path: Path) -> dict[str, str]:
 def _readable(folder: str) -> str:
     """Return the name of a class.
 
-    Example:
+    Examples:
         >>> _readable("001.Black_footed_Albatross")
         'Black footed Albatross'
     """

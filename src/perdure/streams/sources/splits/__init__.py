@@ -15,7 +15,7 @@ from perdure.streams.images.file_sets import LabelledFiles, refuse_missing
 def read_split(name: str) -> list[str]:
     """Return the lines of a split.
 
-    Example:
+    Examples:
         >>> read_split("imagenet_r_val")[0]
         'n01910747/tattoo_75.jpg'
     """
