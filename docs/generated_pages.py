@@ -40,16 +40,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages made from the package, and the changelog."""
-    pages = {"keys.md": _keys(), "commands.md": _commands()}
-    pages |= {_page(module): _module(module) for module in _modules(_package())}
-    for path, content in pages.items():
-        files.append(File.generated(config, path, content=content))
+    for module in _modules(_package()):
+        files.append(File.generated(config, _page(module), content=_module(module)))
     files.append(File.generated(config, "changelog.md", abs_src_path=str(ROOT / "CHANGELOG.md")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links into the repository into links to the reference; others become plain text."""
+    """Add keys and commands to their pages; turn links into the repository into links within."""
+    markdown += _LISTS.get(page.file.src_uri, str)()
     folder = Path(config.docs_dir, page.file.src_uri).parent
 
     def link(match: re.Match[str]) -> str:
@@ -165,14 +164,8 @@ def _printed(*words: str) -> str:
 
 
 def _keys() -> str:
-    """Return the page of all keys of a configuration."""
-    text = (
-        "# Keys\n\nEvery key of a configuration: in a [preset](presets.md) or a file of your own, as "
-        "`key=value` on the command line, as an argument of `perdure.run`, and in `options` of "
-        "[the classifier](classifier.md). The list is made from the code; `perdure show run` and "
-        "`perdure show METHOD` print it.\n"
-    )
-    text += _options("Of every run", json.loads(_printed("show", "run", "--json")))
+    """Return a table of the keys of every run, and of those of each method."""
+    text = _options("Of every run", json.loads(_printed("show", "run", "--json")))
     for method in json.loads(_printed("ls", "methods", "--json")):
         shown = json.loads(_printed("show", method["name"], "--json"))
         text += _options(f"Of `{method['name']}`", shown)
@@ -192,15 +185,13 @@ def _options(title: str, items: list[dict[str, Any]]) -> str:
     return _table(title, ("key", "meaning, type, default"), rows)
 
 
-def _commands() -> str:
-    """Return the page of all commands: their help."""
-    return "# Commands\n\n" + "\n".join(_help(()))
+def _commands(*words: str) -> str:
+    """Return the help of a command and of those below it."""
+    help_ = _printed(*words, "--help")
+    text = f"\n{'#' * (1 + len(words))} {' '.join(('perdure', *words))}\n" if words else ""
+    text += f"\n```text\n{help_.strip()}\n```\n"
+    below = re.findall(r"^ {4}([a-z]+)(?: {2,}|$)", help_, re.MULTILINE)
+    return text + "".join(_commands(*words, name) for name in below)
 
 
-def _help(words: tuple[str, ...]) -> Iterator[str]:
-    text = _printed(*words, "--help")
-    if words:
-        yield f"{'#' * (1 + len(words))} perdure {' '.join(words)}\n"
-    yield f"```text\n{text.strip()}\n```\n"
-    for name in re.findall(r"^ {4}([a-z]+)(?: {2,}|$)", text, re.MULTILINE):
-        yield from _help((*words, name))
+_LISTS = {"keys.md": _keys, "commands.md": _commands}
