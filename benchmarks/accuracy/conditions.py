@@ -25,6 +25,7 @@ from perdure.engine.model import Model
 from perdure.engine.run import Run
 from perdure.engine.survey import ImageSurvey
 from perdure.methods.nsp2 import NSP2, QueryStatistics
+from perdure.methods.null_space import Gram
 from perdure.numerics.subspace import affinity_gram, null_space, projector
 from perdure.randomness import generator
 
@@ -90,7 +91,7 @@ def main() -> None:
     sides: dict[str, dict[str, tuple[Tensor, Tensor]]] = {"free": {}, "published": {}, "exact": {}}
     for block in method.prompts.blocks:
         scale = spec.norm_scale[block].double()
-        published = affinity_gram(seen.sums[f"queries_{block}"], spec.key_weight[block])
+        published = affinity_gram(seen.sums[Gram("queries", block)], spec.key_weight[block])
         exact = scale[:, None] * published * scale
         shares = [kept(exact, condition, dim // 2) for condition in (published, exact)]
         print(
@@ -99,7 +100,7 @@ def main() -> None:
         )
         prompts = method.prompts.matrices[str(block)].detach().double()
         spread = (prompts.var(-1, correction=0) + spec.norm_eps).sqrt()
-        second = seen.sums[f"aggregation_{block}"]
+        second = seen.sums[Gram("aggregation", block)]
         name = f"prompts.matrices.{block}"
         rule = method.config.rank_rule
         sides["free"][name] = (torch.eye(len(prompts)).double(), torch.eye(dim).double())

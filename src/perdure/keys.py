@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
 from pydantic import TypeAdapter, ValidationError
 
 from perdure.errors import ConfigError, did_you_mean
@@ -87,6 +87,18 @@ def defaults_of(*parts: type[Any]) -> dict[str, Any]:
     }
 
 
+_OUT_OF_RANGE = "greater_than_equal greater_than less_than_equal less_than multiple_of too_short"
+"""What pydantic calls values that a bound refuses."""
+_BOUNDS: dict[type[Any], str] = {
+    Ge: "{} or more",
+    Gt: "above {}",
+    Le: "at most {}",
+    Lt: "below {}",
+    MultipleOf: "a multiple of {}",
+    MinLen: "a list of {} or more",
+}
+
+
 def build(part: type[Any], values: Mapping[str, Any]) -> Any:
     """Check the values of a part's keys and build it; one value stands for a list of one.
 
@@ -106,18 +118,36 @@ def build(part: type[Any], values: Mapping[str, Any]) -> Any:
         if isinstance(cause, ConfigError):
             raise cause from None
         name = str(first["loc"][0]) if first["loc"] else "?"
+        allowed = (
+            _range(hints.get(name)) if first["type"] in _OUT_OF_RANGE.split() else first["msg"]
+        )
         guess = did_you_mean(str(values.get(name)), _choices(hints.get(name)))
-        raise ConfigError(f"{name}={values.get(name)!r}: {first['msg']}.{guess}") from None
+        raise ConfigError(f"{name}={values.get(name)!r}: {allowed}.{guess}") from None
 
 
 @cache
 def _checks(part: type[Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]:
     """Types of the keys, and what validates them: to make it takes longer than to use it."""
-    return typing.get_type_hints(part), TypeAdapter(part).validate_python
+    hints = typing.get_type_hints(part, include_extras=True)
+    return hints, TypeAdapter(part).validate_python
 
 
 def _is_list(hint: Any) -> bool:
+    hint = hint.__origin__ if typing.get_origin(hint) is Annotated else hint
     return typing.get_origin(hint) is tuple
+
+
+def _range(hint: Any) -> str:
+    """Say in words which values the bounds of a type allow."""
+    return f"it must be {' and '.join(_bounds(hint))}"
+
+
+def _bounds(hint: Any) -> Iterator[str]:
+    for bound in getattr(hint, "__metadata__", ()):
+        if type(bound) in _BOUNDS:
+            yield _BOUNDS[type(bound)].format(*dataclasses.astuple(bound))
+    for part in typing.get_args(hint):
+        yield from _bounds(part)
 
 
 def _choices(hint: Any) -> Iterable[str]:

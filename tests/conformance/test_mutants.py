@@ -19,7 +19,9 @@ from perdure.errors import UnknownNameError
 from perdure.methods import METHODS, Method
 from perdure.methods.finetune import Finetune
 from perdure.methods.iprompt import IPrompt
-from perdure.methods.nsp2 import NSP2
+from perdure.methods.nsp2 import NSP2, NSP2Guard
+from perdure.methods.null_space import Gram
+from perdure.randomness import generator
 from perdure.streams import TaskData
 from perdure.testing import ALL_CHECKS, Check, check_method
 from perdure.testing.checks import (
@@ -37,7 +39,7 @@ from perdure.testing.checks import (
     check_save_load,
     check_state_growth,
 )
-from perdure.types import BlockView, Features, Loss, Survey, Task
+from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task
 
 
 class WritesIntoBackbone(Finetune):
@@ -188,11 +190,17 @@ class NeverLearns(Finetune):
 class ProjectsAtRandom(NSP2):
     """Replaces both projectors by random ones of the same rank."""
 
-    def _renew_projector(self, name: str) -> None:
-        super()._renew_projector(name)
-        projector = self.get_buffer(f"projector_{name}")
+    def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.guard = RandomGuard(spec, config, self.prompts)
+
+
+class RandomGuard(NSP2Guard):
+    def _renew_projector(self, gram: Gram) -> None:
+        super()._renew_projector(gram)
+        projector = self.get_buffer(gram.projector)
         dim, rank = len(projector), round(float(projector.trace()))
-        drawn = torch.randn(dim, dim, generator=self.generator(name))
+        drawn = torch.randn(dim, dim, generator=generator(0, str(gram)))
         basis = torch.linalg.qr(drawn)[0][:, :rank]
         projector.copy_(basis @ basis.T)
 

@@ -13,7 +13,7 @@ from perdure.engine.model import Model
 from perdure.errors import BackboneError, ConfigError
 from perdure.heads import LanguageHead
 from perdure.methods import METHODS
-from perdure.methods.nsp2 import NSP2Method
+from perdure.methods.nsp2 import NSP2
 from perdure.testing import make_trial
 from tests.reference.small_vits import frozen
 
@@ -41,10 +41,11 @@ def test_blocks_of_the_released_program() -> None:
 
 
 def test_machinery_is_that_of_nsp2() -> None:
+    """Nothing of it is written again."""
     cls = METHODS["clip_nsp2"]
-    assert issubclass(cls, NSP2Method)
-    own = set(vars(cls)) - {"__doc__", "__module__", "__annotations__", "__abstractmethods__"}
-    assert own <= {"traits", "Config", "_abc_impl"}, "nothing of it is written again"
+    assert issubclass(cls, NSP2)
+    own = set(vars(cls)) - {"__doc__", "__module__", "__abstractmethods__", "_abc_impl"}
+    assert own == {"traits", "Config", "tuned"}
 
 
 def test_sequential_tuning_and_null_space_part_after_the_first_task() -> None:
@@ -77,7 +78,7 @@ def test_zero_shot_learns_nothing_and_reads_the_plain_backbone() -> None:
 def test_other_heads_are_evaluated_beside() -> None:
     heads = ["language", "gaussian", "zero_shot"]
     outcome = make_trial("clip_nsp2", heads=heads).run()
-    assert list(outcome.rows) == heads
+    assert list(outcome.counts) == heads
     alone = make_trial("clip_nsp2", heads=["gaussian"]).run()
     assert list(alone.model.heads) == ["gaussian", "language"], "it is trained under all the same"
 
@@ -88,8 +89,9 @@ def test_a_single_class_is_learned_beside_a_head_in_closed_form() -> None:
     ):
         make_trial("clip_nsp2", sizes=(1, 2)).run()
     outcome = make_trial("clip_nsp2", sizes=(1, 2), heads=["language", "gaussian"]).run()
-    assert outcome.rows["language"][1] is not None
-    assert make_trial("clip_zero_shot", sizes=(1, 1)).run().rows["zero_shot"][1] is not None
+    assert outcome.counts["language"].after.tolist() == [0, 1]
+    zero_shot = make_trial("clip_zero_shot", sizes=(1, 1)).run().counts["zero_shot"]
+    assert zero_shot.after.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_backbones_without_projection_are_refused(values: dict[str, Any], head: 
         ({"method": "clip_nsp2", "refine_epochs": -1}, r"refine_epochs=-1"),
         ({"method": "clip_nsp2", "templates": "imagnet"}, r"Did you mean 'imagenet'\?"),
         ({"method": "clip_nsp2", "class_embeddings": "means"}, r"Did you mean 'mean'\?"),
-        ({"method": "clip_nsp2", "eta1": 1.1}, r"eta1=1\.1: it must lie in 0 to 1\."),
+        ({"method": "clip_nsp2", "eta1": 1.1}, r"eta1=1\.1: it must be 0 or more and at most 1\."),
         ({"method": "clip_nsp2", "prompt_length": 2}, r"set prompt_length=3 or eta2=0\."),
         ({"method": "clip_finetune", "temperature": 0.0}, r"temperature=0\.0: it must be above 0"),
         ({"method": "clip_finetune", "lr_after_first": -1.0}, r"lr_after_first=-1\.0"),

@@ -12,7 +12,6 @@ from torch import Tensor
 from perdure.engine.model import Model
 from perdure.engine.run import plan
 from perdure.engine.survey import ImageSurvey
-from perdure.methods.l2p import L2P
 from perdure.randomness import generator
 from perdure.testing import make_trial
 from perdure.testing.trial import Trial, begin
@@ -62,7 +61,7 @@ def test_every_entry_has_the_gram_of_the_images_that_chose_it() -> None:
         for place, entry in enumerate(chosen.tolist()):
             rows = attention[..., 3 * place : 3 * place + 3].double().reshape(-1, 3)
             twin[entry] += rows.T @ rows / (heads * tokens)
-    found = model.method.get_buffer("gram_aggregation_1").double()
+    found = model.method.state_dict()["gram_aggregation_1"].double()
     torch.testing.assert_close(found, twin / len(choices.seen), rtol=1e-4, atol=1e-7)
     assert len({entry for chosen, _, _ in choices.seen for entry in chosen.tolist()}) > 1
 
@@ -72,7 +71,7 @@ def test_entries_that_no_image_chose_are_free() -> None:
     model, _, choices = after_one_task(trial, block=0)
     used = {entry for chosen, _, _ in choices.seen for entry in chosen.tolist()}
     assert 0 < len(used) < 30
-    projectors = model.method.get_buffer("projector_aggregation_0")
+    projectors = model.method.state_dict()["projector_aggregation_0"]
     for entry, projector in enumerate(projectors):
         assert torch.equal(projector, torch.eye(3)) is (entry not in used)
 
@@ -81,7 +80,7 @@ def test_projected_keys_keep_the_strongest_directions_of_old_queries() -> None:
     trial = make_trial("l2p_pgp", **STRICT)
     model, _, choices = after_one_task(trial, block=0)
     queries = F.normalize(torch.stack([query for _, query, _ in choices.seen]), dim=-1)
-    rank = round(float(model.method.get_buffer("projector_queries_keys").trace()))
+    rank = round(float(model.method.state_dict()["projector_queries_keys"].trace()))
     strongest = torch.linalg.svd(queries)[2][: 64 - rank]
     assert 1 <= len(strongest) < 64
     free = torch.randn(10, 64, generator=generator(0, "keys"))
@@ -97,28 +96,3 @@ def test_strength_zero_projects_prompts_and_keys_nowhere(name: str) -> None:
     for parameter_name, parameter in model.method.named_parameters():
         delta = torch.ones_like(parameter)
         assert torch.equal(model.method.project(parameter_name, delta), delta)
-
-
-def test_deep_prompts_are_those_of_the_chosen_entries_in_every_block() -> None:
-    model = make_trial("l2p", prompt_blocks=[0, -1], pool=4, top_k=2, prompt_length=3).run().model
-    method = model.method
-    assert isinstance(method, L2P)
-    query = torch.randn(3, 64, generator=generator(0, "query"))
-    added = method.additions(query, None)
-    assert added.input is None
-    last = model.backbone.spec.blocks - 1
-    assert set(added.tokens) == {0, last}
-    for image, chosen in enumerate(added.records["chosen"].tolist()):
-        for block in (0, last):
-            matrix = method.prompts.matrices[str(block)]
-            assert torch.equal(added.tokens[block][image], torch.cat([matrix[e] for e in chosen]))
-
-
-def test_unchosen_prompts_stay_where_they_are() -> None:
-    """Weight decay in the gradient would have moved them by full steps of Adam."""
-    trial = make_trial("l2p", pool=40, top_k=1, weight_decay=0.1)
-    stage = plan(trial.stream, trial.config)[0]
-    before = begin(None, stage, trial)[0].method.get_parameter("prompts.matrices.input").detach()
-    after = trial.run().model.method.get_parameter("prompts.matrices.input").detach()
-    moved = (after != before).flatten(1).any(dim=1)
-    assert 0 < int(moved.sum()) < 40

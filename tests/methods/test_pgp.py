@@ -56,7 +56,7 @@ def test_gram_is_that_of_the_input_tokens(inputs: str, place: int) -> None:
                 images += 1
                 for row in image:
                     twin += torch.outer(row, row) / len(image)
-        found = method.get_buffer(f"gram_inputs_{block}").double()
+        found = method.state_dict()[f"gram_inputs_{block}"].double()
         torch.testing.assert_close(found, twin / images, rtol=1e-4, atol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_projected_updates_leave_the_strongest_directions_of_old_tokens_alone() 
     method, tokens = after_one_task(make_trial("pgp", projector="orthogonal", eta1=1.0))
     for block in method.prompts.blocks:
         rows = torch.cat([inputs for inputs, _ in tokens.seen[block]]).flatten(0, 1)
-        rank = round(float(method.get_buffer(f"projector_inputs_{block}").trace()))
+        rank = round(float(method.state_dict()[f"projector_inputs_{block}"].trace()))
         strongest = torch.linalg.svd(rows)[2][: 64 - rank]
         assert 1 <= len(strongest) < 64
         free = torch.randn(4, 64, generator=generator(0, f"step.{block}"))

@@ -13,8 +13,9 @@ from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
-from perdure.methods.nsp2 import NSP2
+from perdure.methods.nsp2 import NSP2, NSP2Guard
 from perdure.numerics import subspace
+from perdure.numerics.rank_rule import RankRule
 from perdure.randomness import generator
 from perdure.types import Loss, Observer, Split, Task
 from tests.reference.nsp2_literal import (
@@ -62,6 +63,11 @@ def prompts_of(method: NSP2) -> dict[int, Tensor]:
     return {b: matrices[str(b)].detach().clone() for b in method.prompts.blocks}
 
 
+def guard(method: NSP2) -> NSP2Guard:
+    assert isinstance(method.guard, NSP2Guard)
+    return method.guard
+
+
 def both(kind: str = "test_vit", batch: int = 3, **options: Any) -> tuple[NSP2, LiteralNSP2]:
     """The method and its twin after two tasks of 11 and 8 images, prompts moved in between."""
     config = make_config({"method": "nsp2", "statistics_batch": 5, **options})
@@ -88,7 +94,7 @@ def test_grams_equal_twin(kind: str, statistics: str) -> None:
     method, twin = both(kind, statistics=statistics)
     for block in method.prompts.blocks:
         for name, theirs in (("affinity", twin.affinity), ("aggregation", twin.aggregation)):
-            gram = method.get_buffer(f"gram_{name}_{block}")
+            gram = guard(method).get_buffer(f"gram_{name}_{block}")
             assert error(gram, theirs[block]) < GRAM, (name, block)
 
 
@@ -97,9 +103,9 @@ def test_grams_do_not_depend_on_the_device_batch(statistics: str) -> None:
     first = both(batch=3, statistics=statistics)[0]
     for batch in (1, 4, 64):
         other = both(batch=batch, statistics=statistics)[0]
-        for name, buffer in first.named_buffers():
+        for name, buffer in guard(first).named_buffers():
             if name.startswith("gram"):
-                assert error(other.get_buffer(name), buffer) < 1e-6, (batch, name)
+                assert error(guard(other).get_buffer(name), buffer) < 1e-6, (batch, name)
 
 
 OPTIONS = list(
@@ -113,15 +119,15 @@ def test_projectors_equal_twin(rank_rule: str, projector: str, conditions: str) 
     method, twin = both(**options, eta1=0.9, eta2=0.7, prompt_length=6)
     literal = twin.projectors(prompts_of(method))
     for block, (first, second) in literal.items():
-        assert error(method.get_buffer(f"projector_affinity_{block}"), first) < PROJECTOR
-        assert error(method.get_buffer(f"projector_aggregation_{block}"), second) < PROJECTOR
+        assert error(guard(method).get_buffer(f"projector_affinity_{block}"), first) < PROJECTOR
+        assert error(guard(method).get_buffer(f"projector_aggregation_{block}"), second) < PROJECTOR
 
 
 def test_conditions_differ() -> None:
     """On norms that are not trivial, published and exact conditions are not the same."""
     published, exact = (both(conditions=c)[0] for c in ("published", "exact"))
     name = "projector_affinity_0"
-    assert error(published.get_buffer(name), exact.get_buffer(name)) > 10 * PROJECTOR
+    assert error(guard(published).get_buffer(name), guard(exact).get_buffer(name)) > 10 * PROJECTOR
 
 
 def test_update_is_projected_from_both_sides() -> None:
@@ -151,12 +157,12 @@ def test_update_is_projected_from_both_sides() -> None:
 def test_norm_term_equals_twin(terms: str) -> None:
     method, _ = both(ln_terms=terms)
     old = prompts_of(method)
-    assert float(method.norm_drift().detach()) < 1e-5
+    assert float(guard(method).norm_drift().detach()) < 1e-5
     with torch.no_grad():
         for matrix in method.parameters():
             matrix.add_(0.3 * torch.randn(matrix.shape, generator=generator(0, "drift")))
     wanted = norm_term(prompts_of(method), old, terms)
-    assert float(method.norm_drift().detach()) == pytest.approx(wanted, rel=1e-5)
+    assert float(guard(method).norm_drift().detach()) == pytest.approx(wanted, rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------- rank rules
@@ -176,7 +182,7 @@ def decaying_gram(dim: int, rank: int, seed: int) -> Tensor:
 @pytest.mark.parametrize(
     ("dim", "rank"), [(3, 1), (6, 2), (64, 20), (127, 40), (128, 40), (256, 90)]
 )
-def test_rank_and_projector_equal_twin(rule: subspace.RankRule, dim: int, rank: int) -> None:
+def test_rank_and_projector_equal_twin(rule: RankRule, dim: int, rank: int) -> None:
     gram = decaying_gram(dim, rank, seed=dim)
     spectrum = torch.linalg.svdvals(gram)
     assert subspace.nullity(spectrum, rule) == nullity(spectrum.tolist(), rule)

@@ -12,6 +12,7 @@ from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config, make_config
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
+from perdure.methods.null_space import Gram
 from perdure.types import Observer, Split, Task
 from tests.reference.nsp2_file import ReferenceRun
 
@@ -97,7 +98,7 @@ class Replay:
         for block in range(ref.sizes["depth"]):
             for kind in ("gram", "projector"):
                 for condition in ("affinity", "aggregation"):
-                    ours = model.method.get_buffer(f"{kind}_{condition}_{block}")
+                    ours = model.method.state_dict()[f"{kind}_{condition}_{block}"]
                     self._note(f"{name}.{kind}_{condition}.{block}", ours)
 
     def _step(
@@ -163,9 +164,9 @@ def test_parity_with_released_program(replay: Replay, part: str, tolerance: floa
 
 
 def test_parity_notices_a_wrong_rank(replay: Replay) -> None:
-    method = replay.model.method
-    method.config = dataclasses.replace(method.config, rank_rule="paper")
-    method._renew_projector("affinity_0")
+    guard = replay.model.method.guard
+    guard.options = dataclasses.replace(guard.options, rank_rule="paper")
+    guard._renew_projector(Gram("affinity", 0))
     last = replay.ref.sizes["num_tasks"] - 1
     theirs = replay.ref[f"task{last}.projector_affinity.0"]
-    assert relative_error(method.get_buffer("projector_affinity_0"), theirs) > TIGHT
+    assert relative_error(guard.get_buffer("projector_affinity_0"), theirs) > TIGHT

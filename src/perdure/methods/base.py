@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
+from perdure.methods.guard import Guard
 from perdure.methods.options import MethodConfig
 from perdure.traits import Read, Traits
 from perdure.types import BackboneSpec, Features, Generators, Loss, Survey, Task, Trace
@@ -20,7 +21,7 @@ class Method(nn.Module, abc.ABC):
     """Learns additions to a frozen backbone, task after task.
 
     It holds only what it learns; the engine owns the backbone, the images and the heads. The number
-    of tasks is never known in advance.
+    of tasks is never known in advance. What protects old features is a `Guard` that it may hold.
 
     Args:
         spec: what may be known of the backbone.
@@ -41,6 +42,9 @@ class Method(nn.Module, abc.ABC):
         self.spec = spec
         self.config = config
         self.generator = generator
+        self.guard: Guard | None = None
+        nn.Module.register_state_dict_post_hook(self, _without_guard)
+        nn.Module.register_load_state_dict_pre_hook(self, _with_guard)
 
     def start_task(self, task: Task) -> None:
         """Prepare for a task. The only place where shapes change; replayed on load."""
@@ -98,10 +102,15 @@ class Method(nn.Module, abc.ABC):
             labels: positions within ``task.classes``.
             task: the task being trained.
         """
-        return Loss({"cross_entropy": F.cross_entropy(logits, labels), **features.penalties})
+        held = self.guard.penalties(task) if self.guard is not None else {}
+        return Loss(
+            {"cross_entropy": F.cross_entropy(logits, labels), **features.penalties, **held}
+        )
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in what must be kept of the finished task. Must not change what is added."""
+        if self.guard is not None:
+            self.guard.end_task(task, survey)
 
     def traces(self, task: Task, later: int) -> list[Trace]:
         """Say what of a class of this task stays here when its heads have forgotten it.
@@ -111,7 +120,7 @@ class Method(nn.Module, abc.ABC):
             later: how many tasks were trained after it.
         """
         names = tuple(name for name, _ in self.named_parameters())
-        kept = tuple(name for name, _ in self.named_buffers())
+        kept = tuple(name for name in self.state_dict() if name not in names)
         trained = len(task.classes) > 1
         statistics = bool(kept and self.traits.stores_statistics)
         found = []
@@ -128,9 +137,22 @@ class Method(nn.Module, abc.ABC):
 
     def project(self, name: str, delta: Tensor) -> Tensor:
         """Map an optimiser's update of the named parameter to the one applied; linear in delta."""
-        return delta
+        return delta if self.guard is None else self.guard.project(self.get_parameter(name), delta)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameters to optimise in the current task, with their learning rates."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         return [{"params": parameters, "lr": lr}] if parameters else []
+
+
+def _without_guard(method: Method, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a guard's tensors stand among the method's own."""
+    for name in [name for name in state if name.startswith(f"{prefix}guard.")]:
+        state[prefix + name.removeprefix(f"{prefix}guard.")] = state.pop(name)
+
+
+def _with_guard(method: Method, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Find a guard's tensors there again."""
+    held = method.guard.state_dict() if method.guard is not None else {}
+    for name in [name for name in held if prefix + name in state]:
+        state[f"{prefix}guard.{name}"] = state.pop(prefix + name)

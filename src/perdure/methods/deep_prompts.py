@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -87,5 +86,5 @@ class DeepPromptMethod(Method):
         labels: Int[Tensor, "b"],
         task: Task,
     ) -> Loss:
-        """Cross-entropy of the tempered logits of the current task's classes."""
-        return Loss({"cross_entropy": F.cross_entropy(logits / self.config.temperature, labels)})
+        """Cross-entropy of the tempered logits of the current task's classes, and what guards them."""
+        return super().loss(logits / self.config.temperature, features, labels, task)

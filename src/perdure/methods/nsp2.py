@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from perdure.methods.catalog import METHODS
-from perdure.methods.deep_prompts import DeepPromptMethod
-from perdure.methods.null_space import Grams, NullSpaceMethod, WeightedImages
-from perdure.methods.options import NSP2Config, NullSpaceConfig
+from perdure.methods.deep_prompts import DeepPromptMethod, PromptMatrices
+from perdure.methods.null_space import Gram, Grams, NullSpaceGuard, WeightedImages
+from perdure.methods.options import NSP2Config, NullSpaceOptions
 from perdure.numerics.subspace import affinity_gram
-from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task
+from perdure.types import BackboneSpec, BlockView, Generators, Survey, Task
 
 
 class QueryStatistics(WeightedImages):
@@ -26,14 +27,14 @@ class QueryStatistics(WeightedImages):
 
     Args:
         blocks: the blocks that have prompts.
-        config: how images are weighed.
+        options: how images are weighed.
         pool: entries of the pool; None where the prompts are the same for every image.
     """
 
     def __init__(
-        self, blocks: tuple[int, ...], config: NullSpaceConfig, pool: int | None = None
+        self, blocks: Iterable[int], options: NullSpaceOptions, pool: int | None = None
     ) -> None:
-        super().__init__(blocks, config)
+        super().__init__(blocks, options)
         self._pool = pool
 
     def add(self, index: int, view: BlockView) -> None:
@@ -42,9 +43,9 @@ class QueryStatistics(WeightedImages):
         _, heads, tokens, _ = view.queries.shape
         weights = (self.weights / (heads * tokens)).sqrt().to(view.queries).view(-1, 1, 1, 1)
         scaled = (view.queries * weights).transpose(0, 1).flatten(1, 2)
-        self.sum(f"queries_{index}", scaled.transpose(1, 2) @ scaled)
+        self.sum(Gram("queries", index), scaled.transpose(1, 2) @ scaled)
         shares = view.prompt_attention * weights
-        self.sum(f"aggregation_{index}", self._shares_gram(shares, view))
+        self.sum(Gram("aggregation", index), self._shares_gram(shares, view))
 
     def _shares_gram(
         self, shares: Float[Tensor, "b h n p"], view: BlockView
@@ -59,8 +60,8 @@ class QueryStatistics(WeightedImages):
         return total.index_add(0, chosen.flatten(), grams)
 
 
-class NSP2Method(NullSpaceMethod):
-    """NSP²'s two conditions and its LayerNorm term, for a class that holds prompts.
+class NSP2Guard(NullSpaceGuard):
+    """NSP²'s two conditions, affinity and aggregation, and its LayerNorm term.
 
     Beside Grams and projectors it keeps, per prompted block, mean and deviation of each prompt row at
     the end of the last task.
@@ -68,79 +69,83 @@ class NSP2Method(NullSpaceMethod):
 
     RIGHT = "affinity"
     LEFT = "aggregation"
-    learning_only = (*NullSpaceMethod.learning_only, "old_mean_*", "old_std_*")
+    learning_only = (*NullSpaceGuard.learning_only, "old_mean_*", "old_std_*")
 
-    def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
-        super().__init__(spec, config, generator)
-        for block, matrix in self.prompts.matrices.items():
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        options: Any,
+        prompts: PromptMatrices,
+        keys: nn.Parameter | None = None,
+    ) -> None:
+        super().__init__(spec, options, prompts, keys)
+        for block, matrix in self.prompts.items():
             self.register_buffer(f"old_mean_{block}", torch.zeros(matrix.shape[:-1]))
             self.register_buffer(f"old_std_{block}", torch.zeros(matrix.shape[:-1]))
 
-    def loss(
-        self,
-        logits: Float[Tensor, "b c"],
-        features: Features,
-        labels: Int[Tensor, "b"],
-        task: Task,
-    ) -> Loss:
-        """Cross-entropy of the tempered logits and, from the second task on, the LayerNorm term."""
-        terms = dict(super().loss(logits, features, labels, task).terms)
-        if task.index > 0 and self.config.ln_weight > 0:
-            terms["layer_norm"] = self.config.ln_weight * self.norm_drift()
-        return Loss(terms)
+    def penalties(self, task: Task) -> dict[str, Float[Tensor, ""]]:
+        """The LayerNorm term, from the second task on."""
+        if task.index == 0 or self.options.ln_weight == 0:
+            return {}
+        return {"layer_norm": self.options.ln_weight * self.norm_drift()}
 
     def norm_drift(self) -> Float[Tensor, ""]:
         """Σ over blocks of mean |μ − μ_old| + mean |σ − σ_old| over prompt rows (biased σ)."""
-        prompts = torch.stack([self.prompts.matrices[str(b)] for b in self.prompts.blocks])
+        prompts = torch.stack(list(self.prompts.values()))
         drift = (prompts.std(-1, correction=0) - self._stacked("old_std")).abs()
-        if self.config.ln_terms == "both":
+        if self.options.ln_terms == "both":
             drift = drift + (prompts.mean(-1) - self._stacked("old_mean")).abs()
         return drift.flatten(1).mean(-1).sum()
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Accumulate both Grams, renew the projectors, note the prompts' means and deviations."""
         super().end_task(task, survey)
-        for block in self.prompts.blocks:
-            prompts = self.prompts.matrices[str(block)].detach()
+        for block, matrix in self.prompts.items():
+            prompts = matrix.detach()
             self.get_buffer(f"old_mean_{block}").copy_(prompts.mean(-1))
             self.get_buffer(f"old_std_{block}").copy_(prompts.std(-1, correction=0))
 
     def statistics(self) -> QueryStatistics:
         """Sums queries and attention weights."""
-        first = self.prompts.matrices[str(self.prompts.blocks[0])]
+        first = next(iter(self.prompts.values()))
         pool = len(first) if first.ndim > 2 else None  # noqa: PLR2004  entries × vectors × D
-        return QueryStatistics(self.prompts.blocks, self.config, pool)
+        return QueryStatistics(self.prompts, self.options, pool)
 
     def grams(self, seen: WeightedImages) -> Grams:
         """C₁ from the queries' Grams and the key weights; the others as they were summed."""
         found = dict(seen.sums)
-        for block in self.prompts.blocks:
-            queries = found.pop(f"queries_{block}")
-            found[f"affinity_{block}"] = affinity_gram(queries, self.spec.key_weight[block])
+        for block in self.prompts:
+            queries = found.pop(Gram("queries", block))
+            found[Gram(self.RIGHT, block)] = affinity_gram(queries, self.spec.key_weight[block])
         return found
 
-    def condition(self, name: str) -> tuple[Float[Tensor, "*e n n"], float]:
+    def condition(self, gram: Gram) -> tuple[Float[Tensor, "*e n n"], float]:
         """The Gram as accumulated, or with the LayerNorm scales that the exact conditions keep."""
-        gram, eta = super().condition(name)
-        side, _, site = name.partition("_")
-        exact = self.config.conditions == "exact"
-        if side == "affinity" and exact:
-            scale = self.spec.norm_scale[int(site)].double()
-            gram = scale[:, None] * gram * scale
-        if side == "aggregation":
-            eta = self.config.eta2
+        matrix, eta = super().condition(gram)
+        if gram.block is None:
+            return matrix, eta
+        exact = self.options.conditions == "exact"
+        if gram.of == self.RIGHT and exact:
+            scale = self.spec.norm_scale[gram.block].double()
+            matrix = scale[:, None] * matrix * scale
+        if gram.of == self.LEFT:
+            eta = self.options.eta2
             if exact:
-                prompts = self.prompts.matrices[site].detach().double()
+                prompts = self.prompts[gram.block].detach().double()
                 spread = (prompts.var(-1, correction=0) + self.spec.norm_eps).sqrt()
-                gram = gram / spread[..., :, None] / spread[..., None, :]
-        return gram, eta
+                matrix = matrix / spread[..., :, None] / spread[..., None, :]
+        return matrix, eta
 
     def _stacked(self, name: str) -> Float[Tensor, "l *e m"]:
-        return torch.stack([self.get_buffer(f"{name}_{b}") for b in self.prompts.blocks])
+        return torch.stack([self.get_buffer(f"{name}_{block}") for block in self.prompts])
 
 
 @METHODS.register("nsp2")
-class NSP2(NSP2Method, DeepPromptMethod):
+class NSP2(DeepPromptMethod):
     """Visual prompt tuning in null space (Lu et al., NeurIPS 2024)."""
 
-    config: NSP2Config
+    learning_only = NSP2Guard.learning_only
+
+    def __init__(self, spec: BackboneSpec, config: NSP2Config, generator: Generators) -> None:
+        super().__init__(spec, config, generator)
+        self.guard = NSP2Guard(spec, config, self.prompts)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 
 from perdure.errors import ConfigError
+from perdure.keys import Positive
 from perdure.numerics.rank_rule import SHORTEST_SPECTRUM, RankRule
 
-Vote = Literal["image", "batch"]
-
+Above0 = Annotated[float, Gt(0)]
+Weight = Annotated[float, Ge(0)]
+Strength = Annotated[float, Ge(0), Le(1)]
+Blocks = tuple[int, ...]
+SomeBlocks = Annotated[tuple[int, ...], MinLen(1)]
 FIRST_THREE = (0, 1, 2)
+Vote = Literal["image", "batch"]
+"""Whether every image takes the prompts of its own keys, or all those that most of the batch chose."""
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Options of a method that has none."""
+    """Options of a method that has none.
+
+    Ranges are part of a field's type, as in ``Annotated[float, Ge(0)]``.
+    """
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense; every class calls the next one's."""
+        """Refuse options that do not go together; an override calls that of its base."""
+
+
+# --------------------------------------------------------------- prompts that join as keys and values
 
 
 @dataclass(frozen=True)
@@ -30,18 +44,8 @@ class PromptConfig(MethodConfig):
         prompt_blocks: blocks that get prompts, -1 for the last.
     """
 
-    prompt_length: int = 4
-    prompt_blocks: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: prompt_length below 1.
-        """
-        super().__post_init__()
-        if self.prompt_length < 1:
-            raise ConfigError(f"prompt_length={self.prompt_length}: it must be 1 or more.")
+    prompt_length: Positive = 4
+    prompt_blocks: Blocks = ()
 
 
 @dataclass(frozen=True)
@@ -53,140 +57,7 @@ class DeepPromptConfig(PromptConfig):
         temperature: the training logits are divided by it; prediction has none.
     """
 
-    temperature: float = 28.0
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a temperature that is not positive.
-        """
-        super().__post_init__()
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature={self.temperature}: it must be above 0.")
-
-
-@dataclass(frozen=True)
-class FinetuneConfig(DeepPromptConfig):
-    """Options of sequential tuning.
-
-    Attributes:
-        lr_after_first: factor on the prompts' learning rate from the second task on; 0.05 is the
-            control for the damping that the published projection brings with it.
-    """
-
-    lr_after_first: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a negative factor, or what `DeepPromptConfig` refuses.
-        """
-        super().__post_init__()
-        if not self.lr_after_first >= 0:
-            raise ConfigError(f"lr_after_first={self.lr_after_first}: it must be 0 or more.")
-
-
-@dataclass(frozen=True)
-class JointConfig(DeepPromptConfig):
-    """Options of joint training.
-
-    Attributes:
-        train_after: ``last``: train once, on everything, after the last task; ``each``: start anew
-            after every task on the union so far, which fills the whole accuracy matrix.
-    """
-
-    train_after: Literal["last", "each"] = "last"
-
-
-@dataclass(frozen=True)
-class NullSpaceConfig(PromptConfig):
-    """Options of every projection; the defaults follow NSP²'s released program at 10S-CIFAR-100.
-
-    Attributes:
-        eta1: strength of the projection over the prompts' dimensions, 1 full, 0 none (η₁).
-        projector: ``damped`` divides Π by its Frobenius norm (published); ``orthogonal`` keeps Π.
-        rank_rule: where the null space begins: ``reference`` (the program) or ``paper`` (eq. 28).
-        statistics: ``sum``: batches of ``statistics_batch`` images add their means, over all tasks;
-            ``mean``: the plain mean over all images of all tasks.
-        statistics_batch: images per batch under ``sum``, in data set order.
-    """
-
-    eta1: float = 0.97
-    projector: Literal["damped", "orthogonal"] = "damped"
-    rank_rule: RankRule = "reference"
-    statistics: Literal["sum", "mean"] = "sum"
-    statistics_batch: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a strength outside [0, 1], or a batch without images.
-        """
-        super().__post_init__()
-        if not 0 <= self.eta1 <= 1:
-            raise ConfigError(f"eta1={self.eta1}: it must lie in 0 to 1.")
-        if self.statistics_batch < 1:
-            raise ConfigError(f"statistics_batch={self.statistics_batch}: it must be 1 or more.")
-
-
-@dataclass(frozen=True)
-class NSP2Options(NullSpaceConfig):
-    """Options of NSP²'s conditions; the defaults follow the released program at 10S-CIFAR-100.
-
-    Attributes:
-        eta2: strength of the aggregation projection, over the prompts of a block (η₂).
-        conditions: ``published`` drops the LayerNorm scales from both conditions; ``exact`` keeps them.
-        ln_weight: weight of the LayerNorm-invariance term from the second task on (λ_LN).
-        ln_terms: which statistics of a prompt row it holds: ``both``, or ``std`` alone.
-    """
-
-    eta2: float = 0.97
-    conditions: Literal["published", "exact"] = "published"
-    ln_weight: float = 1.0
-    ln_terms: Literal["both", "std"] = "both"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a strength outside [0, 1], a negative weight, or too few prompts for a knee.
-        """
-        super().__post_init__()
-        if not 0 <= self.eta2 <= 1:
-            raise ConfigError(f"eta2={self.eta2}: it must lie in 0 to 1.")
-        if not self.ln_weight >= 0:
-            raise ConfigError(f"ln_weight={self.ln_weight}: it must be 0 or more.")
-        if self.eta2 > 0 and self.prompt_length < SHORTEST_SPECTRUM:
-            raise ConfigError(
-                f"prompt_length={self.prompt_length}: the aggregation projection finds its null "
-                f"space at a knee and needs at least {SHORTEST_SPECTRUM} prompts; "
-                f"set prompt_length={SHORTEST_SPECTRUM} or eta2=0."
-            )
-
-
-@dataclass(frozen=True)
-class NSP2Config(NSP2Options, DeepPromptConfig):
-    """Options of VPT-NSP²."""
-
-
-@dataclass(frozen=True)
-class PGPOptions(NullSpaceConfig):
-    """Options of prompt gradient projection.
-
-    Attributes:
-        inputs: which tokens X the condition X ΔPᵀ = 0 speaks of: the block's, ``before`` its norm1
-            or ``after``.
-    """
-
-    inputs: Literal["before", "after"] = "before"
-
-
-@dataclass(frozen=True)
-class PGPConfig(PGPOptions, DeepPromptConfig):
-    """Options of VPT-PGP."""
+    temperature: Above0 = 28.0
 
 
 @dataclass(frozen=True)
@@ -204,36 +75,33 @@ class L2PConfig(PromptConfig):
             batch chose, as the published program does: breaks batch invariance.
     """
 
-    prompt_length: int = 5
-    pool: int = 10
+    prompt_length: Positive = 5
+    pool: Positive = 10
     top_k: int = 5
-    key_weight: float = 0.5
+    key_weight: Weight = 0.5
     selection: Vote = "image"
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse more prompts per image than the pool holds.
 
         Raises:
-            ConfigError: more prompts per image than the pool holds, or a weight below 0.
+            ConfigError: there are more.
         """
         super().__post_init__()
-        if not 1 <= self.top_k <= self.pool:
-            raise ConfigError(
-                f"top_k={self.top_k}: it must lie in 1 to {self.pool}, the size of the pool."
-            )
-        if not self.key_weight >= 0:
-            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
+        _check_top_k(self.top_k, self.pool)
 
 
 @dataclass(frozen=True)
 class DeepL2PConfig(L2PConfig):
     """Options of L2P with prompts inside blocks, where conditions on keys and values hold."""
 
+    prompt_blocks: Blocks = FIRST_THREE
+
     def __post_init__(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse prompts that join the input.
 
         Raises:
-            ConfigError: no block.
+            ConfigError: no block is named.
         """
         super().__post_init__()
         if not self.prompt_blocks:
@@ -243,20 +111,175 @@ class DeepL2PConfig(L2PConfig):
             )
 
 
+# ----------------------------------------------------------------- what is done to keep old features
+
+
+@dataclass(frozen=True)
+class SequentialOptions(MethodConfig):
+    """Options of training task after task, with nothing protected.
+
+    Attributes:
+        lr_after_first: factor on the prompts' learning rate from the second task on; 0.05 is the
+            control for the damping that the published projection brings with it.
+    """
+
+    lr_after_first: Weight = 1.0
+
+
+@dataclass(frozen=True)
+class JointOptions(MethodConfig):
+    """Options of joint training.
+
+    Attributes:
+        train_after: ``last``: train once, on everything, after the last task; ``each``: start anew
+            after every task on the union so far, which fills the whole accuracy matrix.
+    """
+
+    train_after: Literal["last", "each"] = "last"
+
+
+@dataclass(frozen=True)
+class NullSpaceOptions(MethodConfig):
+    """Options of every projection; the defaults follow NSP²'s released program at 10S-CIFAR-100.
+
+    Attributes:
+        eta1: strength of the projection over the prompts' dimensions, 1 full, 0 none (η₁).
+        projector: ``damped`` divides Π by its Frobenius norm (published); ``orthogonal`` keeps Π.
+        rank_rule: where the null space begins: ``reference`` (the program) or ``paper`` (eq. 28).
+        statistics: ``sum``: batches of ``statistics_batch`` images add their means, over all tasks;
+            ``mean``: the plain mean over all images of all tasks.
+        statistics_batch: images per batch under ``sum``, in data set order.
+    """
+
+    eta1: Strength = 0.97
+    projector: Literal["damped", "orthogonal"] = "damped"
+    rank_rule: RankRule = "reference"
+    statistics: Literal["sum", "mean"] = "sum"
+    statistics_batch: Positive = 100
+
+
+@dataclass(frozen=True)
+class NSP2Options(NullSpaceOptions):
+    """Options of NSP²'s conditions; the defaults follow the released program at 10S-CIFAR-100.
+
+    Attributes:
+        eta2: strength of the aggregation projection, over the prompts of a block (η₂).
+        conditions: ``published`` drops the LayerNorm scales from both conditions; ``exact`` keeps them.
+        ln_weight: weight of the LayerNorm-invariance term from the second task on (λ_LN).
+        ln_terms: which statistics of a prompt row it holds: ``both``, or ``std`` alone.
+    """
+
+    eta2: Strength = 0.97
+    conditions: Literal["published", "exact"] = "published"
+    ln_weight: Weight = 1.0
+    ln_terms: Literal["both", "std"] = "both"
+
+    def __post_init__(self) -> None:
+        """Refuse too few prompts for the aggregation projection.
+
+        Raises:
+            ConfigError: a spectrum of so few values has no knee.
+        """
+        super().__post_init__()
+        length: int = vars(self)["prompt_length"]  # of the prompts that are protected
+        if self.eta2 > 0 and length < SHORTEST_SPECTRUM:
+            raise ConfigError(
+                f"prompt_length={length}: the aggregation projection finds its null "
+                f"space at a knee and needs at least {SHORTEST_SPECTRUM} prompts; "
+                f"set prompt_length={SHORTEST_SPECTRUM} or eta2=0."
+            )
+
+
+@dataclass(frozen=True)
+class PGPOptions(NullSpaceOptions):
+    """Options of prompt gradient projection.
+
+    Attributes:
+        inputs: which tokens X the condition X ΔPᵀ = 0 speaks of: the block's, ``before`` its norm1
+            or ``after``.
+    """
+
+    inputs: Literal["before", "after"] = "before"
+
+
+# ------------------------------------------------------------------------- both, under one method
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(SequentialOptions, DeepPromptConfig):
+    """Options of sequential tuning."""
+
+
+@dataclass(frozen=True)
+class JointConfig(JointOptions, DeepPromptConfig):
+    """Options of joint training."""
+
+
+@dataclass(frozen=True)
+class NSP2Config(NSP2Options, DeepPromptConfig):
+    """Options of VPT-NSP²."""
+
+
+@dataclass(frozen=True)
+class PGPConfig(PGPOptions, DeepPromptConfig):
+    """Options of VPT-PGP."""
+
+
 @dataclass(frozen=True)
 class L2PNSP2Config(NSP2Options, DeepL2PConfig):
     """Options of L2P-NSP²."""
-
-    prompt_length: int = 5
-    prompt_blocks: tuple[int, ...] = FIRST_THREE
 
 
 @dataclass(frozen=True)
 class L2PPGPConfig(PGPOptions, DeepL2PConfig):
     """Options of L2P-PGP."""
 
-    prompt_length: int = 5
-    prompt_blocks: tuple[int, ...] = FIRST_THREE
+
+@dataclass(frozen=True)
+class CLIPNSP2Config(NSP2Config):
+    """Options of CLIP-NSP².
+
+    Attributes:
+        prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
+            released program's four are [0, 1, 2, 3].
+        temperature: the training logits are divided by it, beside the head's own logit scale.
+    """
+
+    prompt_blocks: Blocks = FIRST_THREE
+    temperature: Above0 = 1.0
+    eta1: Strength = 0.98
+    eta2: Strength = 0.98
+
+
+@dataclass(frozen=True)
+class CLIPFinetuneConfig(FinetuneConfig):
+    """Options of CLIP-Seq.
+
+    Attributes:
+        prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
+            released program's four are [0, 1, 2, 3].
+        temperature: the training logits are divided by it, beside the head's own logit scale.
+    """
+
+    prompt_blocks: Blocks = FIRST_THREE
+    temperature: Above0 = 1.0
+
+
+@dataclass(frozen=True)
+class CLIPJointConfig(JointConfig):
+    """Options of joint training on CLIP.
+
+    Attributes:
+        prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
+            released program's four are [0, 1, 2, 3].
+        temperature: the training logits are divided by it, beside the head's own logit scale.
+    """
+
+    prompt_blocks: Blocks = FIRST_THREE
+    temperature: Above0 = 1.0
+
+
+# ------------------------------------------------------------------------ prefixes, and token pools
 
 
 @dataclass(frozen=True)
@@ -273,26 +296,12 @@ class DualPromptConfig(MethodConfig):
             ``batch``: all take the one that most of the batch chose: breaks batch invariance.
     """
 
-    general_blocks: tuple[int, ...] = (0, 1)
-    general_length: int = 5
-    expert_blocks: tuple[int, ...] = (2, 3, 4)
-    expert_length: int = 20
-    key_weight: float = 1.0
+    general_blocks: Blocks = (0, 1)
+    general_length: Positive = 5
+    expert_blocks: SomeBlocks = (2, 3, 4)
+    expert_length: Positive = 20
+    key_weight: Weight = 1.0
     selection: Vote = "image"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: a length below 1, a weight below 0, or no block for the experts.
-        """
-        for key in ("general_length", "expert_length"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}={getattr(self, key)}: it must be 1 or more.")
-        if not self.key_weight >= 0:
-            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
-        if not self.expert_blocks:
-            raise ConfigError("expert_blocks=[]: at least one block must get the expert prefix.")
 
 
 @dataclass(frozen=True)
@@ -306,28 +315,10 @@ class CodaPromptConfig(MethodConfig):
         orthogonality: weight of the penalty on components, keys and attention vectors.
     """
 
-    prompt_blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
-    components: int = 10
-    prompt_length: int = 8
-    orthogonality: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            ConfigError: no block, no component, an odd length or a negative weight.
-        """
-        if not self.prompt_blocks:
-            raise ConfigError("prompt_blocks=[]: at least one block must get a prefix.")
-        if self.components < 1:
-            raise ConfigError(f"components={self.components}: it must be 1 or more.")
-        if self.prompt_length <= 0 or self.prompt_length % 2:
-            raise ConfigError(
-                f"prompt_length={self.prompt_length}: it must be even and 2 or more, half for keys "
-                "and half for values."
-            )
-        if not self.orthogonality >= 0:
-            raise ConfigError(f"orthogonality={self.orthogonality}: it must be 0 or more.")
+    prompt_blocks: SomeBlocks = (0, 1, 2, 3, 4)
+    components: Positive = 10
+    prompt_length: Annotated[int, Ge(2), MultipleOf(2)] = 8
+    orthogonality: Weight = 0.1
 
 
 @dataclass(frozen=True)
@@ -353,71 +344,37 @@ class IPromptConfig(MethodConfig):
             ``uniform``.
     """
 
-    prompt_blocks: tuple[int, ...] = ()
-    pool: int = 20
+    prompt_blocks: Blocks = ()
+    pool: Positive = 20
     selection: Literal["top1", "topk", "soft"] = "top1"
     top_k: int = 5
-    softness: float = 0.1
+    softness: Above0 = 0.1
     scale_by_similarity: bool = True
     where: Literal["attention", "mlp"] = "attention"
     target: Literal["patches", "cls"] = "patches"
     key_init: Literal["kmeans", "random"] = "kmeans"
-    key_weight: float = 0.1
+    key_weight: Weight = 0.1
     keys: Literal["frozen", "residual"] = "frozen"
     readout: Literal["cls", "tokens", "cls+tokens"] = "cls+tokens"
     token_weights: Literal["attention", "similarity", "uniform"] = "attention"
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse options that do not go together.
 
         Raises:
-            ConfigError: an empty pool, more prompts per token than the pool holds, a weight below 0,
-                a softness that is not positive, token weights that the target does not give.
+            ConfigError: more prompts per token than the pool holds, or token weights that the target
+                does not give.
         """
-        if self.pool < 1:
-            raise ConfigError(f"pool={self.pool}: it must be 1 or more.")
-        if not 1 <= self.top_k <= self.pool and self.selection == "topk":
-            raise ConfigError(
-                f"top_k={self.top_k}: it must lie in 1 to {self.pool}, the size of the pool."
-            )
-        if not self.softness > 0:
-            raise ConfigError(f"softness={self.softness}: it must be above 0.")
+        super().__post_init__()
+        if self.selection == "topk":
+            _check_top_k(self.top_k, self.pool)
         if self.target == "cls" and self.token_weights == "similarity":
             raise ConfigError(
                 "token_weights='similarity' weighs patches by their own match, but target='cls' "
                 "matches the class token alone. Take token_weights=attention or uniform."
             )
-        if not self.key_weight >= 0:
-            raise ConfigError(f"key_weight={self.key_weight}: it must be 0 or more.")
 
 
-@dataclass(frozen=True)
-class CLIPPromptConfig(DeepPromptConfig):
-    """Options of prompts in CLIP's image tower; the logit scale stands in for a temperature.
-
-    Attributes:
-        prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
-            released program's four are [0, 1, 2, 3].
-    """
-
-    prompt_blocks: tuple[int, ...] = (0, 1, 2)
-    temperature: float = 1.0
-
-
-# A base's defaults win over those of the bases behind it: CLIP's come first.
-@dataclass(frozen=True)
-class CLIPNSP2Config(CLIPPromptConfig, NSP2Options):
-    """Options of CLIP-NSP²."""
-
-    eta1: float = 0.98
-    eta2: float = 0.98
-
-
-@dataclass(frozen=True)
-class CLIPFinetuneConfig(CLIPPromptConfig, FinetuneConfig):
-    """Options of CLIP-Seq."""
-
-
-@dataclass(frozen=True)
-class CLIPJointConfig(CLIPPromptConfig, JointConfig):
-    """Options of joint training on CLIP."""
+def _check_top_k(top_k: int, pool: int) -> None:
+    if not 1 <= top_k <= pool:
+        raise ConfigError(f"top_k={top_k}: it must lie in 1 to {pool}, the size of the pool.")

@@ -244,13 +244,13 @@ def test_wrong_names(perdure: Perdure, words: list[str], guess: str) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("epochs=0", "epochs=0: Input should be greater than or equal to 1"),
+        ("epochs=0", "epochs=0: it must be 1 or more"),
         ("epochs=many", "epochs='many': Input should be a valid integer"),
-        ("lr=-1", "lr=-1: Input should be greater than 0"),
+        ("lr=-1", "lr=-1: it must be above 0"),
         ("lr=inf", "'inf' is not a finite number"),
-        ("eta1=2", "eta1=2.0: it must lie in 0 to 1"),
+        ("eta1=2", "eta1=2: it must be 0 or more and at most 1"),
         ("prompt_length=0", "prompt_length=0: it must be 1 or more"),
-        ("validation_fraction=1", "validation_fraction=1: Input should be less than 1"),
+        ("validation_fraction=1", "validation_fraction=1: it must be 0 or more and below 1"),
         ("shrinkage=validation", "add validation_fraction=0.25"),
         ("heads=linear,linear", "each head at most once"),
         ("img_size=33", "Nearest sizes that fit: 32 and 48"),

@@ -1,0 +1,34 @@
+"""The contract of a guard: what protects old features while a method's prompts learn on."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perdure.types import Survey, Task
+
+
+class Guard(nn.Module, abc.ABC):
+    """Protects what was learned in earlier tasks; a method holds it and asks it.
+
+    In the method's state, its tensors stand among the method's own, under the names they have here.
+    """
+
+    learning_only: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the names of its tensors: prediction reads none of them."""
+
+    @abc.abstractmethod
+    def end_task(self, task: Task, survey: Survey) -> None:
+        """Take in what must be kept of the finished task."""
+
+    def penalties(self, task: Task) -> Mapping[str, Float[Tensor, ""]]:
+        """Terms of the loss that hold old features where they are."""
+        return {}
+
+    def project(self, parameter: nn.Parameter, delta: Tensor) -> Tensor:
+        """Map an optimiser's update to one that spares old features; linear in ``delta``."""
+        return delta
