@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: a reader never meets half of it, whatever failed."""
+"""Atomic file writes: a file is replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DENIED = {errno.EACCES, errno.EPERM}
 
 
 def atomic_write(path: Path | str, data: bytes) -> None:
-    """Put ``data`` at ``path``, replacing what is there; on failure nothing changes.
+    """Write ``data`` to ``path``, replacing the old file; on failure nothing changes.
 
     The bytes go to a hidden file beside the target, reach the disk, and only then take its name.
     A symbolic link is followed, so that the link stays and its target is replaced. The folder must
@@ -49,7 +49,7 @@ def atomic_write(path: Path | str, data: bytes) -> None:
 
 
 def check_place(path: Path) -> Path:
-    """Refuse a folder, there or not, in which nothing could be written; nothing is created.
+    """Check that a folder can be written, or created; nothing is created.
 
     Returns:
         The nearest part of the path that exists.
@@ -65,7 +65,7 @@ def check_place(path: Path) -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder for results, and those above it, where they are not there.
+    """Create a folder for results, with its parents.
 
     Raises:
         OutputError: it cannot be created.

@@ -1,4 +1,4 @@
-"""Where downloaded weights and data are kept between runs."""
+"""Cache folders of downloaded weights and data (``PERDURE_HOME``)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class UnreadableImageError(StreamError):
 
 
 class LanguageError(PerdureError):
-    """Texts of classes, or features of them, that cannot be had or used."""
+    """Class texts or text features that are missing or cannot be used."""
 
 
 class CheckpointError(PerdureError):
@@ -47,11 +47,11 @@ class OutputError(PerdureError):
 
 
 class ExportError(PerdureError):
-    """A model that cannot be exported, or an exported file that does not do what the model does."""
+    """A model that cannot be exported, or an exported file that disagrees with the model."""
 
 
 class DivergenceError(PerdureError):
-    """A loss that is not finite."""
+    """A loss that is not finite: training has diverged."""
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

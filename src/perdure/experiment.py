@@ -1,4 +1,4 @@
-"""One run, or the same run over several seeds, from a configuration to a folder of results."""
+"""Runs: from a configuration to a folder of results, for one seed or several."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from perdure.streams import Stream
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run.
+    """Results and folder of a finished run.
 
     Attributes:
         folder: where its files are.
@@ -57,7 +57,7 @@ def run(
     on_event: Sink = ignore,
     **overrides: Any,
 ) -> Finished:
-    """Run a preset, a TOML file or a configuration and leave its results in a folder.
+    """Run a preset, a TOML file or a configuration; results are written to a folder.
 
     Args:
         what: a preset (``digits/nsp2``), a file that ends in ``.toml``, or a configuration.
@@ -123,7 +123,7 @@ def run_seeds(
 
 
 def default_folder(config: Config) -> Path:
-    """``runs/<preset>``, or ``runs/<method>`` without a preset."""
+    """Return ``runs/<preset>``, or ``runs/<method>`` without a preset."""
     name = config.preset or config.training.method
     return Path("runs") / Path(name).stem if name.endswith(".toml") else Path("runs") / name
 
@@ -140,7 +140,7 @@ def check_folder(path: Path, config: Config, resume: bool) -> None:
 
 
 def check(config: Config, img_size: int) -> Stream:
-    """Load the stream and lay out the stages without computing anything; for a dry run.
+    """Dry run: load the stream and lay out the stages, compute nothing.
 
     Raises:
         PerdureError: what would stop the run.
@@ -152,7 +152,7 @@ def check(config: Config, img_size: int) -> Stream:
 
 
 def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry]:
-    """One entry of ``results.json`` per evaluated head."""
+    """Return the entries of ``results.json``, one per evaluated head."""
     method = outcome.model.method
     state = outcome.model.state()
     common = {
@@ -185,7 +185,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
 
 
 def history_of(stream: Stream, entries: Sequence[Entry]) -> History:
-    """What a finished run has taught its model: a lesson per task, measured on the test images."""
+    """Return a model's history after a run: a lesson per task, measured on the test images."""
     lessons = []
     for index, data in enumerate(stream.tasks):
         counts = Counter(data.train.labels.tolist())
@@ -230,7 +230,7 @@ def _announced(config: Config, stream: Stream) -> Event:
 def _add_diagnosis(
     folder: Path, entries: list[Entry], model: Model, stream: Stream, sink: Sink
 ) -> None:
-    """Write the diagnosis into the results, which stand without it until then."""
+    """Add the diagnosis to results that are written already."""
     found = diagnosis_of(model, stream.tasks, sink)
     for entry in entries:
         entry["diagnosis"] = {
@@ -243,7 +243,7 @@ def _add_diagnosis(
 
 
 def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry], history: History) -> None:
-    """Write everything a run leaves; ``results.json`` last, because it says that the run is done."""
+    """Write all result files; ``results.json`` last, because it marks the run as finished."""
     classifier = ContinualClassifier.from_model(outcome.model, history)
     classifier.save(folder.model)
     draw(entries, folder.path / "results.png")

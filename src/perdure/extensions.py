@@ -40,7 +40,7 @@ def load(modules: Iterable[str] = ()) -> None:
 
 
 def _check_name(module: str) -> None:
-    """Refuse a file's path, and a module that is nowhere.
+    """Refuse a path in place of a module name, and a module that cannot be found.
 
     Raises:
         ConfigError: it is one of these.
@@ -70,7 +70,7 @@ def _import(module: str, subject: str) -> None:
 
 
 def _line_of(error: Exception) -> str:
-    """Say which line of the module, or of a file beside it, was the last to run."""
+    """Return the last line that ran of the module, or of a file beside it."""
     skipped = (__file__, importlib.__file__, "<frozen importlib")
     stack = traceback.extract_tb(error.__traceback__)
     frames = [frame for frame in stack if not frame.filename.startswith(skipped)]

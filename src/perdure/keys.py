@@ -22,7 +22,7 @@ OpenFraction = Annotated[float, Gt(0), Lt(1)]
 
 @dataclass(frozen=True)
 class Roles:
-    """What a key means beside its value; every list of keys is computed from these.
+    """Roles of a key; every list of keys is computed from them.
 
     Attributes:
         neutral: it changes no result, so a run may be resumed under another value.
@@ -127,7 +127,7 @@ def build(part: type[Any], values: Mapping[str, Any]) -> Any:
 
 @cache
 def _checks(part: type[Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]:
-    """Types of the keys, and what validates them: to make it takes longer than to use it."""
+    """Return the keys' types and pydantic validators, cached: building them takes longer than using."""
     hints = typing.get_type_hints(part, include_extras=True)
     return hints, TypeAdapter(part).validate_python
 

@@ -38,7 +38,7 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 
 
 def _homes(module: ModuleType) -> dict[str, str]:
-    """The module of every name that stands under ``if TYPE_CHECKING``."""
+    """Return the module of every name imported under ``if TYPE_CHECKING``."""
     return {
         alias.name: str(line.module)
         for block in ast.parse(inspect.getsource(module)).body

@@ -29,7 +29,7 @@ _TABLES = ("correct", "within_task_correct", "right_task", "total")
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Test images that one head got right, by task learned and task evaluated.
+    """Counts of correct predictions of one head, by task learned and task evaluated.
 
     One evaluation, after task j, is one row of t = j columns. ``+`` adds the counts of two batches of
     one evaluation, and puts the rows of evaluations after different tasks under each other.
@@ -59,7 +59,7 @@ class Counts:
     repeats: bool = False
 
     def __post_init__(self) -> None:
-        """Check that the tables fit each other."""
+        """Check the shapes of the tables against each other."""
         if not len(self.after) or self.after[-1] != self.tasks - 1:
             raise ValueError("the counts after the last task are missing")
         last = self.total[-1]
@@ -109,7 +109,7 @@ class Counts:
 
     @property
     def tasks(self) -> int:
-        """How many tasks were learned."""
+        """Number of tasks learned."""
         return int(self.total.shape[1])
 
 
@@ -119,7 +119,7 @@ def count_batch(
     task_of_class: Int[Tensor, "c"],
     class_of: Int[Tensor, "c"] | None = None,
 ) -> Counts:
-    """Count what one batch of test images got right; of equal logits the lowest label wins.
+    """Count correct predictions in a batch of test images; of equal logits the lowest label wins.
 
     An image is predicted in its own task exactly when both predictions agree, so ``correct`` is
     what ``within_task_correct`` and ``right_task`` have in common, unless classes repeat.
@@ -172,7 +172,7 @@ Function = TypeVar("Function", bound=Callable[[Counts], float])
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that sums up a run, and what files of results, tables and reports know of it.
+    """A metric of a run: function, range, better direction and titles for tables and reports.
 
     Attributes:
         function: its definition; NaN where it is unknown.

@@ -1,4 +1,4 @@
-"""Names to components, imported when first asked for; a did-you-mean on names that are not there."""
+"""Registries: components by name, imported on first use, with a did-you-mean for unknown names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ D = TypeVar("D", bound="Declaration")
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of a component without importing it: some of its attributes, by their names.
+    """Declaration of a component: attributes that are known without importing it.
 
     A kind of component with such attributes has a subclass of its own, with a field for each.
     """
@@ -52,7 +52,7 @@ class Registry(Mapping[str, T], Generic[T, D]):
 
     @property
     def declared(self) -> Mapping[str, D]:
-        """The declaration of every name; nothing is imported for it."""
+        """Declarations by name; nothing is imported."""
         return self._declared
 
     def declare(self, name: str, module: str, declaration: D) -> None:
@@ -82,7 +82,7 @@ class Registry(Mapping[str, T], Generic[T, D]):
         return add
 
     def unregister(self, name: str) -> None:
-        """Take back what was registered under ``name`` without having been declared."""
+        """Remove a component that was registered without a declaration."""
         del self._components[name], self._declared[name]
 
     def check(self, name: str) -> None:
@@ -94,7 +94,7 @@ class Registry(Mapping[str, T], Generic[T, D]):
         self._declared[name]
 
     def __getitem__(self, name: str) -> T:
-        """Return the component called ``name``, and import it where that was not done yet.
+        """Return the component called ``name``, imported on first use.
 
         Raises:
             UnknownNameError: no such name; the error lists the known ones.
@@ -127,7 +127,7 @@ class Registry(Mapping[str, T], Generic[T, D]):
 
 
 class _Declarations(dict[str, D]):
-    """Declarations by name; what is missing gets a did-you-mean."""
+    """Declarations by name, with a did-you-mean for unknown ones."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a method that selects prompts makes of its pool: how much is used, and whether by task."""
+"""Prompt selection statistics: share of the pool in use, entropy, information about the task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIGURES = ("selection_share_in_use", "selection_entropy", "selection_task_inform
 
 
 def describe(tasks: Sequence[Totals]) -> dict[str, float]:
-    """Describe the choice made for the test images of several tasks; means over the places.
+    """Return the selection statistics over the test images of several tasks; means over places.
 
     Args:
         tasks: one per task; every place of a task has the same prompts.

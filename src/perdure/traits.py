@@ -1,4 +1,4 @@
-"""What the engine, the documents and the conformance suite must know of a method; needs no torch."""
+"""Traits: fixed properties of a method, read by the engine, the docs and the conformance suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing hyperparameters on validation images: as many trials for one method as for another.
+"""Hyperparameter search on validation images (``perdure tune``), with a budget of trials.
 
 Test images are never looked at: every task's validation images, split off its training images, stand
 in for them.
@@ -46,7 +46,7 @@ Space = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting and what it came to.
+    """A trial: one setting, its score and metrics.
 
     Attributes:
         values: the setting.
@@ -63,11 +63,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, and on what.
+    """A search space over one configuration.
 
     Attributes:
-        config: everything that is not searched.
-        space: what is.
+        config: values of the keys that are not searched.
+        space: values of those that are.
         seeds: every setting is run with each of them.
         head: whose accuracy counts.
     """
@@ -79,11 +79,11 @@ class Search:
 
     @property
     def size(self) -> int:
-        """How many settings there are."""
+        """Number of settings in the space."""
         return math.prod(len(values) for values in self.space.values())
 
     def describe(self) -> dict[str, Any]:
-        """What must be the same when a search goes on, JSON-ready."""
+        """Return the search's identity, JSON-ready: a resumed search must have the same."""
         space = {key: list(values) for key, values in self.space.items()}
         seeds = list(self.seeds)
         return {"config": self.config.hash(), "space": space, "seeds": seeds, "head": self.head}
@@ -95,7 +95,7 @@ def make_search(
     seeds: Sequence[int] = (),
     head: str | None = None,
 ) -> Search:
-    """Check what is asked for.
+    """Build a search and check its space, seeds and head.
 
     Args:
         config: a preset or a configuration of one's own.
@@ -125,7 +125,7 @@ def make_search(
 
 
 def default_space(config: Config) -> Space:
-    """The learning rate and what the method names of its options."""
+    """Return the default space: learning rates, and the method's tuned options."""
     method = config.method_class
     return {"lr": RATES, **method.tuned} if method.traits.trains else {}
 
@@ -136,7 +136,7 @@ def tune(
     out: Path,
     on_run: Callable[[int, Config], AbstractContextManager[Sink]] = lambda *_: nullcontext(ignore),
 ) -> list[Trial]:
-    """Make trials until there are as many as the budget, or no setting is left.
+    """Run trials until the budget or the space is used up.
 
     Finished trials are kept in ``trials.json`` and not made again; one that was interrupted goes on.
 
@@ -187,7 +187,7 @@ def tune(
 
 
 def validation_stream(config: Config, img_size: int) -> Stream:
-    """The run's stream with each task's validation images in place of its test images.
+    """Return the stream with validation images in place of test images.
 
     Raises:
         StreamError: a class with a single image, which cannot be split.
@@ -204,7 +204,7 @@ def validation_stream(config: Config, img_size: int) -> Stream:
 
 
 def suggest(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
-    """The next setting: one that was not tried, by a tree-structured Parzen estimator.
+    """Return the next setting, not tried yet, by a tree-structured Parzen estimator.
 
     A function of the search and the trials so far alone, so that a search that goes on after an
     interruption makes the trials that it would have made.
@@ -234,13 +234,13 @@ def suggest(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def best(trials: Iterable[Trial]) -> Trial | None:
-    """The trial with the highest score, the earlier one of equals; None where every one diverged."""
+    """Return the trial with the highest score, the earliest of ties; None where all diverged."""
     scored = [trial for trial in trials if trial.score is not None]
     return max(scored, key=lambda trial: trial.score or 0.0) if scored else None
 
 
 def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: float) -> None:
-    """Write the best setting as a preset, with what it was chosen from.
+    """Write the best setting as a preset, with the search it came from.
 
     Args:
         search: what was searched.
@@ -274,7 +274,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
 
 
 def read_trials(search: Search, out: Path) -> list[Trial]:
-    """The trials that were made in a folder before.
+    """Return the trials recorded in a folder.
 
     Raises:
         CheckpointError: they belong to another search, or the file is damaged.

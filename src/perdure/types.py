@@ -1,4 +1,4 @@
-"""The values that pass between the rooms: what a backbone is, what a task is, what a forward gives."""
+"""Shared types: backbone spec, task, features of a forward, observers, surveys, losses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a method may know of the frozen backbone without holding it.
+    """Description of the frozen backbone: all that a method knows of it.
 
     Attributes:
         name: timm architecture name.
@@ -48,7 +48,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class Task:
-    """One step of a stream, as a method sees it: no images, no number of tasks to come.
+    """A task as a method sees it: its classes, no images, no number of tasks to come.
 
     Where a stream shows the same classes again in another domain, a class counts anew in each: it
     has a label per domain, under one name. `classes_of` says which labels are one class.
@@ -69,7 +69,7 @@ class Task:
 
 
 def classes_of(names: Sequence[str]) -> list[int]:
-    """Return the class of every label: labels of one name are one class.
+    """Return the class index of every label: labels of one name are one class.
 
     Args:
         names: of the labels, in order of arrival.
@@ -104,7 +104,7 @@ class Midway:
 
 @dataclass(frozen=True)
 class Features:
-    """What a forward read. Rows are taken after the final norm; what was not read is None.
+    """Features that a forward returns, after the final norm; what was not read is None.
 
     Attributes:
         cls: class-token rows; where the backbone has no class token, what its own pooling makes of
@@ -127,7 +127,7 @@ class Features:
 
 @dataclass(frozen=True)
 class BlockView:
-    """What an observer sees of one block.
+    """Inputs, queries, keys and attention of one block, as an observer sees them.
 
     Attributes:
         inputs: the block's input tokens, before norm1.
@@ -148,7 +148,7 @@ class BlockView:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Watches a survey: one pass over a split, without gradients, in float32, evaluation transform."""
+    """Observer of a survey: one pass over a split, without gradients, in float32."""
 
     def start_batch(
         self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
@@ -159,12 +159,12 @@ class Observer(Protocol):
         """Receive one block of that forward."""
 
     def merge(self, other: Any) -> None:
-        """Add what an observer of the same kind saw of other batches of the same survey."""
+        """Add the statistics of another observer of the same kind, from other batches of the survey."""
 
 
 @runtime_checkable
 class Survey(Protocol):
-    """One pass over the current task's images; the only way a method or head meets them again."""
+    """Passes over the current task's images; the only way a method or head meets them again."""
 
     def __call__(self, observer: Observer, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
@@ -184,7 +184,7 @@ class Survey(Protocol):
 
 @dataclass(frozen=True)
 class Trace:
-    """What of a forgotten class stays behind.
+    """Remaining influence of a forgotten class.
 
     Attributes:
         what: in words.
@@ -197,7 +197,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Loss:
-    """Named scalar terms; the engine minimises their sum and logs each."""
+    """Loss terms by name; the engine minimises their sum and logs each."""
 
     terms: Mapping[str, Float[Tensor, ""]]
 

@@ -1,1 +1,1 @@
-"""The frozen vision transformer, what may be added to it, and where its weights come from."""
+"""Backbones: the frozen vision transformer, additions to it, weights by name."""

@@ -1,4 +1,4 @@
-"""What a method may add to the frozen backbone."""
+"""Additions to the frozen backbone: prompt tokens, prefixes, input tokens, residuals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TokenResidual:
 
 @dataclass(frozen=True)
 class Additions:
-    """Everything added to one forward; the empty value is the plain backbone.
+    """Additions to one forward; empty for the plain backbone.
 
     A leading dimension of 1 means the same addition for every image.
 
@@ -59,12 +59,12 @@ class Additions:
 
     @property
     def blocks(self) -> frozenset[int]:
-        """The blocks that do not run as the backbone wrote them."""
+        """Numbers of the blocks with additions."""
         return frozenset(self.tokens) | frozenset(self.prefix) | frozenset(self.residual)
 
     @property
     def first_block(self) -> int | None:
-        """The first block that sees anything added; None where nothing is."""
+        """Number of the first block that an addition reaches; None without additions."""
         return 0 if self.input is not None else min(self.blocks, default=None)
 
 

@@ -1,4 +1,4 @@
-"""What a timm vision transformer is made of, and whether anything can be added to it."""
+"""Anatomy of a timm vision transformer: its spec, and obstacles to adding prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perdure.types import BackboneSpec
 
 
 def obstacles(vit: Any) -> tuple[str, ...]:
-    """Say why prompts cannot be added to this transformer; empty when they can.
+    """Return the reasons why prompts cannot be added to this transformer; empty when they can.
 
     Every reason names the block and what it does that plain pre-norm attention does not.
     """
@@ -37,7 +37,7 @@ def obstacles(vit: Any) -> tuple[str, ...]:
 
 
 def describe(vit: Any, name: str) -> BackboneSpec:
-    """Gather what methods may know of this transformer."""
+    """Return the spec of this transformer."""
     reasons = obstacles(vit)
     plain = not reasons
     dim = vit.embed_dim

@@ -1,4 +1,4 @@
-"""Backbones by name: what there is, where its weights come from, and how to build it."""
+"""Backbone catalogue: names, sources of weights, and how to build one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of ``perdure ls backbones``.
+    """Catalogue entry of a backbone: one line of ``perdure ls backbones``.
 
     Attributes:
         name: what to type.
@@ -124,7 +124,7 @@ def licence_of(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Described:
-    """What a name stands for, before anything is built or fetched.
+    """Resolved backbone name: architecture and weights, before anything is built or fetched.
 
     Attributes:
         name: the name in full: of a wheel, or timm's with its tag.
@@ -245,7 +245,7 @@ def create_backbone(
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
         device: ``"auto"`` or a torch device.
         seed: of random weights: the same seed gives the same bits.
-        on_progress: is told what takes long.
+        on_progress: receives a line before each step that takes long.
 
     Raises:
         UnknownNameError: no such backbone.

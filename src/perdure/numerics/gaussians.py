@@ -1,4 +1,4 @@
-"""Gaussians of classes: classifiers in closed form, and features drawn anew."""
+"""Class Gaussians: moments, shrinkage, closed-form discriminants, samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """What one task adds to a Gaussian classifier, in float64.
+    """Class means, counts and scatter, in float64.
 
     Attributes:
         means: mean feature per class.

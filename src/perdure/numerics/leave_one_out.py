@@ -1,4 +1,4 @@
-"""Leave-one-out of the Gaussian head: exact answers to images that are left out in turn.
+"""Leave-one-out of the Gaussian head: exact scores of images left out in turn.
 
 One eigendecomposition serves every shrinkage, and no image of earlier lessons is needed: what is
 accumulated of them stays, only images at hand are left out. Friedman (1989, "Regularized
@@ -27,7 +27,7 @@ ROWS = 4096
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What images had to say of every point of a grid, when each was left out in turn.
+    """Leave-one-out results at every point of a grid: images, right answers, loss.
 
     Sums over images, of constant size: those of several lessons add up.
 

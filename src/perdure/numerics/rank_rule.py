@@ -1,4 +1,4 @@
-"""Where a null space begins: the rules by name; needs no torch."""
+"""Rank rules by name: how the dimension of a null space is chosen; needs no torch."""
 
 from typing import Literal
 

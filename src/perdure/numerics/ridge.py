@@ -142,7 +142,7 @@ class _Factored(Regularised):
 
 @dataclass(frozen=True)
 class RidgeLeftOut:
-    """What images had to say of every ratio, when each was left out in turn.
+    """Leave-one-out results at every ratio: images, right answers, loss.
 
     Attributes:
         answers: right answers, and summed squared error over all classes.

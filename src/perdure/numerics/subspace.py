@@ -1,4 +1,4 @@
-"""From a Gram matrix to the projection of an update into its null space."""
+"""Null spaces of Gram matrices, and projectors into them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIMMED_SHARE = 0.03
 def affinity_gram(
     head_grams: Float[Tensor, "h c c"], key_weight: Float[Tensor, "hc d"]
 ) -> Float[Tensor, "d d"]:
-    """Turn per-head query Grams into the Gram of Ω₁ = [Q_h W_{k,h}ᵀ]_h, without forming Ω₁.
+    """Return the affinity Gram Ω₁ᵀΩ₁, Ω₁ = [Q_h W_{k,h}ᵀ]_h, from per-head query Grams.
 
     Ω₁ᵀΩ₁ = Σ_h W_{k,h}ᵀ (Q_hᵀ Q_h) W_{k,h}, so the small Grams are summed over all images first and
     multiplied out once. The result is symmetric and positive semidefinite, in float64.

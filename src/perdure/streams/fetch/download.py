@@ -36,7 +36,7 @@ def obtain(
         benchmark: what the file belongs to.
         file: which file.
         folder: where it is looked for and downloaded to.
-        on_progress: is told what takes long.
+        on_progress: receives a line before each step that takes long.
 
     Returns:
         Its path, and whether it was downloaded now.

@@ -31,7 +31,7 @@ def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
 
     Args:
         benchmark: which one; it must have files to fetch.
-        on_progress: is told what takes long.
+        on_progress: receives a line before each step that takes long.
 
     Returns:
         The folder that holds it.
