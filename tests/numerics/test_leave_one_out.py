@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from perdure.numerics.gaussians import class_moments
+from perdure.numerics.gaussians import class_moments, discriminant
 from perdure.numerics.leave_one_out import (
     SHRINKAGES,
     GaussianMoments,
@@ -17,6 +17,7 @@ from perdure.numerics.leave_one_out import (
     can_be_left_out,
     gaussian_left_out,
     gaussian_scores_left_out,
+    spectral_discriminant,
 )
 from perdure.numerics.spectrum import add_rows, empty_spectrum, spectrum_of
 from perdure.randomness import generator
@@ -76,6 +77,21 @@ def test_a_thin_scatter_gives_the_same(seed: int, counts: list[int], rho: float)
         return
     scores = gaussian_scores_left_out(moments, images, labels, rho)
     torch.testing.assert_close(scores, literal(images, labels, rho), rtol=1e-9, atol=1e-9)
+
+
+@given(seed=seeds, counts=sizes, dim=st.sampled_from([1, 4, 40]), rho=rhos)
+def test_spectral_discriminant(seed: int, counts: list[int], dim: int, rho: float) -> None:
+    """The classifier of `discriminant` for the covariance S/(n − 1), from a thin spectrum too."""
+    images, labels = drawn(seed, counts, dim)
+    found = class_moments(images, labels, tuple(range(len(counts))))
+    wanted = discriminant(found.means, found.scatter / (len(images) - 1), rho)
+    thin = empty_spectrum(dim)
+    for label, mean in enumerate(found.means):
+        thin = add_rows(thin, images[labels == label].double() - mean)
+    for scatter in (spectrum_of(found.scatter), thin):
+        ours = spectral_discriminant(GaussianMoments(found.means, found.counts, scatter), rho)
+        for one, other in zip(ours, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8 * float(other.abs().max()))
 
 
 @given(seed=seeds, counts=sizes, dim=st.integers(1, 6))

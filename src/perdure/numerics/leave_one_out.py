@@ -140,6 +140,38 @@ def gaussian_scores_left_out(
     return _Rotated(moments, features, labels).scores(rho)
 
 
+def spectral_discriminant(
+    moments: GaussianMoments, rho: float
+) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c"]]:
+    """Weight and bias of the classifier that the shrinkage was judged for, from the spectrum.
+
+    weight = A⁻¹μ_c and bias = −½ μ_cᵀA⁻¹μ_c with A as in `gaussian_scores_left_out`: the scores of
+    `perdure.numerics.gaussians.discriminant` for the covariance S/(n − 1), without solving again.
+
+    Args:
+        moments: of all images so far.
+        rho: in (0, 1].
+
+    Raises:
+        ValueError: a shrinkage outside (0, 1].
+    """
+    _check_shrinkage(rho)
+    means, basis = moments.means.double(), moments.scatter.basis
+    values = moments.scatter.values / max(int(moments.counts.sum()) - 1, 1)
+    level = float(values.sum()) / moments.scatter.width
+    if level <= 0:
+        return means, -0.5 * means.square().sum(dim=1)
+    inside = means @ basis
+    weight = (means - inside @ basis.T) / (rho * level)
+    weight += (inside / ((1 - rho) * values + rho * level)) @ basis.T
+    return weight, -0.5 * (weight * means).sum(dim=1)
+
+
+def _check_shrinkage(rho: float) -> None:
+    if not 0 < rho <= 1:
+        raise ValueError(f"shrinkage {rho}: allowed is what lies above 0, up to 1")
+
+
 class _Rotated:
     """Features and means in the scatter's eigenbasis, from which every shrinkage is answered."""
 
@@ -167,8 +199,7 @@ class _Rotated:
 
     def scores(self, rho: float) -> Float[Tensor, "j c"]:
         """Answers to all images under one shrinkage."""
-        if not 0 < rho <= 1:
-            raise ValueError(f"shrinkage {rho}: allowed is what lies above 0, up to 1")
+        _check_shrinkage(rho)
         rows = torch.arange(len(self.labels), device=self.labels.device)
         return torch.cat([self._block(part, rho) for part in rows.split(ROWS)])
 

@@ -180,13 +180,15 @@ def ridge_left_out(
     rows, labels, images = rows[judged], labels[judged], int(counts.sum())
     targets = one_hot(labels, sums.shape[1])
     right, loss, allowed = [], [], []
+    # There are no more degrees of freedom than columns; counting them costs a factored Gram dear.
+    most = MOST_FREEDOM * images
     for ratio in ratios:
         solver = system.at(ratio)
         scores = _left_out(solver, sums, rows, targets)
         named = scores.masked_fill(counts == 0, -torch.inf).argmax(dim=1)
         right.append((named == labels).sum())
         loss.append((targets - scores).square().sum())
-        allowed.append(solver.freedom() <= MOST_FREEDOM * images)
+        allowed.append(system.width <= most or solver.freedom() <= most)
     answers = LeftOut(torch.stack(right).cpu(), torch.stack(loss).cpu(), len(labels))
     return RidgeLeftOut(answers, torch.tensor(allowed))
 
