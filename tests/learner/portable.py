@@ -13,19 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perdure.backbones.catalog import create_backbone
+from perdure.backbones.catalog import describe
 from perdure.backbones.vit import FrozenViT
-
-SIDE = 32
+from tests.reference.small_vits import SIDE, named
 
 
 def portable_backbone() -> FrozenViT:
     """test_vit with weights that are multiples of 2⁻¹⁰, made of hashes of their names."""
-    backbone = create_backbone("test_vit", weights="random", img_size=SIDE, precision="fp32")
-    for name, value in backbone._float32.state_dict().items():
+    vit, about = named("test_vit"), describe("test_vit")
+    for name, value in vit.state_dict().items():
         scale = name.endswith(("norm.weight", "norm1.weight", "norm2.weight"))
         value.copy_(_drawn(name, value) + float(scale))
-    return backbone
+    return FrozenViT(vit, name=about.name, mean=about.mean, std=about.std)
 
 
 def portable_pictures(count: int = 3) -> list[NDArray[np.uint8]]:

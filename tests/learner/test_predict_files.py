@@ -220,37 +220,3 @@ def test_faults_are_answers(
 
 def test_nothing_to_do() -> None:
     assert list(predict_files(classifier_of("nsp2"), [])) == []
-
-
-@pytest.mark.parametrize(
-    "kind", ["L", "LA", "P", "transparent", "CMYK", "I;16", "turned", "pixel", "1"]
-)
-def test_every_kind_of_image(tmp_path: Path, kind: str) -> None:
-    """The answer is that for the upright RGB image of eight bits."""
-    draw = np.random.Generator(np.random.PCG64(3))
-    rgb = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-    path = tmp_path / ("image.tif" if kind == "CMYK" else "image.png")
-    if kind == "I;16":
-        gray = np.asarray(rgb.convert("L"))
-        Image.fromarray(gray.astype(np.uint16) * 256 + 17).save(path)
-        rgb = Image.fromarray(gray).convert("RGB")
-    elif kind == "turned":
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        rgb.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
-    elif kind == "pixel":
-        rgb = rgb.crop((3, 3, 4, 4))
-        rgb.save(path)
-    elif kind == "transparent":
-        palette = rgb.convert("P")
-        palette.save(path, transparency=bytes(range(256)))
-        rgb = palette.convert("RGB")
-    else:
-        stored = rgb.convert(kind)
-        stored.save(path)
-        rgb = stored.convert("RGB")
-    classifier = classifier_of("nsp2")
-    (answer,) = predict_files(classifier, [path])
-    expected = classifier.logits([rgb]).softmax(dim=1)[0]
-    found = {one.label: one.probability for one in answer.ranking}
-    assert [found[label] for label in range(4)] == pytest.approx(expected.tolist(), rel=1e-6)

@@ -32,6 +32,7 @@ from perdure.learner.saved.model import read_model, write_model
 from perdure.learner.settings import (
     EPOCHS,
     METHOD,
+    PARAMETERS,
     make_settings,
     next_settings,
     parameters_of,
@@ -103,7 +104,10 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             model: backbone, method and heads after some tasks.
             history: its lessons, where they are known.
         """
-        return cls._from_state(LearnerState(model, history or History()))
+        parameters, options = parameters_of(model.config)
+        made = cls(**parameters, options=options or None)
+        made._state = LearnerState(model, history or History())
+        return made
 
     # -------------------------------------------------------------------------------------- state
 
@@ -162,13 +166,13 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 a table of path and label, ``hf:NAME``, a DataFrame, a data set of Hugging Face, a
                 torch Dataset of (image, label), a pair of images and labels, or images.
             labels: names of the classes, one per image, where ``data`` is images alone.
-            on_event: told what happens.
+            on_event: receives the events of training.
 
         Returns:
             Itself.
 
         Raises:
-            StreamError: nothing that can be made out, or images that cannot be used.
+            StreamError: data of no known kind, or images that cannot be used.
             ConfigError: a parameter that is not allowed, or more images of an old class for a head
                 that cannot take them in.
             DivergenceError: a loss that is not finite.
@@ -192,7 +196,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def forget_class(self, name: str) -> Forgotten:
-        """Remove a class from heads and statistics, and say what still carries its influence.
+        """Remove a class from heads and statistics; the answer names what still carries its influence.
 
         It may be learned again, as a new class.
 
@@ -253,7 +257,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         return state.scores(batches, (head,))[head]
 
-    # -------------------------------------------------------------------------------------- judge
+    # ----------------------------------------------------------------------------------- evaluate
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Accuracy on labelled images, in [0, 1]; what is given is as for `report`."""
@@ -263,7 +267,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise ConfigError("sample_weight has no use: every image counts once. Leave it out.")
 
     def report(self, data: Any, labels: Any = None, *, head: str | None = None) -> Report:
-        """Count what is told right, overall, per class and per task.
+        """Accuracy overall, per class and per task, with the calibration error.
 
         Args:
             data: as for `learn`; where it has ``train`` and ``test``, the latter.
@@ -310,7 +314,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             CheckpointError: a file is missing or damaged, or the backbone is another one.
         """
-        return cls._from_state(read_model(Path(folder), backbone, device))
+        state = read_model(Path(folder), backbone, device)
+        return cls.from_model(state.model, state.history)
 
     @classmethod
     def from_pretrained(
@@ -359,17 +364,10 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return hub.push(self.state_, repository, licence, private, inference_only)
 
-    # ------------------------------------------------------------------------------------- inside
+    # -------------------------------------------------------------------------------------- parts
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state")
-
-    @classmethod
-    def _from_state(cls, state: LearnerState) -> ContinualClassifier:
-        parameters, options = parameters_of(state.model.config)
-        made = cls(**parameters, options=options or None)
-        made._state = state
-        return made
 
     def settings(self) -> Config:
         """The configuration of the next lesson, checked.
@@ -377,17 +375,14 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ConfigError: a parameter that is not allowed.
         """
-        parameters = {
-            key: getattr(self, key)
-            for key in ("method", "backbone", "heads", "epochs", "seed", "device")
-        }
-        share = self.calibration_fraction
-        if not _is_fraction(share):
+        fraction: Any = self.calibration_fraction
+        number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+        if not number or not 0 <= fraction < 1:
             raise ConfigError(
-                f"calibration_fraction={share!r}: allowed are 0 (none) up to but not including 1, as "
-                "0.1."
+                f"calibration_fraction={fraction!r}: allowed are 0 (none) up to but not including "
+                "1, as 0.1."
             )
-        return make_settings(parameters, self.options)
+        return make_settings({key: getattr(self, key) for key in PARAMETERS}, self.options)
 
     def _taught(
         self, before: LearnerState | None, data: Any, labels: Any, sink: Sink
@@ -410,7 +405,3 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seed=config.training.seed,
         )
         return gather(data, labels, side, options)
-
-
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1

@@ -91,12 +91,7 @@ class Report:
 
 
 def evaluate(state: LearnerState, labelled: LabelledImages, head: str) -> Report:
-    """Count the images that are classified correctly.
-
-    Args:
-        state: predicts.
-        labelled: images of known classes.
-        head: an evaluated head.
+    """Accuracy report of an evaluated head on labelled images.
 
     Raises:
         StreamError: images of a class that is not known.

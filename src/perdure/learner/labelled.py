@@ -62,7 +62,7 @@ class LabelledImages:
 
 
 def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> LabelledImages:
-    """Make out what was handed in, and check every image of it.
+    """Collect labelled images of any of the `FORMS`, every one of them checked.
 
     Args:
         data: see `FORMS`.
@@ -71,7 +71,7 @@ def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> Labell
         options: columns, unreadable images, memory budget.
 
     Raises:
-        StreamError: nothing that can be made out, or images or labels that cannot be used.
+        StreamError: data of no known form, or images or labels that cannot be used.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
     if labels is None and isinstance(data, tuple) and len(data) == _PAIR:

@@ -1,4 +1,4 @@
-"""Pictures as people hand them in: files, PIL images or arrays."""
+"""Pictures from files, PIL images or arrays: checked, and opened when they are needed."""
 
 from __future__ import annotations
 

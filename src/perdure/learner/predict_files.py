@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from perdure.errors import ConfigError, UnreadableImageError
 from perdure.learner.classifier import ContinualClassifier
-from perdure.learner.state import Prediction
+from perdure.learner.state import LearnerState, Prediction
 from perdure.streams.images.decoding import decode
 from perdure.streams.images.find_images import Listed
 
@@ -26,8 +26,6 @@ READERS = min(16, os.cpu_count() or 1)
 """Threads that decode; PIL lets the others work meanwhile."""
 AHEAD = (os.cpu_count() or 1) > 2  # noqa: PLR2004  a pair of cores
 """Whether they decode while the backbone computes; on two cores they would only be in its way."""
-
-Pixels = UInt8[Tensor, "3 s s"]
 
 
 @dataclass(frozen=True)
@@ -80,44 +78,36 @@ def predict_files(
     for name, value in (("top", top), ("batch_size", size)):
         if value < 1:
             raise ConfigError(f"{name}={value} is too small. Allowed: 1 and above, as {name}=5.")
-    transform = state.transform
-
-    def read(listed: Listed) -> Pixels | str:
-        try:
-            return listed.fault or transform(_decoded(listed.path))
-        except UnreadableImageError as error:
-            return str(error).removeprefix(f"{listed.path}: ")
-
-    def rank(pixels: UInt8[Tensor, "b 3 s s"]) -> list[tuple[Prediction, ...]]:
-        return state.rank(state.scores([pixels], (chosen,))[chosen], chosen, top)
-
     listed = (one if isinstance(one, Listed) else Listed(one) for one in files)
-    return _answers(listed, read, rank, size)
+    return _predictions(state, chosen, listed, top, size)
 
 
-def _answers(
-    files: Iterator[Listed],
-    read: Callable[[Listed], Pixels | str],
-    rank: Callable[[Tensor], list[tuple[Prediction, ...]]],
-    size: int,
+def _predictions(
+    state: LearnerState, head: str, files: Iterator[Listed], top: int, size: int
 ) -> Generator[Answer, None, None]:
-    pool = ThreadPoolExecutor(READERS, "read")
+    transform, pool = state.transform, ThreadPoolExecutor(READERS, "read")
 
-    def begin() -> list[tuple[Path, Future[Pixels | str]]]:
+    def read(one: Listed) -> Answer | UInt8[Tensor, "3 s s"]:
+        try:
+            return Answer(one.path, fault=one.fault) if one.fault else transform(_decoded(one.path))
+        except UnreadableImageError as error:
+            return Answer(one.path, fault=str(error).removeprefix(f"{one.path}: "))
+
+    def begin() -> list[tuple[Path, Future[Answer | Tensor]]]:
         return [(one.path, pool.submit(read, one)) for one in itertools.islice(files, size)]
 
     try:
         batch = begin()
         while batch:
             ahead = begin() if AHEAD else None
-            found = [(path, future.result()) for path, future in batch]
-            sound = [pixels for _, pixels in found if isinstance(pixels, Tensor)]
-            rankings = iter(rank(torch.stack(sound)) if sound else [])
-            for path, result in found:
-                if isinstance(result, str):
-                    yield Answer(path, fault=result)
-                else:
-                    yield Answer(path, next(rankings))
+            results = [(path, future.result()) for path, future in batch]
+            pixels = [result for _, result in results if isinstance(result, Tensor)]
+            rankings: Iterator[tuple[Prediction, ...]] = iter(())
+            if pixels:
+                scores = state.scores([torch.stack(pixels)], (head,))[head]
+                rankings = iter(state.rank(scores, head, top))
+            for path, result in results:
+                yield result if isinstance(result, Answer) else Answer(path, next(rankings))
             batch = begin() if ahead is None else ahead
     finally:
         pool.shutdown(cancel_futures=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from perdure.engine.config import make_config
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
-from perdure.learner.saved.card import _backbone_licence, _base_model, escape
+from perdure.learner.saved.card import backbone_licence, base_model, escape
 from perdure.types import Task
 from tests.learner.models import OLD, old_classifier
 
@@ -120,16 +118,8 @@ def test_many_names_are_cut(tmp_path: Path) -> None:
     ],
 )
 def test_licence_and_base(backbone: str, weights: str, licence: str, base: str | None) -> None:
-    model = old_classifier().model
-    model.config = dataclasses.replace(
-        make_config({**model.config.flat(), "weights": weights}),
-        training=dataclasses.replace(model.config.training, backbone=backbone, weights=weights),
-    )
-    named = object.__new__(type(model.backbone))
-    named.__dict__ = {**model.backbone.__dict__, "name": backbone}
-    model.backbone = named
-    assert _backbone_licence(model) == licence
-    assert _base_model(model.config) == base
+    assert backbone_licence(backbone, weights) == licence
+    assert base_model(backbone, weights) == base
 
 
 def test_escape_leaves_words_alone() -> None:

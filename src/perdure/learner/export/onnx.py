@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import itertools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ PIXELS = "uint8 RGB, batch x 3 x side x side, 0 to 255; normalised inside the gr
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written and how it was checked.
+    """An exported file and the result of its check.
 
     Attributes:
         path: the file.
@@ -43,7 +44,7 @@ class Exported:
         opset: version of ONNX's operators.
         head: whose scores it gives.
         inputs: type and shape by name; ``batch`` is any number of images.
-        outputs: likewise.
+        outputs: type and shape by name.
         about: what stands in the file's metadata.
         agreement: the check against perdure's own answers.
     """
@@ -109,7 +110,7 @@ def export_onnx(
 
 
 def check_target(path: Path) -> None:
-    """Refuse a name that no ONNX file can have, and a machine that cannot make one.
+    """Check that an ONNX file can be written there, and that the packages for it are installed.
 
     Raises:
         ConfigError: it does not end in ``.onnx``, or a package is missing.
@@ -133,10 +134,10 @@ def check_target(path: Path) -> None:
 
 
 def check_exportable(model: Model) -> None:
-    """Refuse a model that no fixed graph can stand for.
+    """Check that a fixed graph can stand for the model.
 
     Raises:
-        ExportError: the reason, by name.
+        ExportError: it cannot, with the reason.
     """
     name = model.config.training.method
     if not model.tasks:
@@ -225,17 +226,12 @@ def check_size(count: int) -> None:
 
 def _stripped(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The graph without the exporter's notes, which name files of this machine."""
-    for part in _noted(proto):
+    graph = proto.graph
+    lists = (graph.node, graph.initializer, graph.value_info, graph.input, graph.output)
+    for part in (proto, graph, *proto.functions, *itertools.chain.from_iterable(lists)):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     return proto
-
-
-def _noted(proto: onnx.ModelProto) -> Iterator[Any]:
-    graph = proto.graph
-    yield from (proto, graph, *proto.functions)
-    for parts in (graph.node, graph.initializer, graph.value_info, graph.input, graph.output):
-        yield from parts
 
 
 def _about(state: LearnerState, head: str) -> dict[str, str]:

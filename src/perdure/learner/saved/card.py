@@ -1,4 +1,4 @@
-"""The card of a saved model: how it was trained, on what, how well, and under which licence."""
+"""Model card: training, images, accuracy and licence of a saved model."""
 
 from __future__ import annotations
 
@@ -52,13 +52,14 @@ def make_card(
         publication: where it goes; None while nobody knows where it will lie.
     """
     traits, config = model.method.traits, model.config
+    training = config.training
     dropped = model.learning_only if description.inference_only else frozenset()
     stored = [traits.stores_statistics, *(h.stores_statistics for h in model.heads.values())]
     text: str = _template().render(
         licence=publication.licence if publication else "unknown",
-        base_model=_base_model(config),
-        backbone_licence=_backbone_licence(model),
-        method=config.training.method,
+        base_model=base_model(training.backbone, training.weights),
+        backbone_licence=backbone_licence(model.backbone.name, training.weights),
+        method=training.method,
         traits=traits,
         classes=len(ClassColumns(model.label_names, description.history.forgotten).names),
         heads=config.head_names,
@@ -128,26 +129,21 @@ def _options(config: Config) -> dict[str, str]:
     }
 
 
-def _base_model(config: Config) -> str | None:
+def base_model(backbone: str, weights: str) -> str | None:
     """The backbone's repository on the hub, where its weights come from there."""
     try:
-        repository = describe(config.training.backbone).repository
+        repository = describe(backbone).repository
     except UnknownNameError:  # a backbone that was built by hand
         return None
-    if config.training.weights != "auto" or repository is None:
-        return None
-    return repository.partition("@")[0]
+    return repository.partition("@")[0] if repository and weights == "auto" else None
 
 
-def _backbone_licence(model: Model) -> str:
-    """What is known of it, and where to look otherwise; never a guess."""
-    weights, name = model.config.training.weights, model.backbone.name
+def backbone_licence(backbone: str, weights: str) -> str:
+    """The licence of the backbone's weights where it is known, else where to look; never a guess."""
     if weights == "random":
         return "none needed, they are random"
     if weights != "auto":
         return f"unknown: see where {Path(weights).name} came from"
-    known, base = licence_of(name), _base_model(model.config)
-    if known is not None:
-        return known
-    place = f"https://huggingface.co/{base}" if base else f"where '{name}' came from"
-    return f"unknown: see {place}"
+    base = base_model(backbone, weights)
+    place = f"https://huggingface.co/{base}" if base else f"where '{backbone}' came from"
+    return licence_of(backbone) or f"unknown: see {place}"

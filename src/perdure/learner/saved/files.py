@@ -1,4 +1,4 @@
-"""Files that change together: whenever the process is killed, all of them are old or all are new.
+"""Atomic replacement of several files: whenever the process is killed, all are old or all are new.
 
 One file, the pointer, holds the sha256 of the others. A new file first waits under a name with its
 own checksum, ``weights-5f0c….safetensors``; the pointer is replaced in one step once all are written,

@@ -1,4 +1,4 @@
-"""``config.json``: what a saved model is, and the checksums of its other files and of itself."""
+"""Format of ``config.json`` and ``classes.json``, with the checksums that the former holds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Description:
         inference_only: whether what only learning reads was left out.
         config: every key of the configuration.
         preset: where the configuration came from.
-        history: what it has been through.
+        history: lessons, temperatures and forgotten classes.
         files: sha256 of the folder's other files.
     """
 
@@ -76,11 +76,6 @@ class Classes:
     classes: tuple[str, ...]
     tasks: tuple[tuple[int, ...], ...]
     forgotten: tuple[int, ...] = ()
-
-
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Description, Classes)
-}
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
@@ -154,13 +149,13 @@ def parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def build(kind: type[T], path: Path, values: Mapping[str, Any]) -> T:
-    """Turn the values of a file into what they describe.
+    """Check the values of a file and build what they describe.
 
     Raises:
         CheckpointError: a key is missing, not known, or has another kind of value.
     """
     try:
-        built: T = _ADAPTERS[kind].validate_python(dict(values))
+        built: T = TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise CheckpointError(

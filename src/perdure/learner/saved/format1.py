@@ -1,4 +1,4 @@
-"""The folder of a model as format 1 had it: ``model.json`` and ``weights.safetensors``."""
+"""Format 1 of a saved model: ``model.json`` and ``weights.safetensors``."""
 
 from __future__ import annotations
 

@@ -83,17 +83,7 @@ def fetch(repository: str, revision: str | None, builds_backbone: bool) -> Path:
 def push(
     state: LearnerState, repository: str, licence: str, private: bool, inference_only: bool
 ) -> str:
-    """Upload a model.
-
-    Args:
-        state: the model and its history.
-        repository: as ``me/model``; created if need be.
-        licence: as the hub spells it.
-        private: whether a new repository is for its owner alone.
-        inference_only: leave out what only learning on reads.
-
-    Returns:
-        The address of the commit.
+    """Upload a model, as `ContinualClassifier.push_to_hub`; returns the address of the commit.
 
     Raises:
         OutputError: it cannot be uploaded.
@@ -124,7 +114,7 @@ def push(
 
 
 def _refused(repository: str, error: Exception) -> str:
-    """What to do about a hub that says no."""
+    """The message for an answer of the hub that refuses an upload."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == _FORBIDDEN:
         return (
