@@ -51,15 +51,6 @@ def weights_dir() -> Path:
     return _writable(home() / "weights")
 
 
-def data_dir() -> Path:
-    """Return the folder for data sets, created when it is not there.
-
-    Raises:
-        OutputError: it cannot be created or written.
-    """
-    return _writable(home() / "data")
-
-
 def archives_dir() -> Path:
     """Return the folder for published files: downloads, and what was put there by hand.
 

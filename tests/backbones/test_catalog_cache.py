@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cache import data_dir, home, sha256_of, weights_dir
+from perdure.cache import archives_dir, home, sha256_of, weights_dir
 from perdure.errors import OutputError
 
 
@@ -44,9 +44,9 @@ def test_home(
 def test_folders_are_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "a" / "b"))
     assert weights_dir() == tmp_path / "a" / "b" / "weights"
-    assert data_dir() == tmp_path / "a" / "b" / "data"
+    assert archives_dir() == tmp_path / "a" / "b" / "data" / "archives"
     assert weights_dir().is_dir()
-    assert data_dir().is_dir()
+    assert archives_dir().is_dir()
 
 
 def test_a_cache_that_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +59,8 @@ def test_a_cache_that_cannot_be_created(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OutputError, match=r"data cannot be written\. Set PERDURE_HOME"):
-        data_dir()
+    with pytest.raises(OutputError, match=r"archives cannot be written\. Set PERDURE_HOME"):
+        archives_dir()
 
 
 def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         *args: as for ``argparse.ArgumentParser``.
-        **kwargs: likewise.
+        **kwargs: as for ``argparse.ArgumentParser``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,1 +1,1 @@
-"""The engine: what a run is, its loop, its checkpoints."""
+"""Engine: configuration, training loop, surveys, evaluation, checkpoints."""

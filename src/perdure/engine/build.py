@@ -1,4 +1,4 @@
-"""From a configuration to the stream and the backbone it names."""
+"""Building a run's backbone, stream and text features from its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: where a run can be taken up again, bit for bit.
+"""Checkpoints: saved states from which a run resumes, bit for bit.
 
 A point consists of a *base*, the whole state after the last finished stage, and of a small *step*
 file with what is being trained. ``manifest.json`` names the newest point and the one before it, each
@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a point: its name in the checkpoint folder and what it must contain."""
+    """A checkpoint file: name and checksum."""
 
     name: str
     sha256: str
@@ -37,7 +37,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run stands.
+    """A checkpoint: position of a run and the files that hold its state.
 
     Attributes:
         stages_done: stages that are finished.
@@ -98,7 +98,7 @@ class Checkpoints:
         return stored
 
     def commit(self, point: Point) -> None:
-        """Make a point whose files are saved the newest, keep the one before, drop the others."""
+        """Make a saved point the newest; keep the one before it, delete older ones."""
         self._points = [point, *self._points[:1]]
         manifest = {
             "format": FORMAT,

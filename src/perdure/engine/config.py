@@ -1,4 +1,4 @@
-"""What a run is: one flat set of keys, checked before anything is computed."""
+"""Configuration of a run: flat keys, presets, TOML files, overrides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from perdure.streams.config import StreamConfig
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What is trained, and how: everything that decides a model, its images apart.
+    """Keys of training: method, heads, backbone, optimisation.
 
     Attributes:
         method: a registered method.
@@ -63,7 +63,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where and how it is computed.
+    """Keys of the machine: precision, device, workers, checkpoints, logger.
 
     Attributes:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
@@ -118,12 +118,12 @@ class Config:
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        """The heads that are evaluated."""
+        """Names of the evaluated heads."""
         return self.training.heads or self.method_class.traits.heads
 
     @property
     def built_heads(self) -> tuple[str, ...]:
-        """The heads that are evaluated, and the one that training goes through."""
+        """Names of the evaluated heads and of the trained head."""
         traits = self.method_class.traits
         trained = (traits.trained_head,) if traits.trains else ()
         return tuple(dict.fromkeys((*self.head_names, *trained)))
@@ -135,25 +135,25 @@ class Config:
         return guided and self.heads.class_embeddings == "text"
 
     def flat(self) -> dict[str, Any]:
-        """Every key with its value, as a preset would hold it; None is left out."""
+        """Keys and values, flat as in a preset; None is left out."""
         merged: dict[str, Any] = {}
         for part in (self.training, self.stream, self.runtime, self.heads, self.method):
             merged |= {key: getattr(part, key) for key in keys_of(type(part))}
         return {key: value for key, value in merged.items() if value is not None}
 
     def hash(self) -> str:
-        """A digest of every key that may change a result."""
+        """Digest of the keys that may change a result."""
         kept = {key: value for key, value in self.flat().items() if key not in NEUTRAL}
         text = json.dumps(kept, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def replace(self, **changes: Any) -> Config:
-        """The same run with some keys changed, checked again."""
+        """Return the configuration with some keys changed, checked again."""
         return make_config({**self.flat(), **changes}, self.preset)
 
 
 def parts_of(method: str) -> tuple[type[Any], ...]:
-    """The parts of a configuration with this method; no key is in two of them.
+    """Return the dataclasses that make up a configuration of this method.
 
     Raises:
         UnknownNameError: no such method.

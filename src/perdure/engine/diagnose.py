@@ -1,4 +1,4 @@
-"""What a method's choice of prompts knows of the task, and what a perfect choice would be worth."""
+"""Diagnosis of prompt selection: does it know the task, and what would perfect selection gain?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_ITERATIONS = 2000
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How the choice of prompts and the true task hang together, after the last task.
+    """Task information in the selected prompts, after the last task.
 
     Attributes:
         task_accuracy: share of test images whose task a linear classifier tells from what was chosen
@@ -42,12 +42,12 @@ class Diagnosis:
 
 
 def selecting_methods() -> tuple[str, ...]:
-    """Methods that choose prompts by image."""
+    """Return the methods that select prompts by image."""
     return tuple(name for name in METHODS if METHODS[name].traits.selects)
 
 
 def check_diagnosable(method: str) -> None:
-    """Refuse a method that chooses nothing.
+    """Refuse a method that selects no prompts.
 
     Raises:
         ConfigError: it is one.
@@ -111,7 +111,7 @@ class _Passes:
         self._done = 0
 
     def choices(self, split: str) -> Choices:
-        """What the model chooses for every image when it is not told the task."""
+        """Return the prompts selected for every image when the task is not given."""
 
         def choice(images: Tensor, task: Task) -> Tensor:
             records = self._model.forward(images)[1].records
@@ -127,7 +127,7 @@ class _Passes:
         return torch.cat(rows).cpu().numpy(), index
 
     def oracle_accuracy(self) -> dict[str, float]:
-        """Accuracy over all test images, every one given its own task's prompts."""
+        """Return the accuracy over all test images, each under its own task's prompts."""
         model, right, total = self._model, dict[str, int](), 0
         if not model.method.traits.prompts_of_tasks:
             return {}

@@ -1,4 +1,4 @@
-"""Test accuracy after a task: one pass over the test images of every task so far."""
+"""Evaluation after a task: one pass over the test images of all tasks so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perdure.types import classes_of
 
 
 class Evaluator:
-    """Counts what each evaluated head gets right on the tasks' test images.
+    """Evaluator: counts correct predictions of each head on the tasks' test images.
 
     Predictions are made without the task and without gradients. A prediction is right when the name
     of its class is: in another domain a class has another label. Where features never change, those
@@ -86,7 +86,7 @@ class Evaluator:
         return list(zip(made, labels, strict=True))
 
     def _note_selection(self, task: int, records: Mapping[str, Tensor]) -> None:
-        """Sum up what was chosen for the images of a task, per place of selection."""
+        """Sum the selection of a task's images, per place of selection."""
         chosen = self.selections.setdefault(task, {})
         for name, value in records.items():
             if name.startswith("selection"):

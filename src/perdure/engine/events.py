@@ -1,4 +1,19 @@
-"""What a run tells while it goes: progress for people, a log for programs."""
+"""Events of runs and lessons: progress for people, a log for programs (``events.jsonl``).
+
+| kind | task | fields |
+| --- | --- | --- |
+| `run` | | method, sizes, classes, domains |
+| `note` | | text |
+| `resume` | | stages_done, steps_done |
+| `task` | its index | classes (names), images |
+| `progress` | its index, if any | phase, done, total; in training the loss terms; not logged |
+| `epoch` | its index | epoch, images_per_second, means of the loss terms |
+| `accuracy` | the last one learned | head, accuracy; in runs tasks (accuracy on each) |
+| `selection` | the last one learned | the figures of `perdure.selection` |
+| `diagnosis` | | the attributes of `perdure.engine.diagnose.Diagnosis` |
+| `checkpoint` | | stages_done, steps_done |
+| `done` | | seconds |
+"""
 
 from __future__ import annotations
 
@@ -28,11 +43,11 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened.
+    """Event of a run; its kinds and fields stand at the head of this module.
 
     Attributes:
-        kind: what happened; ``progress`` events are for display and are not logged.
-        task: index of the task it belongs to, where it belongs to one.
+        kind: kind of event.
+        task: index of a task; None where the event belongs to none.
         fields: JSON-ready values.
     """
 
@@ -45,15 +60,15 @@ Sink = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Take an event and do nothing."""
+    """Event sink that does nothing."""
 
 
 class EventLog:
-    """Appends events to ``events.jsonl``, one line each, and passes them on.
+    """Event log: appends events to ``events.jsonl``, one line each, and passes them on.
 
     Args:
         path: the file.
-        then: the sink that also wants them.
+        then: sink that they are passed on to.
     """
 
     def __init__(self, path: Path, then: Sink = ignore) -> None:

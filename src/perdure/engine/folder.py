@@ -1,4 +1,4 @@
-"""The folder of one run: who owns it, what was asked for, on which machine."""
+"""Run folder: its claim, configuration and environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy", "safetensors")
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Versions and machine, as ``env.json`` holds them."""
+    """Return versions and machine, as in ``env.json``."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,7 +35,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 class RunFolder:
-    """Creates or reopens the folder of a run.
+    """The folder of a run, created or reopened.
 
     Args:
         path: the folder.
@@ -52,27 +52,12 @@ class RunFolder:
         self._claim(config, resume)
 
     @property
-    def results(self) -> Path:
-        """Where the results of a finished run are."""
-        return self.path / "results.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the run can be taken up again."""
-        return self.path / "checkpoints"
-
-    @property
-    def events(self) -> Path:
-        """The log of events."""
-        return self.path / "events.jsonl"
-
-    @property
     def model(self) -> Path:
         """The saved model."""
         return self.path / "model"
 
     def write_environment(self, device: torch.device) -> None:
-        """Note versions and machine."""
+        """Write ``env.json``."""
         text = json.dumps(environment(device), indent=1)
         atomic_write(self.path / "env.json", text.encode())
 

@@ -1,4 +1,4 @@
-"""A frozen backbone, a method and its heads, moving through tasks together."""
+"""Model: frozen backbone, method and heads, and the tasks they have learned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perdure.types import Features, Loss, Midway, Observer, Survey, Task
 
 
 def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) -> None:
-    """Refuse a backbone that the method cannot work on.
+    """Check that the method can work on a backbone.
 
     Raises:
         BackboneError: the reason, by name.
@@ -43,7 +43,7 @@ def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) ->
 
 
 def check_text(task: Task, backbone: FrozenViT, config: Config) -> None:
-    """Refuse text features that do not fit the backbone's image projection.
+    """Check that text features fit the backbone's image projection.
 
     Raises:
         ConfigError: the task has none although a head needs them, or they are of another width.
@@ -66,7 +66,7 @@ def check_text(task: Task, backbone: FrozenViT, config: Config) -> None:
 
 
 class Model:
-    """What predicts: backbone, method and heads, with the tasks they have been through.
+    """Backbone, method and heads, with the tasks they have learned.
 
     Training happens under the head that the method's traits name; the heads that predict may be
     others.
@@ -98,7 +98,7 @@ class Model:
         self.inference_only = False
 
     def copy(self) -> Model:
-        """The same model with tensors of its own; the backbone stays shared."""
+        """Return a copy with its own tensors; the backbone is shared."""
         spec = self.backbone.spec
         shared = {id(thing): thing for thing in (spec, spec.projection)}
         twin = copy.copy(self)
@@ -109,17 +109,17 @@ class Model:
 
     @property
     def trained_head(self) -> TrainedHead | None:
-        """The head that training minimises the loss of; None where nothing is trained."""
+        """The head whose loss training minimises; None where nothing is trained."""
         head = self.heads.get(self.method.traits.trained_head)
         return head if isinstance(head, TrainedHead) else None
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The name of the class behind every label; in another domain a class has another label."""
+        """Class name of every label; a class has a label per domain."""
         return tuple(itertools.chain.from_iterable(task.names for task in self.tasks))
 
     def check_can_learn(self) -> None:
-        """Refuse to learn on without what only learning reads.
+        """Refuse to train a model that was saved for inference only.
 
         Raises:
             CheckpointError: the model was saved for inference only.
@@ -131,7 +131,7 @@ class Model:
             )
 
     def start_task(self, task: Task) -> None:
-        """Let method and heads grow.
+        """Start a task: method and heads grow.
 
         Raises:
             CheckpointError: the model was saved for inference only.
@@ -145,12 +145,12 @@ class Model:
         self.tasks.append(task)
 
     def prepare(self, task: Task, survey: Survey) -> bool:
-        """Let method and heads initialise from data; tells whether any did."""
+        """Initialise method and heads from data; tells whether any did."""
         parts: list[Method | Head] = [self.method, *self.heads.values()]
         return any([part.prepare(task, survey) for part in parts])  # noqa: C419  each is to run
 
     def task_layer(self, task: Task) -> nn.Module | None:
-        """The part of the head that the task trains."""
+        """The trained head's part for the current task."""
         return self.trained_head.trained(task) if self.trained_head is not None else None
 
     def forward(
@@ -206,7 +206,7 @@ class Model:
             labels: classes in order of arrival.
             task: the task being trained.
             readout: frozen features of these images where they are known already.
-            query: the plain backbone's class tokens of them, likewise.
+            query: class tokens of these images under the plain backbone, where known already.
         """
         head = self.trained_head
         assert head is not None, "a method that trains has a head to train under"
@@ -253,7 +253,7 @@ class Model:
         return learning_only(self.config, names)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything learned or kept, by name; the backbone is never part of it."""
+        """Return all learned tensors and statistics by name, without the backbone."""
         found = {
             prefix + k: v for prefix, part in self._parts() for k, v in part.state_dict().items()
         }
@@ -261,7 +261,7 @@ class Model:
         return {k: v for k, v in found.items() if k not in left_out}
 
     def load(self, state: Mapping[str, Tensor], *, inference_only: bool = False) -> None:
-        """Take over what `state` returned, after the same tasks were started.
+        """Load a state returned by `state`, after the same tasks were started.
 
         Args:
             state: by name.
@@ -294,14 +294,14 @@ class Model:
         self.inference_only = inference_only
 
     def _parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """Method and heads, each behind the prefix of its tensors' names."""
+        """Return method and heads by the prefix of their tensors' names."""
         yield "method.", self.method
         for name, head in self.heads.items():
             yield f"heads.{name}.", head
 
 
 def learning_only(config: Config, names: Iterable[str]) -> frozenset[str]:
-    """Return those tensors of a model's state that prediction never reads.
+    """Return the tensors of a model's state that prediction never reads.
 
     They are what method and heads declare, and all of a head that is not evaluated.
 

@@ -1,4 +1,4 @@
-"""The optimiser of one task: Adam, a learning rate that is a function of the step, projection."""
+"""Optimiser of one task: Adam, learning-rate schedule, projection of updates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lr_factor(training: TrainingConfig, step: int, steps_per_epoch: int) -> floa
 
 
 class TaskOptimiser:
-    """Adam over what one task trains, built anew per task.
+    """Adam with projected updates, built anew per task.
 
     Where the method projects its updates and a task has ended before, each applied update is
     ``project(candidate update)``: parameters are restored, and the projected difference is added,
@@ -60,7 +60,7 @@ class TaskOptimiser:
         self._projected = dict(method.named_parameters()) if protect else {}
 
     def step(self, total: Float[Tensor, ""], factor: float) -> None:
-        """Minimise: one backward, one Adam step, one projection.
+        """Take a step: backward, Adam, projection.
 
         Args:
             total: the loss.
@@ -78,7 +78,7 @@ class TaskOptimiser:
                 parameter.copy_(before[name] + self._method.project(name, delta))
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters being trained and Adam's moments, by name, for a checkpoint."""
+        """Return trained parameters and Adam's moments by name, for a checkpoint."""
         found: dict[str, Tensor] = {}
         for parameter, name in self._trained():
             found[f"value.{name}"] = parameter.detach()
@@ -87,7 +87,7 @@ class TaskOptimiser:
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` returned.
+        """Load a state returned by `state`.
 
         Raises:
             KeyError: a parameter is missing.

@@ -1,4 +1,4 @@
-"""The loop: stage after stage, train, take in, evaluate, keep a checkpoint."""
+"""Training loop of a run: stages of training, evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COUNTS = "counts."
 
 @dataclass(frozen=True)
 class Stage:
-    """One round of training: a task, or for cumulative methods a union of tasks.
+    """Stage of a run: a task, or for cumulative methods a union of tasks.
 
     Attributes:
         data: what is trained on.
@@ -43,7 +43,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run produced.
+    """Outcome of a run: counts, selection, times, model.
 
     Attributes:
         model: after the last task.
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def plan(stream: Stream, config: Config) -> list[Stage]:
-    """Lay out the stages of a run and refuse what cannot work.
+    """Return the stages of a run; refuse what cannot work.
 
     Raises:
         ConfigError: a task of one class with nothing but the trained head to evaluate.
@@ -78,7 +78,7 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
 
 
 def _union(stream: Stream, last: int) -> TaskData:
-    """Tasks up to ``last`` as a first task of their own."""
+    """Return the union of the tasks up to ``last``, as a first task."""
     data = stream.upto(last)
     return replace(data, task=replace(data.task, index=0))
 
@@ -117,7 +117,7 @@ class Run:
         self.counts: dict[str, Counts] = {}
 
     def __call__(self) -> Outcome:
-        """Go through all stages that are not done yet.
+        """Run all remaining stages.
 
         Raises:
             DivergenceError: a loss that is not finite.
@@ -166,7 +166,7 @@ class Run:
     def _commit(
         self, point: Point, *, whole: bool = False, optimiser: TaskOptimiser | None = None
     ) -> None:
-        """Make ``point`` the state to go on from; ``whole`` saves all state as its new base."""
+        """Commit a checkpoint; ``whole`` saves all state as its new base."""
         now = time.perf_counter()
         point = replace(point, seconds=self._point.seconds + now - self._clock)
         self._clock = now
@@ -190,7 +190,7 @@ class Run:
         self._point = point
 
     def _restore(self) -> dict[str, torch.Tensor] | None:
-        """Go back to the newest point; returns what was being trained, None between stages."""
+        """Restore the newest checkpoint; returns the optimiser's state, None between stages."""
         point = self._checkpoints.latest() if self._checkpoints is not None else None
         if point is None or self._checkpoints is None:
             return None

@@ -1,4 +1,4 @@
-"""Passes over a task's images without gradients: statistics for the method, features for the heads."""
+"""Surveys: passes over a task's images without gradients, for statistics and features."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ordered_batches(model: Model, subset: Subset, side: Side = "test") -> Iterat
 
 
 def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | None:
-    """Take the training images to the first block that sees anything of the method, once.
+    """Return the training images' tokens before the method's first block, computed once.
 
     Batches are those of a survey, so that a run that goes on after an interruption finds the same
     bits. None where that is the very first block, where images are augmented, or where the tokens
@@ -50,7 +50,7 @@ def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | 
 
 
 def known_queries(model: Model, data: TaskData, sink: Sink = ignore) -> Float[Tensor, "n d"] | None:
-    """Class tokens of the training images under the plain backbone, once per image.
+    """Return the plain backbone's class tokens of the training images, computed once.
 
     None where the method asks for none or the run does not keep them.
     """
@@ -72,7 +72,7 @@ def _once(
     sink: Sink,
     compute: Callable[[Float[Tensor, "b 3 s s"]], Tensor],
 ) -> Tensor:
-    """What ``compute`` makes of the task's training images, in data set order."""
+    """Return ``compute`` of the task's training images, in data set order."""
     found = []
     total = batch_count(len(data.train), model.config.runtime.eval_batch_size)
     for done, batch in enumerate(ordered_batches(model, data.train, "train"), start=1):
@@ -84,7 +84,7 @@ def _once(
 
 
 class ImageSurvey:
-    """Shows a task's images to an observer: float32, evaluation transform, test-time additions.
+    """Survey of a task's images: float32, evaluation transform, test-time additions.
 
     Readouts of a pass are kept, so that heads fitted after it need no pass of their own. A survey
     is therefore good for as long as what the method adds stays as it is.
@@ -119,7 +119,7 @@ class ImageSurvey:
     def features(
         self, split: Split = "train", plain: bool = False
     ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-        """Return readouts and labels of the split, from the pass already made where there is one.
+        """Return readouts and labels of the split; computed once.
 
         With ``plain``, class tokens of the plain backbone.
         """
@@ -140,7 +140,7 @@ class ImageSurvey:
 
     @torch.no_grad()
     def _pass(self, split: Split, compute: Callable[[Batch], Tensor]) -> Float[Tensor, "n d"]:
-        """What ``compute`` makes of every image of the split, in data set order."""
+        """Return ``compute`` of every image of the split, in data set order."""
         subset, found = self._subset(split), []
         total = batch_count(len(subset), self._model.config.runtime.eval_batch_size)
         for done, batch in enumerate(ordered_batches(self._model, subset), start=1):

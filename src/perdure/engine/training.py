@@ -1,4 +1,4 @@
-"""One task on a model: grow, initialise, train, take in. A run's stages and a lesson share it."""
+"""Training of one task: start, optimise, finish; shared by runs and lessons."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Keep = Callable[[int, TaskOptimiser], None]
 
 
 def refuse_single_class(task: Task, config: Config) -> None:
-    """Refuse a task that gives the method nothing to learn and no head to take it in.
+    """Refuse a task of a single class under the trained head alone.
 
     Raises:
         ConfigError: a task of one class with nothing but the trained head to evaluate.
@@ -40,7 +40,7 @@ def refuse_single_class(task: Task, config: Config) -> None:
 
 
 class Training:
-    """Takes a model through one task: `start`, `train` and `finish`, in this order.
+    """Training of a model on one task: `start`, `train` and `finish`, in this order.
 
     Where a run goes on from a checkpoint, the model has been through some of it before: then what
     is done already is left out.
@@ -58,7 +58,7 @@ class Training:
         self._kept: ImageSurvey | None = None
 
     def start(self) -> bool:
-        """Let the model grow and initialise from data; tells whether it did the latter."""
+        """Start the task and initialise from data; tells whether anything did."""
         task = self.data.task
         images = {"classes": list(task.names), "images": len(self.data.train)}
         self._sink(Event("task", task.index, images))
@@ -108,7 +108,7 @@ class Training:
                 keep(step + 1, optimiser)
 
     def finish(self) -> None:
-        """Let method and heads take in what they keep of the finished task."""
+        """End the task: method and heads update their statistics."""
         survey = self._survey()
         with torch.no_grad():
             self.model.method.end_task(self.data.task, survey)
@@ -116,7 +116,7 @@ class Training:
                 head.end_task(self.data.task, survey)
 
     def _survey(self) -> ImageSurvey:
-        """A new survey; where features never change, one for the whole task."""
+        """Return a new survey; where features never change, one for the whole task."""
         if self._kept is not None:
             return self._kept
         survey = ImageSurvey(self.model, self.data, self._sink)
@@ -125,7 +125,7 @@ class Training:
         return survey
 
     def _known_features(self) -> Float[Tensor, "n d"] | None:
-        """Training features where they never change: nothing added, nothing augmented."""
+        """Return training features where they never change: nothing added, nothing augmented."""
         frozen = self.model.method.traits.frozen_features
         transform = build_transform(
             self.model.config.training.transform, self.model.backbone.img_size
@@ -172,7 +172,7 @@ class Training:
 
 
 class Meter:
-    """Reports progress at every step and mean losses at the end of every epoch.
+    """Meter: progress at every step, mean losses at the end of every epoch.
 
     Args:
         sink: told about both.
@@ -188,7 +188,7 @@ class Meter:
         self._began = time.perf_counter()
 
     def __call__(self, done: int, values: dict[str, float], images: int) -> None:
-        """Take in one step."""
+        """Count one step."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._steps += 1

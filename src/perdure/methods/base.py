@@ -1,4 +1,4 @@
-"""The contract of a method: what it adds to the backbone, how it is trained, what it keeps."""
+"""Method contract: additions to the backbone, loss, statistics, projection of updates."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ class Method(nn.Module, abc.ABC):
 
     @classmethod
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
-        """Which rows of the last block these options need."""
+        """Rows of the last block that the readout needs under these options."""
         return cls.traits.reads
 
     @property
     def first_block(self) -> int:
-        """The first block that sees anything of this method; those before are run once per image."""
+        """First block that the additions reach; the blocks before it are run once per image."""
         return 0
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
-        """Say what is added for these images; ``task`` is None at test time.
+        """Return the additions for these images; ``task`` is None at test time.
 
         Args:
             query: class-token features of the plain backbone, where ``traits.needs_query``.
@@ -73,7 +73,7 @@ class Method(nn.Module, abc.ABC):
         return Additions()
 
     def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
-        """Say what these test images would get if their task were known; for diagnosis alone.
+        """Return the additions for test images whose task is known; for diagnosis alone.
 
         Only where ``traits.prompts_of_tasks``.
 
@@ -83,7 +83,7 @@ class Method(nn.Module, abc.ABC):
         raise NotImplementedError(f"the prompts of {type(self).__name__} belong to no task")
 
     def readout(self, features: Features) -> Float[Tensor, "b d"]:
-        """Make the vector that the heads classify; the class token unless overridden."""
+        """Return the vector that the heads classify; the class token unless overridden."""
         assert features.cls is not None
         return features.cls
 
@@ -94,7 +94,7 @@ class Method(nn.Module, abc.ABC):
         labels: Int[Tensor, "b"],
         task: Task,
     ) -> Loss:
-        """Compute the named terms to minimise.
+        """Return the loss terms.
 
         Args:
             logits: scores of the current task's classes only.
@@ -108,12 +108,12 @@ class Method(nn.Module, abc.ABC):
         )
 
     def end_task(self, task: Task, survey: Survey) -> None:
-        """Take in what must be kept of the finished task. Must not change what is added."""
+        """End a task: update statistics. Must not change the additions."""
         if self.guard is not None:
             self.guard.end_task(task, survey)
 
     def traces(self, task: Task, later: int) -> list[Trace]:
-        """Say what of a class of this task stays here when its heads have forgotten it.
+        """Return what remains in the method of a class of this task that heads have forgotten.
 
         Args:
             task: the task that brought the class.

@@ -1,4 +1,4 @@
-"""Names of the methods, and what each built-in one is; needs no torch.
+"""Method registry: names and declarations of the built-in methods; needs no torch.
 
 A method's options are in `perdure.methods.options`, its class in the module named here.
 """

@@ -38,7 +38,7 @@ class CodaPrompt(Method):
 
     @property
     def first_block(self) -> int:
-        """The first block that gets a prefix."""
+        """First block with a prefix."""
         return min(self.blocks)
 
     def start_task(self, task: Task) -> None:

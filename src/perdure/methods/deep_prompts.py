@@ -1,4 +1,4 @@
-"""The VPT family: one matrix of prompt vectors per block, learned under one linear layer per task."""
+"""Deep prompts (VPT): a matrix of prompt vectors per block, under one linear layer per task."""
 
 from __future__ import annotations
 

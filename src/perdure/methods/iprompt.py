@@ -24,7 +24,7 @@ MOST_TOKENS = 8192  # clustered per block
 
 
 class TokenKeys:
-    """Watches a survey and keeps some attention keys of the target tokens per block, normalised.
+    """Observer that keeps normalised attention keys of some target tokens per block.
 
     Args:
         blocks: the blocks to watch.
@@ -39,7 +39,7 @@ class TokenKeys:
     def start_batch(
         self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
     ) -> None:
-        """Work out how many tokens of these images to keep."""
+        """Choose how many tokens of these images to keep."""
         self._start, self._share = int(positions[0]), MOST_TOKENS * len(positions) / total
 
     def block(self, index: int, view: BlockView) -> None:

@@ -1,4 +1,4 @@
-"""The upper bound: the same prompts trained on all classes at once. It alone sees old images."""
+"""Joint training: the upper bound, prompts trained on all classes at once, old images included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L2P: prompts chosen from a pool by the image's own features join the input, or some blocks."""
+"""L2P: prompts selected from a pool by the image's query join the input, or some blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two-pass methods share: keys matched to the class token of a plain forward pass."""
+"""Key matching of two-pass methods: similarity of keys and queries, top-k selection."""
 
 from __future__ import annotations
 

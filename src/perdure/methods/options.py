@@ -1,4 +1,4 @@
-"""Options of the built-in methods; needs no torch."""
+"""Method options: configuration dataclasses of the built-in methods; needs no torch."""
 
 from __future__ import annotations
 

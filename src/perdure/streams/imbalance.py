@@ -1,4 +1,4 @@
-"""Long tails: training images thinned so that class sizes fall off exponentially."""
+"""Long-tailed training sets: class sizes thinned to fall off exponentially."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROUNDING = 1e-9  # 500 · 100^(−1) is to be 5, whatever the last bit says
 
 
 def check_imbalance(imbalance: float) -> None:
-    """Refuse what is no ratio of the largest class to the smallest.
+    """Check the ratio of the largest class to the smallest.
 
     Raises:
         ConfigError: it is below 1 or not finite.
@@ -50,11 +50,11 @@ def thinned(
     imbalance: float,
     seed: int,
 ) -> Bool[np.ndarray, "n"]:
-    """Return which images are kept.
+    """Return a mask of the images that stay.
 
-    How frequent a class is, is drawn by the seed from its name alone, so it depends on no order of
-    classes; which of its images are kept likewise. A class that has fewer images than its place in
-    the tail allows keeps them all.
+    Frequency ranks and kept images are drawn by the seed from the name of the class alone, so they
+    depend on no order of classes. A class that has fewer images than its place in the tail allows
+    keeps them all.
 
     Args:
         outputs: of each image; −1 for those that are not to be counted.

@@ -1,4 +1,4 @@
-"""How tasks are formed: of new classes, of the same classes in a new domain, or of both at once."""
+"""Task increments: new classes, the same classes in a new domain, or both at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WITHOUT = "or leave increment out: then every task brings new classes."
 
 @dataclass(frozen=True)
 class Cut:
-    """What every task brings.
+    """Classes, domains and outputs of every task.
 
     Tasks bring *outputs*: a class, or where the same classes come again in other domains a class in
     one of them. No two tasks share an output.
@@ -66,7 +66,7 @@ def cut(
     increment: str = "classes",
     domains: Sequence[str] = (),
 ) -> Cut:
-    """Decide what every task brings.
+    """Assign classes and domains to tasks.
 
     - ``classes``: the next classes in order, as many as ``tasks`` says.
     - ``domains``: a task per domain, in order, with all classes that have images there; ``tasks`` is
@@ -114,7 +114,7 @@ def cut(
 
 
 def _chosen(name: str, domains: Domains, wanted: Sequence[str], increment: str) -> list[int]:
-    """Positions of the domains wanted."""
+    """Return the positions of the chosen domains."""
     used = np.unique(np.concatenate([domains.train, domains.test])).tolist()
     known = {domains.names[place]: place for place in used}
     for one in wanted:
@@ -136,7 +136,7 @@ def _chosen(name: str, domains: Domains, wanted: Sequence[str], increment: str) 
 
 
 def _shown(source: Source, domains: Domains, places: Sequence[int]) -> Bool[np.ndarray, "c d"]:
-    """Which classes have images in which domain."""
+    """Return which classes have images in which domain."""
     counts = [
         _counts(source, images.labels, of)
         for images, of in ((source.train, domains.train), (source.test, domains.test))
@@ -174,7 +174,7 @@ def _by_domain(
     shown: Bool[np.ndarray, "c d"],
     notes: tuple[str, ...],
 ) -> Cut:
-    """A task per domain."""
+    """Cut a stream into one task per domain."""
     assert source.domains is not None
     if (shown[:, places].sum(1) <= 1).all():
         raise StreamError(
@@ -203,7 +203,7 @@ def _in_turn(
     shown: Bool[np.ndarray, "c d"],
     notes: tuple[str, ...],
 ) -> Cut:
-    """New classes of one domain in every task."""
+    """Cut a stream into tasks of new classes, each in one domain."""
     assert source.domains is not None
     sizes, left, turn = task_sizes(tasks, len(order)), list(order), 0
     outputs: list[tuple[int, int]] = []

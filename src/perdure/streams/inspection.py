@@ -1,4 +1,4 @@
-"""Looking a data set over before it is learned: what would spoil a run, and what is only unusual."""
+"""Inspection of a data set: unreadable images, duplicates, small classes, unusual formats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = ("gray", "alpha", "cmyk", "turned")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that would spoil a run or its result.
+    """Fault in a data set that would spoil a run or its result.
 
     Attributes:
         kind: ``unreadable``, ``duplicate``, ``few``, ``extension`` or ``incomplete``.
@@ -47,7 +47,7 @@ class Fault:
 
 @dataclass
 class Inspection:
-    """What was found.
+    """Result of an inspection.
 
     Attributes:
         name: the benchmark or folder.
@@ -70,7 +70,7 @@ class Inspection:
 
 @dataclass(frozen=True, eq=False)
 class _Item:
-    """An image of the data set.
+    """Image of the inspected data set.
 
     Attributes:
         name: how it is called in a fault.
@@ -86,7 +86,7 @@ class _Item:
 
 
 def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> Inspection:
-    """Look over every image of a benchmark, a folder with a folder per class, or a table.
+    """Inspect every image of a published data set, a folder per class, or a table.
 
     One image is in memory at a time.
 
@@ -94,7 +94,7 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
         name: a benchmark, a folder in one of the layouts of the source ``folder``, or a table as the
             source ``table`` reads it.
         least: how many readable images a class must have, training and test together.
-        on_progress: is told how many images are done.
+        on_progress: receives the number of images done.
 
     Raises:
         UnknownNameError: there is no such benchmark, folder or table.
@@ -187,7 +187,7 @@ def _folder(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
 
 
 def _look(item: _Item, found: Inspection) -> bool:
-    """Note what is wrong and what is unusual about an image; tell whether it can be read."""
+    """Record faults and unusual properties of an image; returns whether it can be read."""
     if not isinstance(item.content, Path):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Batches of transformed images; the same for every number of workers and after every resume."""
+"""Data loading: batches of transformed images, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perdure.streams.workers import BATCHES_PER_WORKER, Workers, worker_count
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images that go through the backbone together.
+    """Batch of images with labels and positions.
 
     Attributes:
         images: transformed pixels, 0 … 255, not normalised.
@@ -36,7 +36,7 @@ class Batch:
 
 
 def batch_count(count: int, batch_size: int) -> int:
-    """Return how many batches ``count`` images make.
+    """Return the number of batches of ``count`` images.
 
     Raises:
         ConfigError: the batch size is not positive.
@@ -54,7 +54,7 @@ def batch_count(count: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Which images a batch holds.
+    """Positions of the images of a batch.
 
     Attributes:
         epoch: the epoch that it belongs to; None in data set order.
@@ -74,7 +74,7 @@ def batch_order(
     epoch: int | range | None,
     start_step: int = 0,
 ) -> Iterator[Chunk]:
-    """Lay out the batches of a pass, or of several, without reading an image.
+    """Return the batches of one or several epochs as positions; no image is read.
 
     Args:
         count: images of the subset.
@@ -170,7 +170,7 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
 
 
 class _Reader(Dataset[Tensor | PerdureError]):
-    """Gives transformed images by their position in a subset, in whatever process it is."""
+    """Reader of transformed images by position, in any process."""
 
     def __init__(
         self, subset: Subset, transform: str, side: Side, img_size: int, seed: int, task: int
@@ -187,13 +187,13 @@ class _Reader(Dataset[Tensor | PerdureError]):
 
     @property
     def kept(self) -> TransformedImages | None:
-        """Where transformed images are kept, if they can be."""
+        """Cache of transformed images, if the transform is deterministic."""
         if self.augments:
             return None
         return self.subset.images.transformed(self.transform, self.side, self.img_size)
 
     def has_all(self, chunks: Iterable[Chunk]) -> bool:
-        """Tell whether every image of these batches is kept already."""
+        """Tell whether every image of these batches is in the cache."""
         kept = self.kept
         if kept is None:
             return False
@@ -231,7 +231,7 @@ class _Reader(Dataset[Tensor | PerdureError]):
             return error
 
     def batch(self, chunk: Chunk, pixels: UInt8[Tensor, "b 3 s s"]) -> Batch:
-        """Make the batch of these images, and keep them for the next time if they can be."""
+        """Return the batch of these images, and cache them if possible."""
         kept = self.kept
         if kept is not None:
             indices = torch.from_numpy(self.subset.indices[chunk.positions])
@@ -242,7 +242,7 @@ class _Reader(Dataset[Tensor | PerdureError]):
 
 
 def _kept_batches(reader: _Reader, chunks: Sequence[Chunk], workers: int) -> Iterator[Batch]:
-    """Iterate over one epoch of images that are kept: what is there is only taken from memory."""
+    """Iterate over one epoch of cached images."""
     return _batches(reader, chunks, 0 if reader.has_all(chunks) else workers)
 
 
@@ -272,7 +272,7 @@ def _batches(reader: _Reader, chunks: Iterable[Chunk], workers: int) -> Iterator
 
 
 def _surviving(loader: DataLoader[Tensor | PerdureError]) -> Iterator[Tensor | PerdureError]:
-    """Iterate over a loader; a process that was killed becomes an error with a way out."""
+    """Iterate over a loader; a killed worker becomes an error that says what to do."""
     try:
         yield from loader
     except RuntimeError as error:

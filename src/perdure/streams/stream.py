@@ -1,4 +1,4 @@
-"""A data set cut into tasks: which images each task shows, under labels in order of arrival."""
+"""Streams: a data set cut into tasks, under labels in order of arrival."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class StreamOptions:
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some images of a set, in data set order, under labels in order of arrival.
+    """Subset of an image set, in data set order, under labels in order of arrival.
 
     Attributes:
         images: the set.
@@ -94,13 +94,13 @@ class Subset:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """How each image is called: a path, or ``digits[17]``."""
+        """Name of each image: a path, or ``digits[17]``."""
         return tuple(self.images.names[index] for index in self.indices)
 
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """One task and its images.
+    """Task with its images.
 
     Attributes:
         task: what a method sees.
@@ -117,18 +117,18 @@ class TaskData:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A sequence of tasks.
+    """Stream: a sequence of tasks.
 
     Attributes:
         options: what the stream was built from.
         class_names: names in order of arrival, each once.
-        class_order: source labels in order of arrival, likewise.
+        class_order: source labels in order of arrival, each once.
         sizes: number of classes of each task.
         tasks: the tasks.
         skipped: ``"path: reason"`` per image left out as unreadable.
         domains: the domain of each task; empty where tasks are formed by classes alone.
         repeats: whether the same class comes in several tasks, each time in another domain.
-        remarks: what else a user should be told.
+        remarks: further notes for the user.
     """
 
     options: StreamOptions
@@ -143,7 +143,7 @@ class Stream:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should be told: domains, a smaller last task, images that were left out."""
+        """Notes for the user: domains, a smaller last task, images that were left out."""
         notes = list(self.remarks)
         if not self.repeats and len(self.sizes) > 1 and self.sizes[-1] < self.sizes[-2]:
             classes = "class" if self.sizes[-1] == 1 else "classes"
@@ -237,7 +237,7 @@ def build_stream(options: StreamOptions, source: Source | None = None) -> Stream
 def _held_out(
     outputs: NDArray[np.int64], made: Cut, names: Sequence[str], options: StreamOptions
 ) -> NDArray[np.bool_]:
-    """Return which training images are kept for validation."""
+    """Return a mask of the training images held out for validation."""
     mask = np.zeros(len(outputs), dtype=bool)
     if not options.validation_fraction:
         return mask
@@ -267,7 +267,7 @@ def _trained(
     names: Sequence[str],
     options: StreamOptions,
 ) -> NDArray[np.bool_]:
-    """Return which training images are trained on."""
+    """Return a mask of the training images that are trained on."""
     wanted = (outputs >= 0) & ~held_out
     if options.imbalance is None:
         return wanted
@@ -283,7 +283,7 @@ def _remarks(
     options: StreamOptions,
     repeats: bool,
 ) -> tuple[str, ...]:
-    """Tell what is not trained on, and how long the tail is."""
+    """Return notes on images that are not trained on, and on the long tail."""
     remarks = []
     outside = int((outputs < 0).sum())
     if outside:

@@ -1,4 +1,4 @@
-"""How the classes of a data set become a sequence of tasks: their sizes and their order."""
+"""Task sizes (``Bm-Incn``) and class orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a PIL image to square uint8 pixels, the same in training for the same counters.
+"""Image transforms: PIL images to square uint8 pixels, augmentation by counters.
 
 Normalisation is not done here: it belongs to the backbone and runs on its device.
 """
@@ -67,7 +67,7 @@ def build_transform(name: str, img_size: int) -> Transform:
 def augment(
     transform: Transform, image: Image.Image, *, seed: int, task: int, epoch: int, index: int
 ) -> UInt8[Tensor, "3 s s"]:
-    """Apply the training side; what it draws is a function of the four counters alone.
+    """Apply the training transform; its randomness is a function of the four counters alone.
 
     torch's global generator is left as it was.
 
@@ -111,7 +111,7 @@ def plain(img_size: int) -> Transform:
 
 @TRANSFORMS.register("nsp2")
 def nsp2(img_size: int) -> Transform:
-    """Transform as VPT-NSP² does, CIFAR-100 apart; everything bilinear.
+    """VPT-NSP²'s transform, CIFAR-100 apart; everything bilinear.
 
     Training: AutoAugment with the ImageNet policy, random resized crop; no flip.
     Test: resize to a square of 256/224 of the size, centre crop.
@@ -128,7 +128,7 @@ def nsp2(img_size: int) -> Transform:
 
 @TRANSFORMS.register("nsp2_cifar")
 def nsp2_cifar(img_size: int) -> Transform:
-    """Transform as VPT-NSP² does on CIFAR-100.
+    """VPT-NSP²'s transform on CIFAR-100.
 
     Training: AutoAugment with the CIFAR-10 policy (bilinear), random resized crop (bicubic).
     Test: resize to the square (bilinear).
@@ -144,7 +144,7 @@ def nsp2_cifar(img_size: int) -> Transform:
 
 @TRANSFORMS.register("clip_nsp2")
 def clip_nsp2(img_size: int) -> Transform:
-    """Transform as CLIP-NSP² does.
+    """CLIP-NSP²'s transform.
 
     Training: AutoAugment with the ImageNet policy and random resized crop (bilinear), then CLIP's
     preprocessing. Test: CLIP's preprocessing alone, which is to resize the shorter side (bicubic)
@@ -163,7 +163,7 @@ def clip_nsp2(img_size: int) -> Transform:
 
 @TRANSFORMS.register("flip_crop")
 def flip_crop(img_size: int) -> Transform:
-    """Transform as most prompt methods do.
+    """Transform of most prompt methods: random crop and flip.
 
     Training: random resized crop (bilinear), horizontal flip of every other image.
     Test: resize the shorter side to 256/224 of the size (bicubic), centre crop.

@@ -1,4 +1,4 @@
-"""How many processes read images; no result depends on it."""
+"""Number of worker processes that read images; no result depends on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHARED = Path("/dev/shm")
 
 
 def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
-    """Return how many processes are to read.
+    """Return the number of worker processes.
 
     A given number is taken as it is. ``auto`` starts none on one or two cores, where they would
     only take turns with the learner, nor where processes are not forked (macOS, Windows): there
@@ -63,14 +63,14 @@ def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _forked() -> bool:
-    """Tell whether a new process is a copy of this one."""
+    """Tell whether new processes are forked."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     return (chosen or multiprocessing.get_all_start_methods()[0]) == "fork"
 

@@ -52,8 +52,8 @@ class StreamCounts:
         classes: names, in order of arrival.
         domains: of each task; empty where tasks are formed by classes alone.
         train: training images per class and task.
-        val: images kept for validation, likewise.
-        test: test images, likewise.
+        val: validation images per class and task.
+        test: test images per class and task.
     """
 
     classes: tuple[str, ...]

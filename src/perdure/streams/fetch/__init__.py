@@ -1,1 +1,1 @@
-"""Published data sets: what they are, downloading, unpacking."""
+"""Published data sets: list, download, unpacking."""

@@ -1,4 +1,4 @@
-"""Fetching published files: resumed after an interruption, checked, and kept only when whole."""
+"""Downloads of published files: resumed, checked, and kept only when whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PARTIAL_CONTENT = 206
 def obtain(
     benchmark: Benchmark, file: PublishedFile, folder: Path, on_progress: Progress
 ) -> tuple[Path, bool]:
-    """Return a published file that is whole: the one that was put into the folder, or a download.
+    """Return a published file: the one in the folder, or a download.
 
     What an interrupted download leaves is called ``NAME.part``; the next call goes on from there.
 
@@ -78,7 +78,7 @@ def _check(benchmark: Benchmark, file: PublishedFile, path: Path, removed: str) 
 
 
 def _download(benchmark: Benchmark, file: PublishedFile, part: Path, on_progress: Progress) -> None:
-    """Download until all is there; an interruption ends it only when nothing came before it."""
+    """Download a file; interrupted transfers are resumed as long as bytes arrive."""
     while True:
         before = _size(part)
         try:
@@ -96,7 +96,7 @@ def _download(benchmark: Benchmark, file: PublishedFile, part: Path, on_progress
 
 
 def _transfer(file: PublishedFile, part: Path, on_progress: Progress) -> None:
-    """Append to what is there what is missing, over one connection.
+    """Append the missing bytes over one connection.
 
     Raises:
         OSError: the connection failed or ended early, or the disk is full.
@@ -136,7 +136,7 @@ def _transfer(file: PublishedFile, part: Path, on_progress: Progress) -> None:
 
 
 def _validator(response: HTTPResponse) -> str:
-    """Return what tells versions of the file apart; empty where the server does not say."""
+    """Return the ETag or date of the server's version of the file; empty without one."""
     etag = response.headers["ETag"] or ""
     # Weak tags may not be used for ranges.
     return str(response.headers["Last-Modified"] or "") if etag[:2] in ("", "W/") else etag

@@ -1,4 +1,4 @@
-"""From published archives to a folder of images: whole, or not there at all."""
+"""Fetching a published data set: download, check and unpack, whole or not at all."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 @contextmanager
 def _alone(benchmark: Benchmark, archives: Path) -> Iterator[None]:
-    """Keep a second process from writing the same files; the lock ends with its process."""
+    """Hold a lock against a second process that writes the same files."""
     lock = FileLock(archives / f".{benchmark.name}.lock")
     try:
         lock.acquire(blocking=False)

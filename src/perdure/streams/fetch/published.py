@@ -1,4 +1,4 @@
-"""Published data sets: what they are, who offers their files, and where they are kept here."""
+"""List of published data sets: their files, publishers and folders."""
 
 from __future__ import annotations
 
@@ -63,28 +63,28 @@ class Benchmark:
 
     @property
     def folder(self) -> Path:
-        """Where its unpacked files are kept."""
+        """Folder of its unpacked files."""
         return home() / "data" / self.name
 
     @property
     def megabytes(self) -> int:
-        """About how much is fetched."""
+        """Approximate size of the download."""
         return sum(file.megabytes for file in self.files)
 
     @property
     def at_hand(self) -> bool:
-        """Whether its images are on this machine."""
+        """Whether its images are on this machine already."""
         return not self.files or self.located() is not None
 
     def located(self) -> Path | None:
-        """Return the folder that holds it; None where there is none, or none is needed."""
+        """Return the folder of its images; None where there is none, or none is needed."""
         if not self.holds:
             return None
         folders = (*self.elsewhere, self.folder)
         return next((folder for folder in folders if not self.missing(folder)), None)
 
     def missing(self, folder: Path) -> list[str]:
-        """Return what a folder lacks to be taken for this data set."""
+        """Return the files and folders of this data set that a folder lacks."""
         zipped = {file.name for file in self.files}
         return [
             name

@@ -1,4 +1,4 @@
-"""Unpacking archives from elsewhere: nothing outside the folder, nothing without end."""
+"""Safe unpacking of zip and tar archives: nothing outside the folder, bounded size."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Entry:
 
 
 def is_archive(name: str) -> bool:
-    """Tell from its name whether `unpack` takes a file."""
+    """Tell from its name whether a file is an archive that `unpack` reads."""
     return name.endswith((".zip", *_TARS))
 
 
@@ -65,7 +65,7 @@ def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None]) -> int:
     Args:
         archive: a file whose name ends as `is_archive` wants.
         folder: an empty folder; on failure it is the caller's to remove.
-        on_bytes: is told after every entry how many bytes of the archive are read.
+        on_bytes: receives after every entry the number of bytes read of the archive.
 
     Returns:
         How many files were written.

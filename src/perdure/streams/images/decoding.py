@@ -1,4 +1,4 @@
-"""From an image file to an upright RGB image, or to an error that names the file."""
+"""Image decoding: files to upright RGB images, or to an error that names the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TURNS = {
 
 
 class _Warnings:
-    """What PIL's warnings become while an image is open, in whichever threads.
+    """PIL's warnings while an image is open: suppressed, or raised as errors, in any thread.
 
     Python keeps one list of filters for all threads: had each image its own, one thread could lift
     the filters of another, or leave its own behind. So the first that opens an image sets them and
@@ -72,7 +72,7 @@ _WARNINGS = _Warnings()
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file stores an image.
+    """Stored form of an image: format, mode, size, orientation.
 
     Attributes:
         format: PIL's name for the format of its content, whatever the file is called.
@@ -151,7 +151,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image and turn whatever goes wrong with it into an error that names the file."""
+    """Open an image; any failure becomes an error that names the file."""
     with _WARNINGS:
         try:
             with Image.open(path, formats=FORMATS) as image:
@@ -176,7 +176,7 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
-    except Exception:  # likewise; the pixels may be sound
+    except Exception:  # whatever EXIF blocks can raise; the pixels may be sound
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Sets of image files: capped, checked, and decoded at once where they fit in memory."""
+"""Image file sets: capped per class, checked, and decoded in advance where they fit in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LabelledFiles:
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """What caps hold for: classes, or classes in each domain."""
+        """Groups that caps hold for: classes, or classes in each domain."""
         if self.domains is None:
             return self.labels
         pairs = np.stack([self.labels, self.domains])
@@ -52,7 +52,7 @@ def file_source(
     published: bool = False,
     domain_names: Sequence[str] = (),
 ) -> Source:
-    """Make a source of image files, capped as the options say.
+    """Build a source from image files, capped by the options.
 
     Every image that will be used is checked here: decoded to its end, and kept, where all of them
     fit in ``memory_budget``; otherwise only its header is read now (with ``skip_unreadable``
@@ -154,7 +154,7 @@ def _image_set(
 def checked_images(
     files: LabelledFiles, options: SourceOptions
 ) -> tuple[FileImages, tuple[str, ...]]:
-    """Check files that are no part of a source, and hold their images.
+    """Check image files that belong to no source, and return them as a set.
 
     Args:
         files: one label per file.

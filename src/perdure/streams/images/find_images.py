@@ -1,4 +1,4 @@
-"""Image files in a folder of any size, one after the other."""
+"""Search for image files in folders of any size, in alphabetical order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perdure.streams.images.decoding import SUFFIXES
 
 
 class Listed(NamedTuple):
-    """Something that was found, or named.
+    """Path found in a folder or named by the user.
 
     Attributes:
         path: where it is.
@@ -23,7 +23,7 @@ class Listed(NamedTuple):
 
 
 def walk(folder: Path) -> Iterator[Listed]:
-    """Find the image files in a folder and in the folders in it, in alphabetical order.
+    """Find the image files in a folder and below it, in alphabetical order.
 
     Hidden files and folders are left out, and files that are not called like an image. Links are
     followed, but never into a folder that one is in already. A folder that cannot be listed is
@@ -45,7 +45,7 @@ def walk(folder: Path) -> Iterator[Listed]:
 
 
 class _Level(NamedTuple):
-    """A folder that is being gone through."""
+    """Folder of a search in progress."""
 
     folder: Path
     identity: tuple[int, int]
@@ -76,5 +76,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether a file is called like an image."""
+    """Tell whether a file name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  a Path each costs more

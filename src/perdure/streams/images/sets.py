@@ -1,4 +1,4 @@
-"""Sets of labelled images, in memory or in files, and what has been computed from them."""
+"""Image sets: labelled images in memory or in files, with a cache of transformed ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEMORY_BUDGET = 2**30
 
 
 class TransformedImages:
-    """The images of one set after one deterministic transform, kept as they are computed.
+    """Cache of one set's images under one deterministic transform.
 
     Args:
         count: number of images in the set.
@@ -36,13 +36,13 @@ class TransformedImages:
         self.filled: Bool[Tensor, "n"] = torch.zeros(count, dtype=torch.bool)
 
     def store(self, indices: Int64[Tensor, "b"], pixels: UInt8[Tensor, "b 3 s s"]) -> None:
-        """Keep the transformed images of these positions."""
+        """Store the transformed images of these positions."""
         self.pixels[indices] = pixels
         self.filled[indices] = True
 
 
 class ImageSet(abc.ABC):
-    """Images with the labels of their source.
+    """Labelled images of one source.
 
     Args:
         labels: source label of each image, int64.
@@ -80,7 +80,7 @@ class ImageSet(abc.ABC):
         """
 
     def transformed(self, transform: str, side: str, size: int) -> TransformedImages | None:
-        """Return the place where images of one deterministic transform are kept.
+        """Return the cache of images under one deterministic transform.
 
         Args:
             transform: name of the transform.
@@ -104,7 +104,7 @@ class ImageSet(abc.ABC):
 
 
 class ArrayImages(ImageSet):
-    """Images of one size held in an array.
+    """Image set in memory: images of one size in an array.
 
     Args:
         pixels: (n, height, width) gray or (n, height, width, 3) RGB, uint8.
@@ -147,7 +147,7 @@ class ArrayImages(ImageSet):
 
 
 class FileImages(ImageSet):
-    """Images in files, decoded when they are asked for unless their pixels were kept.
+    """Image set in files, decoded on access unless their pixels are cached.
 
     Args:
         paths: one file per image.

@@ -1,4 +1,4 @@
-"""Where images and labels come from: one registry of sources, and what every source gives."""
+"""Registry of data sources, and the data set that each returns."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class SourceOptions:
 
 @dataclass(frozen=True, eq=False)
 class Domains:
-    """In which domain every image of a source is.
+    """Domain of every image of a source.
 
     Attributes:
         names: of the domains, in order.
         train: position in ``names`` of each training image.
-        test: likewise, of each test image.
+        test: position in ``names`` of each test image.
     """
 
     names: tuple[str, ...]
@@ -185,7 +185,7 @@ _OF_SOME = (
 
 
 def refuse_options(source: str, options: SourceOptions, *used: str) -> None:
-    """Refuse options that were set although the source has no use for them.
+    """Refuse options that a source does not use.
 
     Args:
         source: its name.
@@ -241,7 +241,7 @@ def array_images(
     labels: NDArray[np.int64],
     names: Sequence[str],
 ) -> ArrayImages:
-    """Hold the images of one split, capped as the options say.
+    """Return one split as an image set in memory, capped by the options.
 
     Args:
         options: the caps, the seed and the memory budget.

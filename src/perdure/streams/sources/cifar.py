@@ -1,4 +1,4 @@
-"""CIFAR-100, from its binary version."""
+"""CIFAR-100, read from its binary version."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def load_cub200(options: SourceOptions) -> Source:
 
 
 def _column(path: Path) -> dict[str, str]:
-    """Read lines of an image's number and something about it."""
+    """Read a file of image numbers and values."""
     lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
     column = {image: about for image, _, about in (line.partition(" ") for line in lines)}
     if len(column) != len(lines) or not all(column.values()):
@@ -64,7 +64,7 @@ def _column(path: Path) -> dict[str, str]:
 
 
 def _readable(folder: str) -> str:
-    """Return the name of a class.
+    """Return a class name without its number and underscores.
 
     Examples:
         >>> _readable("001.Black_footed_Albatross")

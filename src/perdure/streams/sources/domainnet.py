@@ -80,7 +80,7 @@ def _files(name: str, root: Path, lines: Lines, options: SourceOptions) -> Label
 
 
 def _listed(path: Path) -> list[tuple[str, int]]:
-    """Read one of the publisher's lists."""
+    """Read one of the publisher's lists of paths and labels."""
     domain = path.name.partition("_")[0]
     found = []
     try:

@@ -1,4 +1,4 @@
-"""Your own images: one folder per class."""
+"""Images in one folder per class."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _folder_names(folder: Path) -> list[str]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what a folder holds, hidden files and folders apart.
+    """Return the content of a folder without hidden files and folders.
 
     Raises:
         StreamError: it cannot be read.
@@ -98,7 +98,7 @@ def _split_files(root: Path, options: SourceOptions) -> tuple[Files, Files]:
 
 
 def has_test_folder(root: Path) -> bool:
-    """Tell whether a folder holds a train and a test folder, rather than classes.
+    """Tell whether a folder has a train and a test folder instead of class folders.
 
     Raises:
         StreamError: it holds class folders in one of the two only.
@@ -115,7 +115,7 @@ def has_test_folder(root: Path) -> bool:
 
 
 def hold_out(files: Files, fraction: float, where: str = "") -> tuple[Files, Files]:
-    """Return the training and the test files where a share of each class is for testing.
+    """Split the files of each class into training and test files.
 
     Which ones, is decided by the names of class and file alone.
 

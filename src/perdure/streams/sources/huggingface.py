@@ -33,12 +33,12 @@ _TESTS = ("test", "validation")
 
 
 def is_saved(folder: Path) -> bool:
-    """Tell whether a folder is what ``save_to_disk`` leaves."""
+    """Tell whether a folder was written by ``save_to_disk``."""
     return any((folder / name).is_file() for name in _SAVED)
 
 
 class DatasetImages(ImageSet):
-    """Some rows of a data set, decoded when they are asked for.
+    """Image set of some rows of a data set, decoded on access.
 
     Args:
         rows: the data set.
@@ -78,7 +78,7 @@ class DatasetImages(ImageSet):
 
 @SOURCES.register("huggingface")
 def load_huggingface(options: SourceOptions) -> Source:
-    """Load a data set by its hub name, or from the folder where ``save_to_disk`` left it.
+    """Load a data set by its hub name, or from a folder written by ``save_to_disk``.
 
     The column of images and that of labels are found by their kind, or named by ``image_column`` and
     ``label_column``. Test images are those of the split ``test``, else of ``validation``; a data set
@@ -127,7 +127,7 @@ def load_huggingface(options: SourceOptions) -> Source:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Its splits by name."""
+    """Return the splits of a data set by name."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -185,7 +185,7 @@ def _domain_column(rows: Any, options: SourceOptions) -> str:
 
 
 def _value_names(rows: Any, column: str) -> list[str]:
-    """Names of classes or domains, in order."""
+    """Return the names of classes or domains, in order."""
     names = getattr(rows.features[column], "names", None)
     if names:
         return [str(name) for name in names]
@@ -197,7 +197,7 @@ def _value_names(rows: Any, column: str) -> list[str]:
 def _numbers(
     rows: Any, column: str, names: Sequence[str], where: str, what: str
 ) -> NDArray[np.int64]:
-    """Number of every row's class or domain."""
+    """Return the number of every row's class or domain."""
     numbered = bool(getattr(rows.features[column], "names", None))
     known = {name: place for place, name in enumerate(names)}
     found = []
@@ -213,7 +213,7 @@ def _numbers(
 
 
 def _held_out(labels: NDArray[np.int64], options: SourceOptions) -> NDArray[np.bool_]:
-    """A share of each class, drawn by the seed."""
+    """Return a mask of the held-out share of each class, drawn by the seed."""
     mask = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         positions = np.flatnonzero(labels == label)

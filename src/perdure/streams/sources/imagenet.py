@@ -58,7 +58,7 @@ def load_imagenet_a(options: SourceOptions) -> Source:
 
 
 def class_names(synsets: Sequence[str]) -> list[str]:
-    """Return what classes are called: a synset's usual word, and its number where two share it.
+    """Return class names: a synset's usual word, with its number where two share it.
 
     Examples:
         >>> class_names(["n02129165", "n02012849", "n03126707"])

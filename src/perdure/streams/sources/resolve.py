@@ -1,4 +1,4 @@
-"""What ``data=`` stands for: a folder, a table, a data set of Hugging Face, or a known stream."""
+"""Resolution of ``data=``: a folder, a table, a data set of Hugging Face, or a known name."""
 
 from __future__ import annotations
 

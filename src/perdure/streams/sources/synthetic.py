@@ -1,4 +1,4 @@
-"""Drawn images: coloured, textured patterns that a small model learns in seconds."""
+"""Synthetic images: coloured, textured patterns that a small model learns in seconds."""
 
 from __future__ import annotations
 

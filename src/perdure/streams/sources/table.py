@@ -1,4 +1,4 @@
-"""Your own images: a table with a line per image, its file and its class."""
+"""Images listed in a table: CSV, TSV or Parquet with a line per image."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_table(options: SourceOptions) -> Source:
     names, or named by ``image_column`` and ``label_column``. Without splits ``test_fraction`` of each
     class is held out as for a folder. Classes follow the alphabet, or their value where all are
     whole numbers. Streams over domains read one more column, ``domain`` or what ``domain_column``
-    names, ordered likewise; then a share is held out of each class in each domain.
+    names, in the same order; then a share is held out of each class in each domain.
 
     Raises:
         ConfigError: no path, an option that means nothing here, or Parquet without pyarrow.
@@ -79,7 +79,7 @@ def load_table(options: SourceOptions) -> Source:
 def find_column(
     columns: Sequence[str], usual: Iterable[str], named: str | None, key: str, where: str
 ) -> str:
-    """Find a column by what the user says, or by the usual names.
+    """Find a column by the given name, or by the usual names.
 
     Args:
         columns: those that there are.
@@ -190,7 +190,7 @@ def _domain_column(columns: Sequence[str], table: Path, options: SourceOptions) 
 
 
 def _name(value: Any, what: str, where: str, column: str) -> str:
-    """The name of a class or domain: a text, or a whole number."""
+    """Return the name of a class or domain: a text, or a whole number."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         value, whole = int(value), True
@@ -231,7 +231,7 @@ def _check_files(rows: Sequence[Row], table: Path) -> None:
 
 
 def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list[Row]]:
-    """Training and test images."""
+    """Return the rows of training and of test images."""
     if rows[0].split:
         if options.test_fraction != SourceOptions.test_fraction:
             raise ConfigError(
@@ -254,7 +254,7 @@ def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list
 
 
 def _ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once, by the alphabet or, where all are whole numbers, by value."""
+    """Return distinct names, by the alphabet or, where all are whole numbers, by value."""
     found = set(names)
     whole = all(name.removeprefix("-").isdecimal() for name in found)
     order: Callable[[str], Any] = int if whole else str

@@ -1,4 +1,4 @@
-"""The splits of VPT-NSP²'s released program: a line per image, gzipped, as it ships them."""
+"""Splits of VPT-NSP²'s released program: gzipped lists, a line per image."""
 
 from __future__ import annotations
 
