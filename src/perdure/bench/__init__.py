@@ -1,1 +1,1 @@
-"""Measurements: speed as a share of a stated floor, in one run."""
+"""Benchmarks: speed and cost on this machine, as shares of a stated floor."""

@@ -1,4 +1,4 @@
-"""`perdure bench cost`: what every method costs, in floating-point operations, time and memory."""
+"""`perdure bench cost`: operations, time, memory and state of every method."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LATE = 100
 
 
 def trained_methods() -> tuple[str, ...]:
-    """Methods with prompts to train; those on frozen features cost what the backbone costs."""
+    """Return the methods that train prompts; on frozen features the cost is the backbone's."""
     found = ((name, METHODS[name].traits) for name in METHODS)
     return tuple(name for name, traits in found if traits.trains and not traits.frozen_features)
 
 
 def methods_on(backbone: str) -> tuple[str, ...]:
-    """Those of `trained_methods` that can work on a backbone: some need its image projection.
+    """Return those of `trained_methods` that work on a backbone: some need its image projection.
 
     Raises:
         UnknownNameError: no such backbone.
@@ -171,7 +171,7 @@ def _model(method: str, backbone: FrozenViT) -> Model:
 
 
 class _Counter(TorchDispatchMode):
-    """Sums up the operations of matrix products and attention kernels, multiply-adds as two.
+    """Counter of the operations of matrix products and attention kernels, multiply-adds as two.
 
     torch's own counter also follows modules, and fails on frozen ones; and it knows every fused
     attention kernel but those of the CPU.
@@ -194,7 +194,7 @@ class _Counter(TorchDispatchMode):
 
 
 def count_flops(act: Callable[[], object]) -> int:
-    """Count the operations that an act runs, multiply-adds as two."""
+    """Count the operations of a call, multiply-adds as two."""
     with _Counter() as counter:
         act()
     return int(counter.total)

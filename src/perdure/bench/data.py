@@ -1,4 +1,4 @@
-"""`perdure bench data`: images read per second, beside what a training step takes."""
+"""`perdure bench data`: rate of reading images against the rate of training steps."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _training_set(config: Config) -> ImageSet:
 
 
 def _some(images: ImageSet, most: int) -> Subset:
-    """At most so many images, from the whole of the set."""
+    """Return at most so many images, spread over the set."""
     count = min(len(images), most)
     indices = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
     return Subset(images, indices, torch.from_numpy(images.labels[indices]))

@@ -1,4 +1,4 @@
-"""The floor of a training step: counted floating-point operations over the best measured rate.
+"""Floor of a training step: counted floating-point operations over the best measured rate.
 
 Counted are the plain backbone's forward and its activation-backward (no weight gradients), and M
 prompts per block as keys and values. The rate is that of the block's own four linear layers at the
@@ -20,7 +20,7 @@ from perdure.types import BackboneSpec
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a backbone that decide its cost.
+    """Sizes of a backbone that determine its operations.
 
     Attributes:
         dim: token width D.
@@ -76,7 +76,7 @@ class Shape:
 
 
 class LinearRate:
-    """Runs a block's four linear layers on as many rows as a step has, and times them.
+    """Timer of a block's four linear layers on as many rows as a step has.
 
     Args:
         shape: sizes of the backbone.

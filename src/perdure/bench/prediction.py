@@ -1,4 +1,4 @@
-"""`perdure bench predict`: how much of the backbone's bare speed is left to who predicts files."""
+"""`perdure bench predict`: rate of predicting files against the bare backbone's."""
 
 from __future__ import annotations
 

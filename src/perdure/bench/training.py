@@ -1,4 +1,4 @@
-"""What the benchmarks time: training steps of a late task, on random images."""
+"""Timed training steps and surveys of a late task, on random images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def random_pixels(backbone: FrozenViT, count: int) -> UInt8[Tensor, "b 3 s s"]:
 
 
 def setting(backbone: FrozenViT, batch_size: int) -> dict[str, Any]:
-    """What figures were measured with, JSON-ready."""
+    """Return the setting of a measurement: versions, device, sizes; JSON-ready."""
     return {
         "backbone": backbone.name,
         "img_size": backbone.img_size,
@@ -42,7 +42,7 @@ def setting(backbone: FrozenViT, batch_size: int) -> dict[str, Any]:
 
 
 class TimedSurvey:
-    """Shows random images to an observer in batches and times the passes alone.
+    """Survey of random images that times its passes.
 
     Args:
         model: whose test-time additions and observer are timed.
@@ -78,7 +78,7 @@ class TimedSurvey:
 
 
 class TrainingStep:
-    """A training step of a later task, where projection and every loss term are active.
+    """Training step of a later task, where projection and every loss term are active.
 
     The first and the last but one task end with statistics of the given images; the tasks between
     only begin, which is where methods and heads grow.
@@ -114,13 +114,13 @@ class TrainingStep:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, once the device has finished."""
+    """Return seconds on a clock, once the device has finished."""
     synchronise(device)
     return time.perf_counter()
 
 
 def peak_memory(device: torch.device) -> float:
-    """The process's peak resident memory, or the device's peak allocation, in MiB."""
+    """Return the process's peak resident memory, or the device's peak allocation, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

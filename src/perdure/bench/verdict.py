@@ -1,4 +1,4 @@
-"""Whether reading keeps up with the learner: from rates to one sentence."""
+"""Verdict on reading speed: does it keep up with training?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_WAITING = 0.1
 
 @dataclass(frozen=True)
 class Reading:
-    """How fast images were read.
+    """Measured rate of reading images.
 
     Attributes:
         workers: processes that read; 0 for the learner's own.
@@ -44,7 +44,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What rates come to.
+    """Verdict on the workers: do they keep up, how many are best?
 
     Attributes:
         starves: whether the learner waits too long with every measured number of workers.
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def verdict(needed: float, readings: Sequence[Reading], cores: int) -> Verdict:
-    """Judge reading by its later passes, of which a task has most; the first one is named too.
+    """Judge reading by its later passes, which are most of a task; the first is named too.
 
     Args:
         needed: images per second that the learner takes.
@@ -106,5 +106,5 @@ def _percent(share: float) -> str:
 
 
 def _rounded(times: float) -> str:
-    """Two digits, without an exponent."""
+    """Format a number with two digits, without an exponent."""
     return f"{float(f'{times:.2g}'):,.10g}"

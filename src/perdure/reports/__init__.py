@@ -1,1 +1,1 @@
-"""What a run leaves for people and programs: files, tables and a picture."""
+"""Reports: result files, tables, figures and pages of runs."""

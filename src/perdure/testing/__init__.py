@@ -1,4 +1,4 @@
-"""Checks that every method must pass; ``check_method(name)`` runs them all on yours."""
+"""Conformance suite: checks that every method must pass; ``check_method(name)`` runs all of them."""
 
 from perdure.testing.checks import ALL_CHECKS, check_method
 from perdure.testing.trial import Check, Trial, make_trial

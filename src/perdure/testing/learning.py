@@ -1,4 +1,4 @@
-"""Checks of what a run does: what it changes, reads, keeps, learns, and how it goes on."""
+"""Conformance checks of learning: backbone, gradients, resuming, state growth, accuracy."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _finish(model: Model, stage: Stage, survey: ImageSurvey) -> None:
 
 
 class Interruption(Exception):
-    """Stands for whatever ends a run before its time."""
+    """Interruption of a run, raised by a check."""
 
 
 @contained

@@ -1,4 +1,4 @@
-"""The check that a survey may be shared out: observers of its parts merge into one of the whole."""
+"""Conformance check of observers: those of two halves of a survey merge into that of the whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RTOL = 1e-12
 
 
 class Shards:
-    """Shows a survey's batches to two observers in turn.
+    """Observer that passes batches to two others in turn.
 
     Args:
         observer: new; copied, not used.

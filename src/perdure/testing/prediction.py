@@ -1,4 +1,4 @@
-"""Checks of predictions: they change nothing, need no company and no task, and survive saving."""
+"""Conformance checks of prediction: pure, alone as in any batch, without the task, after loading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of projecting methods: a projected step of equal length moves old features less."""
+"""Conformance check of projection: a projected step moves old features less than a free one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that no old and no future image is read, by a set of images that keeps a log."""
+"""Conformance check of access: no old and no future image is read, by a log of readings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Read = tuple[str, int]
 
 
 class WatchedImages(ImageSet):
-    """A set of images that notes every reading; it keeps nothing, so that no reading is saved.
+    """Image set that logs every reading and caches nothing.
 
     Args:
         images: where the images come from.
@@ -38,7 +38,7 @@ class WatchedImages(ImageSet):
 
 @dataclass
 class ReadingLog:
-    """Sorts readings by the stage and the phase in which they were made.
+    """Log of readings by stage and phase.
 
     The engine tells of a batch after having used it, so readings belong to the next event.
 

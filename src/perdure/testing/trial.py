@@ -1,4 +1,4 @@
-"""The small world in which a method is checked: a random ViT, drawn images, a few steps."""
+"""Trial of a method: a random ViT, synthetic images, a few steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Watch = Callable[[ImageSet, str], ImageSet]
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration with the backbone and the stream that it runs on.
+    """Trial: a configuration with its backbone and stream.
 
     Attributes:
         config: names the method.
