@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class PerdureError(Exception):
@@ -80,9 +80,3 @@ def unknown_name(
     return UnknownNameError(
         f"Unknown {kind} '{given}'{where}.{did_you_mean(given, names)} Known: {', '.join(names)}."
     )
-
-
-def listed(items: Sequence[str], most: int = 5) -> str:
-    """Return the first items joined by commas, and how many more there are."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

@@ -15,7 +15,7 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.engine.diagnose import diagnose as diagnosis_of
 from perdure.engine.events import Event, EventLog, Sink, ignore
-from perdure.engine.folder import RunFolder
+from perdure.engine.folder import claim_folder, write_environment
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
 from perdure.learner import ContinualClassifier
@@ -90,18 +90,18 @@ def run(
     with logged(config.runtime.logger, path, on_event) as told:
         sink = EventLog(path / "events.jsonl", told)
         going = Run(config, stream, backbone, path / "checkpoints", sink)
-        folder = RunFolder(path, config, resume)
-        folder.write_environment(backbone.device)
+        claim_folder(path, config, resume)
+        write_environment(path, backbone.device)
         sink(_announced(config, stream))
         for note in stream.notes:
             sink(Event("note", fields={"text": note}))
         outcome = going()
         entries = make_entries(config, stream, outcome)
-        _leave(folder, outcome, entries, history_of(stream, entries))
+        _leave(path, outcome, entries, history_of(stream, entries))
         sink(Event("done", fields={"seconds": round(outcome.seconds, 1)}))
         if diagnose:
-            _add_diagnosis(folder.path, entries, outcome.model, stream, sink)
-    return Finished(folder.path, entries)
+            _add_diagnosis(path, entries, outcome.model, stream, sink)
+    return Finished(path, entries)
 
 
 def run_seeds(
@@ -136,7 +136,7 @@ def check_folder(path: Path, config: Config, resume: bool) -> None:
         CheckpointError: it holds a run of another configuration.
     """
     if check_place(path) == path and any(path.iterdir()):
-        RunFolder(path, config, resume)
+        claim_folder(path, config, resume)
 
 
 def check(config: Config, img_size: int) -> Stream:
@@ -242,9 +242,9 @@ def _add_diagnosis(
     sink(Event("diagnosis", fields=dataclasses.asdict(found)))
 
 
-def _leave(folder: RunFolder, outcome: Outcome, entries: list[Entry], history: History) -> None:
+def _leave(folder: Path, outcome: Outcome, entries: list[Entry], history: History) -> None:
     """Write all result files; ``results.json`` last, because it marks the run as finished."""
     classifier = ContinualClassifier.from_model(outcome.model, history)
-    classifier.save(folder.model)
-    draw(entries, folder.path / "results.png")
-    write_all(folder.path, entries, entries[0]["class_names"])
+    classifier.save(folder / "model")
+    draw(entries, folder / "results.png")
+    write_all(folder, entries, entries[0]["class_names"])

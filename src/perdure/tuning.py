@@ -31,6 +31,7 @@ from perdure.errors import CheckpointError, ConfigError, DivergenceError
 from perdure.metrics import summarise
 from perdure.randomness import generator, permutation
 from perdure.streams import Stream
+from perdure.wording import per_cent
 
 RATES = (0.001, 0.003, 0.01, 0.03)
 """Learning rates that are searched for every method that trains."""
@@ -266,7 +267,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
         f"# {config.preset or config.training.method}, tuned: the best of {len(trials)} of "
         f"{search.size} settings\n"
         f"# Chosen by the {search.head} head's last accuracy on validation images "
-        f"({100 * winner.score:.1f} %), mean of seeds {list(search.seeds)}; no test image was seen.\n"
+        f"({per_cent(winner.score)}), mean of seeds {list(search.seeds)}; no test image was seen.\n"
         f"# Searched: {space}\n"
         f"# perdure run {path}\n"
     )

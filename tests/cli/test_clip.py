@@ -47,7 +47,7 @@ def test_run_and_predict_with_texts_of_a_file(
 def test_dry_run_looks_texts_up(perdure: Perdure, tmp_path: Path) -> None:
     said = perdure("run", "digits/clip_finetune", *CLIP, "--dry-run")
     assert said.code == 0, said.err
-    assert "3 matrices of 4 × 256 (3072 parameters) and the logit scale per task" in said.out
+    assert "3 matrices of 4 × 256 (3,072 parameters) and the logit scale per task" in said.out
     assert "the run computes text features with ViT-B-16/openai" in said.out
     assert not (tmp_path / "cache").exists()
     file = texts(tmp_path / "mine.safetensors")

@@ -32,7 +32,9 @@ def test_says_what_would_be_done_and_does_nothing(perdure: Perdure, tmp_path: Pa
     assert everything_in(tmp_path) == before
     assert made["method"] == "nsp2"
     assert made["heads"] == ["linear", "gaussian"]
-    assert made["trained"] == "6 matrices of 4 × 64 (1536 parameters) and one linear layer per task"
+    assert (
+        made["trained"] == "6 matrices of 4 × 64 (1,536 parameters) and one linear layer per task"
+    )
     assert made["trainable_parameters"] == 6 * 4 * 64
     assert made["folders"] == ["runs/digits/nsp2"]
     assert made["state"] == "new"
@@ -89,7 +91,7 @@ def test_published_weights_are_not_fetched(perdure: Perdure, tmp_path: Path) -> 
     assert everything_in(tmp_path) == before
     assert made["backbone"] == "clip_vit_base_patch16"
     assert made["weights"] == "weights to be fetched once (78 MB from the package index)"
-    assert made["trained"].startswith("12 matrices of 4 × 768 (36864 parameters)")
+    assert made["trained"].startswith("12 matrices of 4 × 768 (36,864 parameters)")
     assert sum(task["train"] for task in made["tasks"]) == 1262
     assert sum(task["test"] for task in made["tasks"]) == 535
 

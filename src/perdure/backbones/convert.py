@@ -25,6 +25,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from perdure.errors import BackboneError
+from perdure.wording import listed
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings of the weight files that ``load_weights`` takes."""
@@ -317,9 +318,7 @@ def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None
 
 def _refuse(problems: Mapping[str, list[str]], source: str) -> None:
     told = [
-        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
-        for kind, names in problems.items()
-        if names
+        f"{len(names)} {kind}: {listed(names, _SHOWN)}" for kind, names in problems.items() if names
     ]
     if told:
         raise BackboneError(

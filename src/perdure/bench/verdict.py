@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perdure.wording import per_cent
+
 MOST_WAITING = 0.1
 """The learner is starved where it waits for more than this share of the time."""
 
@@ -76,7 +78,7 @@ def verdict(needed: float, readings: Sequence[Reading], cores: int) -> Verdict:
     times = chosen.later / needed
     rates = (
         f"reading gives {_rounded(times)} × what the learner takes, which waits "
-        f"{_percent(waits)} of the time"
+        f"{per_cent(waits, 0)} of the time"
     )
     if not enough:
         more = min(max(1, 2 * in_order[-1].workers), cores)
@@ -93,16 +95,12 @@ def verdict(needed: float, readings: Sequence[Reading], cores: int) -> Verdict:
     if chosen is not fewest:
         text = (
             f"workers={fewest.workers} starves the learner, which waits "
-            f"{_percent(fewest.waiting(needed))} of the time: try workers={chosen.workers}. {text}"
+            f"{per_cent(fewest.waiting(needed), 0)} of the time: try workers={chosen.workers}. {text}"
         )
     first = chosen.waiting(needed, first=True)
     if first > MOST_WAITING:
-        text += f" In the first pass over a task's images it waits {_percent(first)}."
+        text += f" In the first pass over a task's images it waits {per_cent(first, 0)}."
     return Verdict(False, chosen.workers, text)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _rounded(times: float) -> str:

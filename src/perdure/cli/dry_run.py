@@ -11,7 +11,6 @@ from typing import Any
 from perdure.backbones.vit import FrozenViT
 from perdure.cli.at_hand import weights_state
 from perdure.cli.output import print_columns, print_fields
-from perdure.cli.progress import counted
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.model import Model, check_text
@@ -19,6 +18,7 @@ from perdure.engine.run import plan
 from perdure.experiment import check, check_folder
 from perdure.streams import BENCHMARKS, Stream, batch_count
 from perdure.streams.sources.fashion import FILES
+from perdure.wording import counted, listed
 
 FASHION_IMAGES = {"train": 60_000, "test": 10_000}
 _NAMES_SHOWN = 12
@@ -99,7 +99,7 @@ def print_plan(made: dict[str, Any]) -> None:
     rows = [
         [
             str(task["task"]),
-            _short(task["classes"]),
+            listed(task["classes"], _NAMES_SHOWN),
             str(task["train"]),
             str(task["validation"]),
             str(task["test"]),
@@ -168,8 +168,3 @@ def _state(out: Path) -> str:
     if (out / "results.json").exists():
         return "finished"
     return "goes on" if (out / "config.toml").exists() else "new"
-
-
-def _short(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more

@@ -23,11 +23,13 @@ from perdure.cli.interrupt import CtrlC
 from perdure.cli.output import messages
 from perdure.engine.config import Config
 from perdure.engine.events import Event
+from perdure.wording import counted, listed, per_cent
 
 BETWEEN_LINES = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
 _NAMES_SHOWN = 8
+"""Classes that a line names."""
 
 
 def open_display(config: Config, *, quiet: bool = False, label: str = "") -> Display:
@@ -124,16 +126,14 @@ class Display(abc.ABC):
         self.say(f"going on after {counted(done, 'task')}{at}")
 
     def _on_task(self, event: Event) -> None:
-        names = event.fields["classes"]
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        shown = ", ".join(names[:_NAMES_SHOWN]) + more
+        shown = listed(event.fields["classes"], _NAMES_SHOWN)
         self.say(f"{self._where(event.task)}: {shown} ({event.fields['images']} images)")
 
     def _on_progress(self, event: Event) -> None:
         self.progress(self._where(event.task), str(event.fields["phase"]), event)
 
     def _on_accuracy(self, event: Event) -> None:
-        self._scores.append(f"{event.fields['head']} {100 * event.fields['accuracy']:.1f} %")
+        self._scores.append(f"{event.fields['head']} {per_cent(event.fields['accuracy'])}")
         if len(self._scores) == len(self.config.head_names):
             done = (event.task or 0) + 1
             seen = f"all {sum(self._sizes[:done])} classes so far"
@@ -161,8 +161,8 @@ class Display(abc.ABC):
             else self.config.runtime.eval_batch_size
         )
         rate = self._rate((event.task, phase), int(fields["done"]), size)
-        terms = [v for k, v in fields.items() if k not in ("phase", "done", "total")]
-        loss = f"loss {sum(terms):.3f}" if terms else ""
+        losses = event.losses.values()
+        loss = f"loss {sum(losses):.3f}" if losses else ""
         return "  ".join(part for part in (loss, f"{rate:.0f} images/s" if rate else "") if part)
 
 
@@ -296,8 +296,3 @@ class LiveDisplay(Display):
         super()._on_accuracy(event)
         if self._tasks is not None and event.task is not None:
             self._bars.update(self._tasks, completed=event.task + 1)
-
-
-def counted(number: int, word: str) -> str:
-    """Return ``1 task``, ``2 tasks``."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure.cli.output import print_columns, print_fields
 from perdure.learner.saved.contents import is_model, read_contents
+from perdure.wording import listed, per_cent
 
 _NAMES_SHOWN = 20
 
@@ -51,14 +52,13 @@ def describe(folder: Path) -> dict[str, Any]:
 def print_model(item: dict[str, Any]) -> None:
     """Print what `describe` returned."""
     names = item["classes"]
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     fields = [
         ("model", item["name"]),
         ("method", item["method"]),
         ("heads", ", ".join(item["heads"])),
         ("backbone", f"{item['backbone']} (sha256 {item['backbone_sha256'][:12]}…)"),
         ("preset", item["preset"]),
-        ("classes", f"{len(names)}: {', '.join(names[:_NAMES_SHOWN])}{more}"),
+        ("classes", f"{len(names)}: {listed(names, _NAMES_SHOWN)}"),
         ("forgotten", ", ".join(item["forgotten"])),
         ("size", item["size"]),
         ("learns on", "yes" if item["can_learn_on"] else "no, it was saved for inference only"),
@@ -73,19 +73,13 @@ def print_model(item: dict[str, Any]) -> None:
             ", ".join(lesson["new"]) or "–",
             f"{sum(lesson['images'].values()):,}",
             f"{lesson['held_out']:,}",
-            *(_per_cent(lesson["accuracy"].get(head)) for head in item["heads"]),
-            *(_per_cent(lesson["calibration_error"].get(head)) for head in item["heads"]),
+            *(per_cent(lesson["accuracy"].get(head)) for head in item["heads"]),
+            *(per_cent(lesson["calibration_error"].get(head)) for head in item["heads"]),
         ]
         for number, lesson in enumerate(item["lessons"], start=1)
     ]
     scores = [
-        f"{head}: {what}"
-        for what in ("accuracy %", "calibration error %")
-        for head in item["heads"]
+        f"{head}: {what}" for what in ("accuracy", "calibration error") for head in item["heads"]
     ]
     print()
     print_columns(["lesson", "new classes", "images", "held out", *scores], rows)
-
-
-def _per_cent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from perdure.learner.predict_files import Answer
+from perdure.wording import per_cent
 
 FORMATS = ("table", "csv", "json")
 
@@ -88,9 +89,9 @@ class TableWriter(Writer):
             return
         best, *others = answer.ranking
         more = ", ".join(
-            f"{one.name} {_percent(one.probability)}" for one in others if one.probability >= _SHOWN
+            f"{one.name} {per_cent(one.probability)}" for one in others if one.probability >= _SHOWN
         )
-        self._line(_percent(best.probability), best.name, f"{image}  ({more})" if more else image)
+        self._line(per_cent(best.probability), best.name, f"{image}  ({more})" if more else image)
 
     def _line(self, probability: str, name: str, rest: str) -> None:
         self._out.write(f"{probability:>11}  {name:<{self._width}}  {rest}\n")
@@ -138,10 +139,6 @@ def _as_object(answer: Answer) -> dict[str, object]:
         return {"path": str(answer.path), "error": answer.fault}
     top = [{"class": one.name, "probability": one.probability} for one in answer.ranking]
     return {"path": str(answer.path), **top[0], "top": top}
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _on_one_line(path: Path) -> str:

@@ -1,19 +1,4 @@
-"""Events of runs and lessons: progress for people, a log for programs (``events.jsonl``).
-
-| kind | task | fields |
-| --- | --- | --- |
-| `run` | | method, sizes, classes, domains |
-| `note` | | text |
-| `resume` | | stages_done, steps_done |
-| `task` | its index | classes (names), images |
-| `progress` | its index, if any | phase, done, total; in training the loss terms; not logged |
-| `epoch` | its index | epoch, images_per_second, means of the loss terms |
-| `accuracy` | the last one learned | head, accuracy; in runs tasks (accuracy on each) |
-| `selection` | the last one learned | the figures of `perdure.selection` |
-| `diagnosis` | | the attributes of `perdure.engine.diagnose.Diagnosis` |
-| `checkpoint` | | stages_done, steps_done |
-| `done` | | seconds |
-"""
+"""Events of runs and lessons: progress for people, a log for programs (``events.jsonl``)."""
 
 from __future__ import annotations
 
@@ -25,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perdure.errors import OutputError
+from perdure.selection import FIGURES
 
 Kind = Literal[
     "run",
@@ -39,21 +25,61 @@ Kind = Literal[
     "checkpoint",
     "done",
 ]
+_POINT = {
+    "stages_done": "rounds of training that are finished",
+    "steps_done": "training steps taken in the next one",
+}
+FIELDS: Mapping[Kind, Mapping[str, str]] = {
+    "run": {
+        "method": "its name",
+        "sizes": "labels per task",
+        "classes": "number of classes",
+        "domains": "of each task; empty where tasks are formed by classes alone",
+    },
+    "note": {"text": "what to know of the images or the run"},
+    "resume": _POINT,
+    "task": {"classes": "names of its classes", "images": "number of training images"},
+    "progress": {
+        "phase": "training, features, survey, evaluation, diagnosis, or what takes long in words",
+        "done": "training steps or batches so far; absent where that is not known",
+        "total": "how many there will be; absent where that is not known",
+    },
+    "epoch": {"epoch": "from 1, within the task", "images_per_second": "of its training steps"},
+    "accuracy": {
+        "head": "its name",
+        "accuracy": "on the test images of all tasks so far; of a lesson, on the held-out images",
+        "tasks": "on each task so far, null without test images; absent for a lesson",
+    },
+    "selection": dict.fromkeys(FIGURES, "see `selection.describe`"),
+    "diagnosis": {
+        "task_accuracy": "see `diagnose.Diagnosis`",
+        "task_chance": "see `diagnose.Diagnosis`",
+        "oracle_accuracy": "see `diagnose.Diagnosis`",
+    },
+    "checkpoint": _POINT,
+    "done": {"seconds": "working time, interruptions left out"},
+}
+"""The fields of each kind of event. ``progress`` of training and ``epoch`` hold losses besides."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Event of a run; its kinds and fields stand at the head of this module.
+    """Event of a run or a lesson.
 
     Attributes:
-        kind: kind of event.
-        task: index of a task; None where the event belongs to none.
-        fields: JSON-ready values.
+        kind: what happened; ``progress`` events are for display and are not logged.
+        task: index of the task it belongs to, where it belongs to one.
+        fields: JSON-ready values, by the names in `FIELDS`.
     """
 
     kind: Kind
     task: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The terms of the loss by name: of a training step, or their means over an epoch."""
+        return {k: v for k, v in self.fields.items() if k not in FIELDS[self.kind]}
 
 
 Sink = Callable[[Event], None]

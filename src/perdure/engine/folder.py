@@ -34,8 +34,13 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-class RunFolder:
-    """The folder of a run, created or reopened.
+def write_environment(folder: Path, device: torch.device) -> None:
+    """Write versions and machine into a run's folder."""
+    atomic_write(folder / "env.json", json.dumps(environment(device), indent=1).encode())
+
+
+def claim_folder(path: Path, config: Config, resume: bool) -> None:
+    """Create or reopen the folder of a run, and note the configuration in it.
 
     Args:
         path: the folder.
@@ -46,43 +51,27 @@ class RunFolder:
         OutputError: it cannot be created or written, or already holds a run and ``resume`` is off.
         CheckpointError: it holds a run of another configuration.
     """
-
-    def __init__(self, path: Path, config: Config, resume: bool) -> None:
-        self.path = path
-        self._claim(config, resume)
-
-    @property
-    def model(self) -> Path:
-        """The saved model."""
-        return self.path / "model"
-
-    def write_environment(self, device: torch.device) -> None:
-        """Write ``env.json``."""
-        text = json.dumps(environment(device), indent=1)
-        atomic_write(self.path / "env.json", text.encode())
-
-    def _claim(self, config: Config, resume: bool) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            content = any(self.path.iterdir())
-        except OSError as error:
-            raise OutputError(
-                f"The folder '{self.path}' cannot be used ({error.strerror}). Choose another --out."
-            ) from error
-        if content and not resume:
-            raise OutputError(
-                f"The folder '{self.path}' is not empty. Add --resume to go on with the run in it, "
-                "or choose another --out."
-            )
-        found = self.path / "config.toml"
-        if found.exists():
-            _check_same(found, config)
-        elif content:
-            raise CheckpointError(
-                f"The folder '{self.path}' holds no run: it has no config.toml. Choose another --out."
-            )
-        else:
-            atomic_write(found, tomli_w.dumps(_as_toml(config)).encode())
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        content = any(path.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"The folder '{path}' cannot be used ({error.strerror}). Choose another --out."
+        ) from error
+    if content and not resume:
+        raise OutputError(
+            f"The folder '{path}' is not empty. Add --resume to go on with the run in it, "
+            "or choose another --out."
+        )
+    found = path / "config.toml"
+    if found.exists():
+        _check_same(found, config)
+    elif content:
+        raise CheckpointError(
+            f"The folder '{path}' holds no run: it has no config.toml. Choose another --out."
+        )
+    else:
+        atomic_write(found, tomli_w.dumps(_as_toml(config)).encode())
 
 
 def _as_toml(config: Config) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from perdure.engine.survey import ordered_batches
-from perdure.errors import StreamError, did_you_mean, listed
+from perdure.errors import StreamError, did_you_mean
 from perdure.learner.calibration import calibration_error
 from perdure.learner.labelled import LabelledImages
 from perdure.learner.state import LearnerState
 from perdure.metrics import count_batch
 from perdure.streams import Subset
+from perdure.wording import listed, per_cent
 
 _SHOWN = 30
 """Classes in the printed table."""
@@ -128,5 +129,4 @@ def _entry(share: Share) -> dict[str, Any]:
 
 
 def _cells(share: Share) -> tuple[str, str]:
-    accuracy = share.accuracy
-    return str(share.images), "–" if accuracy is None else f"{100 * accuracy:.1f} %"
+    return str(share.images), per_cent(share.accuracy)

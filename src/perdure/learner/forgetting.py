@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from perdure.engine.model import Model
-from perdure.errors import ConfigError, did_you_mean, listed
+from perdure.errors import ConfigError, did_you_mean
 from perdure.learner.history import History
 from perdure.learner.state import LearnerState
 from perdure.types import Task, Trace
+from perdure.wording import listed
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class
-from perdure.errors import ConfigError, listed
+from perdure.errors import ConfigError
 from perdure.learner.calibration import calibrate
 from perdure.learner.history import Lesson
 from perdure.learner.labelled import LabelledImages
@@ -24,6 +24,7 @@ from perdure.learner.state import LearnerState
 from perdure.randomness import permutation
 from perdure.streams import Subset, TaskData
 from perdure.types import Task
+from perdure.wording import listed
 
 MIN_IMAGES = 10
 """Images of a class below which none of them is held out."""

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
-from perdure.errors import ConfigError, StreamError, did_you_mean, listed
+from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.sources.base import Domains, Source
 from perdure.streams.tasks import task_sizes
+from perdure.wording import listed
 
 INCREMENTS = ("classes", "domains", "classes+domains")
 """What every task brings that is new."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from perdure.errors import ConfigError, StreamError, did_you_mean, listed
+from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.wording import listed
 
 ORDERS = ("nsp2", "pilot", "sorted")
 PILOT_SEED = 1993

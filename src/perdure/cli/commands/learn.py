@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from perdure.learner.history import Lesson
 from perdure.learner.saved.contents import Sizes, is_model
 from perdure.learner.saved.files import alone
 from perdure.learner.settings import PARAMETERS
+from perdure.wording import counted, listed, per_cent
 
 FLAGS = ("method", "backbone", "device")
 """Parameters with a flag of their own."""
@@ -104,28 +104,19 @@ def _print_lesson(lesson: Lesson) -> None:
     parts = []
     if lesson.new:
         parts.append(
-            f"{_counted(len(lesson.new), 'new class', 'new classes')} ({_named(lesson.new)})"
+            f"{counted(len(lesson.new), 'new class', 'new classes')} ({listed(lesson.new, _SHOWN)})"
         )
     more = [name for name in lesson.images if name not in lesson.new]
     if more:
-        parts.append(f"more images of {_named(more)}")
+        parts.append(f"more images of {listed(more, _SHOWN)}")
     held = f", {lesson.held_out} more held out" if lesson.held_out else ""
-    print(f"learned   {' and '.join(parts)}: {_counted(images, 'image', 'images')}{held}")
+    print(f"learned   {' and '.join(parts)}: {counted(images, 'image')}{held}")
     for head, accuracy in lesson.accuracy.items():
         error = 100 * lesson.calibration_error[head]
         print(
-            f"accuracy  {100 * accuracy:.1f} % of those held out, among all classes so far "
+            f"accuracy  {per_cent(accuracy)} of those held out, among all classes so far "
             f"({head}; calibration error {error:.1f} points)"
         )
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _as_object(

@@ -10,6 +10,7 @@ from perdure.cli.commands.compare import result_folders
 from perdure.cli.output import messages, print_json
 from perdure.reports.page.html import check_target, make_report, write_report
 from perdure.reports.results.runs import FinishedRun, read_run
+from perdure.wording import counted
 
 
 def report(args: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def report(args: argparse.Namespace) -> int:
     out = Path(args.out)
     check_target(out)
     runs = _runs([Path(folder) for folder in args.folders])
-    messages().print(f"drawing the figures of {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+    messages().print(f"drawing the figures of {counted(len(runs), 'run')}")
     made = make_report(runs, against=args.against is not None)
     files = write_report(made, out)
     if args.json:

@@ -23,6 +23,7 @@ from perdure.experiment import run as run_once
 from perdure.reports.results.comparison import write_comparison
 from perdure.reports.results.groups import Entry, by_benchmark
 from perdure.reports.tables.comparison import as_records, as_rich, compare
+from perdure.wording import per_cent
 
 _SELECTION = {
     "prompts in use": "selection_share_in_use",
@@ -131,23 +132,19 @@ def _print_diagnosis(entries: Sequence[Entry]) -> None:
     """Print what the choice of prompts knows of the task."""
     first = entries[0]
     found = first["diagnosis"]
-    shown = [(label, _per_cent(first[key])) for label, key in _SELECTION.items()]
-    chance = f"{_per_cent(found['task_accuracy'])}; by chance {_per_cent(found['task_chance'])}"
+    shown = [(label, per_cent(first[key])) for label, key in _SELECTION.items()]
+    chance = f"{per_cent(found['task_accuracy'])}; by chance {per_cent(found['task_chance'])}"
     shown.append(("task told from the choice", chance))
     for entry in entries:
         oracle = entry["diagnosis"]["oracle_last_accuracy"]
         if oracle is not None:
-            text = f"{_per_cent(oracle)}; without {_per_cent(entry['last_accuracy'])}"
+            text = f"{per_cent(oracle)}; without {per_cent(entry['last_accuracy'])}"
             shown.append((f"last accuracy given the task's own prompts, {entry['head']}", text))
     print("Choice of prompts after the last task:")
     width = max(len(label) for label, _ in shown)
     for label, text in shown:
         print(f"  {label:{width}}  {text}")
     print()
-
-
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _matrix(entry: Entry) -> Table:

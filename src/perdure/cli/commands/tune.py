@@ -11,11 +11,12 @@ from typing import Any
 from perdure.cli.commands.run import read_seeds
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import UsageError
-from perdure.cli.progress import Display, counted, open_display
+from perdure.cli.progress import Display, open_display
 from perdure.engine.config import Config, load_config, parse_value
 from perdure.errors import DivergenceError
 from perdure.experiment import default_folder
 from perdure.tuning import Search, Trial, best, make_search, tune, write_winner
+from perdure.wording import counted
 
 
 def search(args: argparse.Namespace) -> int:

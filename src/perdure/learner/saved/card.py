@@ -14,11 +14,12 @@ from jinja2 import Environment, StrictUndefined
 from perdure.backbones.catalog import describe, licence_of
 from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.model import Model
-from perdure.errors import UnknownNameError, listed
+from perdure.errors import UnknownNameError
 from perdure.keys import defaults_of
 from perdure.learner.class_columns import ClassColumns
 from perdure.learner.history import Lesson
 from perdure.learner.saved.format import WEIGHTS, Description, without_place
+from perdure.wording import listed, per_cent
 
 _HERE = "path/to/this/folder"
 _MOST_NAMES = 20
@@ -110,8 +111,7 @@ def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
             "new": listed(lesson.new, _MOST_NAMES) or "none",
             "images": sum(lesson.images.values()) if lesson.images else "not recorded",
             "accuracy": {
-                head: f"{100 * lesson.accuracy[head]:.1f} %" if head in lesson.accuracy else "–"
-                for head in model.config.head_names
+                head: per_cent(lesson.accuracy.get(head)) for head in model.config.head_names
             },
             "held_out": lesson.held_out or "–",
         }

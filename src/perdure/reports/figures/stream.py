@@ -30,6 +30,7 @@ from perdure.reports.figures.axes import (
     ticks,
 )
 from perdure.reports.figures.render import write_png
+from perdure.wording import counted
 
 if TYPE_CHECKING:  # drawing needs numbers alone
     from perdure.streams import Stream
@@ -126,10 +127,9 @@ def _figure(counts: StreamCounts, title: str) -> Figure:
 
 def _titled(counts: StreamCounts, title: str) -> str:
     classes, tasks = counts.train.shape
-    parts = [f"{tasks} {'task' if tasks == 1 else 'tasks'}", f"{classes} classes"]
+    parts = [counted(tasks, "task"), f"{classes} classes"]
     if counts.domains:
-        domains = len(set(counts.domains))
-        parts.append(f"{domains} {'domain' if domains == 1 else 'domains'}")
+        parts.append(counted(len(set(counts.domains)), "domain"))
     images = [
         f"{int(part.sum()):,} {name} images"
         for part, name in (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from perdure.engine.config import NEUTRAL
 from perdure.reports.results.runs import FinishedRun, StreamRuns, show
 from perdure.reports.tables.text_table import MISSING, TextTable
+from perdure.wording import counted
 
 _SKIPPED = {*NEUTRAL, "method", "seed"}
 _RUN_HEADS = ("run", "method", "seed", "time, s", "device", "torch", "perdure")
@@ -85,5 +86,5 @@ def _device(run: FinishedRun) -> str:
     device = str(about.get("device", MISSING))
     if device.startswith("cuda") and about.get("cuda"):
         return str(about["cuda"])
-    threads = about.get("torch_threads", MISSING)
-    return f"{device}, {threads} {'thread' if threads == 1 else 'threads'}"
+    threads = about.get("torch_threads")
+    return f"{device}, {counted(threads, 'thread') if threads else f'{MISSING} threads'}"

@@ -16,6 +16,7 @@ from perdure.errors import OutputError
 from perdure.keys import defaults_of, keys_of
 from perdure.reports.results.files import read_results
 from perdure.reports.results.groups import Entry, by_benchmark
+from perdure.wording import counted
 
 _TOLD_ELSEWHERE = {*NEUTRAL, *keys_of(*PARTS, role="names_run")}
 """Keys that never set two runs of one method apart by themselves."""
@@ -177,18 +178,12 @@ def describe_tasks(tasks: int | tuple[int, ...]) -> str:
         >>> describe_tasks((50, 10, 10)), describe_tasks((2,)), describe_tasks(3)
         ('3 tasks of 50 + 2 × 10 classes', '1 task of 2 classes', '3 tasks')
     """
-    number = tasks if isinstance(tasks, int) else len(tasks)
-    counted = f"{number} {'task' if number == 1 else 'tasks'}"
     if isinstance(tasks, int):
-        return counted
+        return counted(tasks, "task")
     runs = [(size, len(list(same))) for size, same in itertools.groupby(tasks)]
-    if len(runs) == 1:
-        return f"{counted} of {runs[0][0]} classes"
-    return (
-        f"{counted} of "
-        + " + ".join(f"{n} × {s}" if n > 1 else f"{s}" for s, n in runs)
-        + " classes"
-    )
+    sizes = " + ".join(f"{number} × {size}" if number > 1 else f"{size}" for size, number in runs)
+    shown = sizes if len(runs) > 1 else runs[0][0]
+    return f"{counted(len(tasks), 'task')} of {shown} classes"
 
 
 def show(value: Any) -> str:

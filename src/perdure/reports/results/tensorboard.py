@@ -102,16 +102,16 @@ def scalars(event: Event, stage: int) -> Iterator[Scalar]:
         event: what happened.
         stage: rounds of training that are finished.
     """
-    fields = dict(event.fields)
+    fields = event.fields
     during = f"task_{stage + 1:02d}"
     learned = 0 if event.task is None else event.task + 1
-    if event.kind == "progress" and fields.pop("phase") == "training":
-        step, _ = fields.pop("done"), fields.pop("total")
-        yield from ((f"loss/{name}/{during}", step, value) for name, value in fields.items())
+    if event.kind == "progress":  # only training has losses
+        for name, loss in event.losses.items():
+            yield f"loss/{name}/{during}", fields["done"], loss
     elif event.kind == "epoch":
-        epoch, rate = fields.pop("epoch"), fields.pop("images_per_second")
-        yield f"images_per_second/{during}", epoch, rate
-        yield from ((f"epoch_loss/{name}/{during}", epoch, value) for name, value in fields.items())
+        yield f"images_per_second/{during}", fields["epoch"], fields["images_per_second"]
+        for name, loss in event.losses.items():
+            yield f"epoch_loss/{name}/{during}", fields["epoch"], loss
     elif event.kind == "accuracy":
         yield f"accuracy/{fields['head']}/all", learned, fields["accuracy"]
         for task, share in enumerate(fields["tasks"], start=1):

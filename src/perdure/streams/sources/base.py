@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.errors import ConfigError, StreamError, listed
+from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.registry import Declaration, Registry
 from perdure.streams.images.sets import MEMORY_BUDGET, ArrayImages, ImageSet
+from perdure.wording import listed
 
 DIGITS_TEST_FRACTION = 0.3
 

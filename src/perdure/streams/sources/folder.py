@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from perdure.errors import ConfigError, StreamError, did_you_mean, listed
+from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
 from perdure.streams.images.decoding import SUFFIXES
 from perdure.streams.images.file_sets import LabelledFiles, file_source
 from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.wording import listed
 
 Files = Mapping[str, Sequence[Path]]
 """Image files by class name, both in alphabetical order."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from perdure.errors import ConfigError, StreamError, listed
+from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.images.decoding import to_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
@@ -24,6 +24,7 @@ from perdure.streams.sources.base import (
     refuse_options,
 )
 from perdure.streams.sources.table import DOMAINS, LABELS, find_column
+from perdure.wording import listed
 
 PREFIX = "hf:"
 """What ``data=`` begins with for a data set of the hub."""

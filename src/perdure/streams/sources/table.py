@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from perdure.errors import ConfigError, StreamError, did_you_mean, listed
+from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.images.file_sets import LabelledFiles, file_source
 from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
 from perdure.streams.sources.folder import hold_out
+from perdure.wording import listed
 
 TABLES = (".csv", ".tsv", ".parquet")
 """What a table's file is called."""
