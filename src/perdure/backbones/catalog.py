@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -228,6 +227,7 @@ def create_backbone(
     img_size: int | None = None,
     precision: str = "auto",
     device: str = "cpu",
+    attention: str = "auto",
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> FrozenViT:
@@ -244,6 +244,7 @@ def create_backbone(
             embeddings are resampled as timm does.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
         device: ``"auto"`` or a torch device.
+        attention: ``"auto"``, ``"fused"`` or ``"products"``; see ``choose_kernel``.
         seed: of random weights: the same seed gives the same bits.
         on_progress: receives a line before each step that takes long.
 
@@ -275,6 +276,7 @@ def create_backbone(
         std=described.std,
         precision=kind,
         device=place,
+        attention=attention,
     )
 
 
@@ -383,6 +385,8 @@ def resolve_precision(precision: str, device: str) -> Precision:
     """
     import torch
 
+    from perdure.backbones.attention import bf16_units
+
     if precision == "fp32":
         return "fp32"
     if precision == "bf16":
@@ -393,7 +397,5 @@ def resolve_precision(precision: str, device: str) -> Precision:
     if kind == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Not in every torch that is allowed; without it, fp32.
-        able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = kind == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        native = kind == "cpu" and bf16_units()
     return "bf16" if native else "fp32"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
 from perdure.backbones.anatomy import describe
+from perdure.backbones.attention import Kernel, attend, choose_kernel
 from perdure.errors import BackboneError
 from perdure.traits import Read
 from perdure.types import BackboneSpec, BlockView, Features, Midway, Observer
@@ -39,9 +40,11 @@ class FrozenViT:
         std: per-channel standard deviation of those images.
         precision: compute type.
         device: where it runs.
+        attention: ``auto``, ``fused`` or ``products``, see `choose_kernel`.
 
     Raises:
         BackboneError: ``vit`` is not a timm vision transformer.
+        UnknownNameError: another word for ``attention``.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class FrozenViT:
         std: Sequence[float] = (0.5, 0.5, 0.5),
         precision: Literal["fp32", "bf16"] = "fp32",
         device: torch.device | str = "cpu",
+        attention: str = "auto",
     ) -> None:
         if not isinstance(vit, VisionTransformer):
             raise BackboneError(
@@ -60,9 +64,6 @@ class FrozenViT:
                 "(ViT, DeiT, CLIP, DINOv2, register-token variants): `perdure ls backbones`."
             )
         vit = vit.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
-        for block in vit.blocks:
-            if hasattr(block, "attn") and hasattr(block.attn, "fused_attn"):
-                block.attn.fused_attn = True
         self.name = name
         self.precision = precision
         self.dtype = DTYPES[precision]
@@ -74,6 +75,8 @@ class FrozenViT:
         # Modules of timm: their attributes have no static types.
         self._vit: Any = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
         self.spec = describe(vit, name)
+        self._wanted_attention = attention
+        self.kernel: Kernel = self._choose_kernel()
 
     @property
     def img_size(self) -> int:
@@ -99,7 +102,12 @@ class FrozenViT:
         if self.precision == "fp32":
             return self
         return FrozenViT(
-            self._float32, name=self.name, mean=self.mean, std=self.std, device=self.device
+            self._float32,
+            name=self.name,
+            mean=self.mean,
+            std=self.std,
+            device=self.device,
+            attention=self._wanted_attention,
         )
 
     def digest(self) -> str:
@@ -195,6 +203,18 @@ class FrozenViT:
             prefix[index] = (keys, values)
         return dataclasses.replace(additions, tokens={}, prefix=prefix)
 
+    def _choose_kernel(self) -> Kernel:
+        spec = self.spec
+        tokens = spec.prefix_tokens + spec.patches
+        width = spec.dim // spec.heads if spec.heads else 0
+        kernel = choose_kernel(
+            self._wanted_attention, self.dtype, self.device, spec.heads, tokens, width
+        )
+        for block in self._vit.blocks:
+            if hasattr(block, "attn") and hasattr(block.attn, "fused_attn"):
+                block.attn.fused_attn = kernel == "fused"
+        return kernel
+
     def _check(
         self, additions: Additions, wanted: frozenset[Read], observer: Observer | None
     ) -> None:
@@ -233,10 +253,10 @@ class FrozenViT:
         block: Any = self._vit.blocks[index]
         normed = block.norm1(x)
         queries, keys, values = self._attention_inputs(index, normed, additions, rows, observer)
-        indicator = 0
+        marked = None
         if observer is not None and index in additions.tokens:
-            indicator = additions.tokens[index].shape[1]
-        output, shares = _attend(queries, keys, values, x.shape[1], indicator)
+            marked = slice(x.shape[1], x.shape[1] + additions.tokens[index].shape[1])
+        output, shares = attend(queries, keys, values, self.kernel, marked)
         if observer is not None:
             own_keys = keys[:, :, : x.shape[1]]
             observer.block(index, BlockView(x, normed, queries, own_keys, shares, records))
@@ -352,30 +372,6 @@ def _rows(wanted: frozenset[Read], additions: Additions, spec: BackboneSpec) -> 
 def _take(x: Float[Tensor, "b n *rest"], rows: tuple[slice, ...]) -> Float[Tensor, "b m *rest"]:
     parts = [x[:, part] for part in rows]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _attend(
-    queries: Float[Tensor, "b h q c"],
-    keys: Float[Tensor, "b h k c"],
-    values: Float[Tensor, "b h k c"],
-    tokens: int,
-    indicator: int,
-) -> tuple[Float[Tensor, "b h q c"], Float[Tensor, "b h q p"] | None]:
-    """Fused attention; with ``indicator`` > 0 also the exact weights on that many added columns.
-
-    The weights come out of the same fused kernel: each of those columns gets a value dimension of
-    its own that is 1 there and 0 elsewhere. Queries and keys are padded with zeros to that width.
-    """
-    if not indicator:
-        return F.scaled_dot_product_attention(queries, keys, values), None
-    width = keys.shape[-1]
-    marks = keys.new_zeros(keys.shape[2], indicator)
-    marks[tokens : tokens + indicator] = torch.eye(indicator, dtype=keys.dtype, device=keys.device)
-    values = torch.cat([values, marks.expand(*keys.shape[:2], -1, -1)], dim=-1)
-    both = F.scaled_dot_product_attention(
-        F.pad(queries, (0, indicator)), F.pad(keys, (0, indicator)), values, scale=width**-0.5
-    )
-    return both[..., :width], both[..., width:]
 
 
 def _residual(
