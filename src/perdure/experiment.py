@@ -15,7 +15,7 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.engine.diagnose import diagnose as diagnosis_of
 from perdure.engine.events import Event, EventLog, Sink, ignore
-from perdure.engine.folder import claim_folder, write_environment
+from perdure.engine.folder import claim_folder, kernel_of, write_environment
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
 from perdure.learner import ContinualClassifier
@@ -86,12 +86,15 @@ def run(
         return _diagnose_finished(finished, config, on_event)
     # What cannot work is refused before the folder is claimed: the corrected command finds it free.
     backbone = make_backbone(config, on_event)
+    kept = kernel_of(path) if config.runtime.attention == "auto" else None
+    if kept is not None:
+        backbone.use_kernel(kept)
     stream = with_text(make_stream(config, backbone.img_size), config)
     with logged(config.runtime.logger, path, on_event) as told:
         sink = EventLog(path / "events.jsonl", told)
         going = Run(config, stream, backbone, path / "checkpoints", sink)
         claim_folder(path, config, resume)
-        write_environment(path, backbone.device)
+        write_environment(path, backbone.device, backbone.kernel)
         sink(_announced(config, stream))
         for note in stream.notes:
             sink(Event("note", fields={"text": note}))

@@ -18,6 +18,7 @@ from torch import Tensor
 from perdure.atomic import atomic_write
 from perdure.cache import home
 from perdure.errors import OutputError, unknown_name
+from perdure.types import BackboneSpec
 
 Kernel = Literal["fused", "products"]
 KERNELS: tuple[Kernel, ...] = ("fused", "products")
@@ -63,7 +64,7 @@ def attend(
 
 
 def choose_kernel(
-    wanted: str, dtype: torch.dtype, device: torch.device, heads: int, tokens: int, width: int
+    wanted: str, dtype: torch.dtype, device: torch.device, spec: BackboneSpec
 ) -> Kernel:
     """Return the kernel that ``wanted`` stands for.
 
@@ -76,9 +77,7 @@ def choose_kernel(
         wanted: ``auto``, ``fused`` or ``products``.
         dtype: compute type.
         device: where it runs.
-        heads: attention heads per block.
-        tokens: tokens per image.
-        width: of a head.
+        spec: sizes of the backbone.
 
     Raises:
         UnknownNameError: another word.
@@ -88,8 +87,10 @@ def choose_kernel(
             return kernel
     if wanted != "auto":
         raise unknown_name("attention", wanted, ("auto", *KERNELS))
-    if device.type != "cpu" or dtype == torch.float32 or not heads or not bf16_units():
+    if device.type != "cpu" or dtype == torch.float32 or not spec.heads or not bf16_units():
         return "fused"
+    heads, tokens = spec.heads, spec.prefix_tokens + spec.patches
+    width = spec.dim // heads
     key = f"{_machine()} {dtype} {heads}x{tokens}x{width} {torch.get_num_threads()} threads"
     file = home() / "attention.json"
     known = _read(file)

@@ -76,7 +76,8 @@ class FrozenViT:
         self._vit: Any = vit if precision == "fp32" else copy.deepcopy(vit).to(self.dtype)
         self.spec = describe(vit, name)
         self._wanted_attention = attention
-        self.kernel: Kernel = self._choose_kernel()
+        self.kernel: Kernel
+        self.use_kernel(choose_kernel(attention, self.dtype, self.device, self.spec))
 
     @property
     def img_size(self) -> int:
@@ -203,17 +204,12 @@ class FrozenViT:
             prefix[index] = (keys, values)
         return dataclasses.replace(additions, tokens={}, prefix=prefix)
 
-    def _choose_kernel(self) -> Kernel:
-        spec = self.spec
-        tokens = spec.prefix_tokens + spec.patches
-        width = spec.dim // spec.heads if spec.heads else 0
-        kernel = choose_kernel(
-            self._wanted_attention, self.dtype, self.device, spec.heads, tokens, width
-        )
+    def use_kernel(self, kernel: Kernel) -> None:
+        """Compute attention by this kernel, in blocks with and without additions alike."""
+        self.kernel = kernel
         for block in self._vit.blocks:
             if hasattr(block, "attn") and hasattr(block.attn, "fused_attn"):
                 block.attn.fused_attn = kernel == "fused"
-        return kernel
 
     def _check(
         self, additions: Additions, wanted: frozenset[Read], observer: Observer | None

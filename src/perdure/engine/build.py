@@ -34,6 +34,7 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
         img_size=config.training.img_size,
         precision=config.runtime.precision,
         device=config.runtime.device,
+        attention=config.runtime.attention,
         seed=config.training.seed,
         on_progress=tell,
     )

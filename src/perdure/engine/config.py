@@ -68,6 +68,8 @@ class RuntimeConfig:
     Attributes:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
         device: ``auto``, ``cpu`` or ``cuda``.
+        attention: kernel of attention: ``fused``, ``products`` (two matrix products and a softmax),
+            or ``auto``, the faster for this machine and compute type; results agree within rounding.
         eval_batch_size: images per forward in surveys and evaluation; does not change results.
         workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
             results.
@@ -78,6 +80,7 @@ class RuntimeConfig:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = key("auto", neutral=True, parameter=True)
+    attention: Literal["auto", "fused", "products"] = "auto"
     eval_batch_size: Positive = key(64, neutral=True, per_lesson=True)
     workers: Count | Literal["auto"] = key("auto", neutral=True, per_lesson=True)
     checkpoint_every: Positive = key(50, neutral=True, of_runs=True)

@@ -14,10 +14,13 @@ import tomli_w
 import torch
 
 from perdure.atomic import atomic_write
+from perdure.backbones.attention import KERNELS, Kernel
 from perdure.engine.config import NEUTRAL, Config
 from perdure.errors import CheckpointError, OutputError
 
 PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy", "safetensors")
+ENVIRONMENT = "env.json"
+"""Name of the file that holds versions, machine and what was chosen by it."""
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -34,9 +37,32 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-def write_environment(folder: Path, device: torch.device) -> None:
-    """Write versions and machine into a run's folder."""
-    atomic_write(folder / "env.json", json.dumps(environment(device), indent=1).encode())
+def kernel_of(folder: Path) -> Kernel | None:
+    """The attention kernel that the run in a folder has computed with; None where nothing tells.
+
+    Raises:
+        CheckpointError: ``env.json`` names a kernel that there is not.
+    """
+    file = folder / ENVIRONMENT
+    try:
+        named = json.loads(file.read_text("utf-8")).get("attention")
+    except (OSError, ValueError, AttributeError):
+        return None
+    for kernel in KERNELS:
+        if named == kernel:
+            return kernel
+    if named is None:
+        return None
+    raise CheckpointError(
+        f"'{file}' says that the run computed attention by '{named}', which is not one of "
+        f"{', '.join(KERNELS)}. Choose another --out, or name attention=fused or attention=products."
+    )
+
+
+def write_environment(folder: Path, device: torch.device, kernel: Kernel) -> None:
+    """Write versions, machine and the attention kernel chosen on it into a run's folder."""
+    text = json.dumps({**environment(device), "attention": kernel}, indent=1)
+    atomic_write(folder / ENVIRONMENT, text.encode())
 
 
 def claim_folder(path: Path, config: Config, resume: bool) -> None:
