@@ -145,7 +145,7 @@ def _read(file: Path) -> dict[str, str]:
         known = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
 
 
 def _write(file: Path, known: dict[str, str]) -> None:
