@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from perdure.backbones.attention import KERNELS, Kernel
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config, make_config
 from perdure.engine.model import Model
@@ -47,9 +48,10 @@ class TensorSurvey:
 class Replay:
     """The reference run carried out by the package's own method, head and optimiser."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.ref = ReferenceRun()
         self.backbone = self.ref.backbone()
+        self.backbone.use_kernel(kernel)
         self.config = self._config()
         self.model = Model(self.backbone, self.config)
         for block in range(self.ref.sizes["depth"]):
@@ -134,9 +136,9 @@ class Replay:
         self.errors[key] = relative_error(ours.detach(), self.ref[key])
 
 
-@pytest.fixture(scope="module")
-def replay() -> Replay:
-    return Replay()
+@pytest.fixture(scope="module", params=KERNELS)
+def replay(request: pytest.FixtureRequest) -> Replay:
+    return Replay(request.param)
 
 
 @pytest.mark.parametrize(

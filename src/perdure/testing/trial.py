@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from perdure.backbones.attention import Kernel
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config, make_config
@@ -43,6 +44,8 @@ SIDE = 32
 PROJECTION = 16
 """Width of the random image projection, for methods that need one."""
 TEST_IMAGES = 8
+KERNEL: Kernel = "fused"
+"""Attention kernel of every trial."""
 
 Check = Callable[[str], None]
 Watch = Callable[[ImageSet, str], ImageSet]
@@ -184,22 +187,24 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_built: dict[bool, tuple[str, FrozenViT]] = {}
+_built: dict[tuple[bool, Kernel], tuple[str, FrozenViT]] = {}
 
 
 def _backbone(projected: bool) -> FrozenViT:
     """The random backbone; built anew only if a trial has changed the one at hand."""
-    if projected in _built:
-        digest, backbone = _built[projected]
+    if (projected, KERNEL) in _built:
+        digest, backbone = _built[projected, KERNEL]
         if backbone.digest() == digest and not asks_for_gradients(backbone):
             return backbone
-    backbone = create_backbone(BACKBONE, weights="random", img_size=SIDE, precision="fp32")
+    backbone = create_backbone(
+        BACKBONE, weights="random", img_size=SIDE, precision="fp32", attention=KERNEL
+    )
     if projected:
         dim = backbone.spec.dim
         drawn = torch.randn(PROJECTION, dim, generator=generator(0, "projection")) / dim**0.5
         weight = nn.Parameter(drawn, requires_grad=False)  # as in a timm model
         backbone.spec = dataclasses.replace(backbone.spec, projection=(weight, None))
-    _built[projected] = (backbone.digest(), backbone)
+    _built[projected, KERNEL] = (backbone.digest(), backbone)
     return backbone
 
 
