@@ -90,8 +90,8 @@ def run(
     if kept is not None:
         backbone.use_kernel(kept)
     stream = with_text(make_stream(config, backbone.img_size), config)
-    with logged(config.runtime.logger, path, on_event) as told:
-        sink = EventLog(path / "events.jsonl", told)
+    with logged(config.runtime.logger, path, on_event) as on_logged:
+        sink = EventLog(path / "events.jsonl", on_logged)
         going = Run(config, stream, backbone, path / "checkpoints", sink)
         claim_folder(path, config, resume)
         write_environment(path, backbone.device, backbone.kernel)
@@ -234,15 +234,15 @@ def _add_diagnosis(
     folder: Path, entries: list[Entry], model: Model, stream: Stream, sink: Sink
 ) -> None:
     """Add the diagnosis to results that are written already."""
-    found = diagnosis_of(model, stream.tasks, sink)
+    diagnosis = diagnosis_of(model, stream.tasks, sink)
     for entry in entries:
         entry["diagnosis"] = {
-            "task_accuracy": found.task_accuracy,
-            "task_chance": found.task_chance,
-            "oracle_last_accuracy": found.oracle_accuracy.get(entry["head"]),
+            "task_accuracy": diagnosis.task_accuracy,
+            "task_chance": diagnosis.task_chance,
+            "oracle_last_accuracy": diagnosis.oracle_accuracy.get(entry["head"]),
         }
     write_results(folder / RESULTS, entries)
-    sink(Event("diagnosis", fields=dataclasses.asdict(found)))
+    sink(Event("diagnosis", fields=dataclasses.asdict(diagnosis)))
 
 
 def _leave(folder: Path, outcome: Outcome, entries: list[Entry], history: History) -> None:

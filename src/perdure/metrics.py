@@ -71,10 +71,10 @@ class Counts:
                 )
         for name in _TABLES[:-1]:
             self._check_bounds(name)
-        found = (int(self.confusion.sum()), int(np.trace(self.confusion)))
-        if found != (last.sum(), self.correct[-1].sum()):
+        totals = (int(self.confusion.sum()), int(np.trace(self.confusion)))
+        if totals != (last.sum(), self.correct[-1].sum()):
             raise ValueError(
-                f"the confusion matrix holds {found[0]} images, {found[1]} of them right; "
+                f"the confusion matrix holds {totals[0]} images, {totals[1]} of them right; "
                 f"the last row holds {last.sum()} and {self.correct[-1].sum()}"
             )
 

@@ -28,10 +28,10 @@ def describe(tasks: Sequence[Totals]) -> dict[str, float]:
         entropy of the task, in [0, 1]; 0 with a single task.
     """
     places = [np.stack([task[name] for task in tasks]) for name in tasks[0]]
-    found = [_describe_place(place) for place in places]
+    per_place = [_describe_place(place) for place in places]
     return {
         name: float(np.mean(values))
-        for name, values in zip(FIGURES, zip(*found, strict=True), strict=True)
+        for name, values in zip(FIGURES, zip(*per_place, strict=True), strict=True)
     }
 
 

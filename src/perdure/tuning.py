@@ -177,8 +177,8 @@ def tune(
             except DivergenceError:
                 metrics = []
                 break
-            found = summarise(outcome.counts[search.head])
-            metrics.append({key: found[key] for key in KEPT})
+            summary = summarise(outcome.counts[search.head])
+            metrics.append({key: summary[key] for key in KEPT})
             seconds += outcome.seconds
         values = {key: config.flat()[key] for key in search.space}
         trials.append(Trial(_plain(values), _score(metrics), metrics, round(seconds, 2)))
@@ -223,8 +223,8 @@ def suggest(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
     for trial, place in zip(trials, tried, strict=True):
         if trial.score is not None:
             params = dict(zip(keys, place, strict=True))
-            made = optuna.trial.create_trial(params=params, distributions=places, value=trial.score)
-            study.add_trial(made)
+            past = optuna.trial.create_trial(params=params, distributions=places, value=trial.score)
+            study.add_trial(past)
     asked = study.ask(fixed_distributions=places).params
     chosen = tuple(asked[key] for key in keys)
     if chosen in tried:
@@ -257,7 +257,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
     assert winner.score is not None
     config = search.config.replace(**winner.values, validation_fraction=fraction)
     defaults = make_config({"method": config.training.method}).flat()
-    given = {
+    preset = {
         key: value
         for key, value in _plain(config.flat()).items()
         if key == "method" or value != _plain(defaults).get(key)
@@ -271,7 +271,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
         f"# Searched: {space}\n"
         f"# perdure run {path}\n"
     )
-    atomic_write(path, (head + tomli_w.dumps(given)).encode())
+    atomic_write(path, (head + tomli_w.dumps(preset)).encode())
 
 
 def read_trials(search: Search, out: Path) -> list[Trial]:
@@ -285,7 +285,7 @@ def read_trials(search: Search, out: Path) -> list[Trial]:
         return []
     try:
         content = json.loads(path.read_text("utf-8"))
-        found = [Trial(**trial) for trial in content["trials"]]
+        trials = [Trial(**trial) for trial in content["trials"]]
         asked = content["search"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -298,7 +298,7 @@ def read_trials(search: Search, out: Path) -> list[Trial]:
             f"'{out}' holds a search with another {' and '.join(other)}. Choose another --out, or "
             "repeat the command that began it."
         )
-    return found
+    return trials
 
 
 def _write(search: Search, trials: Sequence[Trial], out: Path) -> None:

@@ -16,24 +16,24 @@ def obstacles(vit: Any) -> tuple[str, ...]:
 
     Every reason names the block and what it does that plain pre-norm attention does not.
     """
-    found: list[str] = []
+    reasons: list[str] = []
     for index, block in enumerate(vit.blocks):
         where = f"block {index}"
         if type(block) is not Block:
-            found.append(f"{where} is a {type(block).__name__}, not a plain pre-norm block")
+            reasons.append(f"{where} is a {type(block).__name__}, not a plain pre-norm block")
             continue
         attention = block.attn
         if type(attention) is not Attention:
-            found.append(f"{where} attends with {type(attention).__name__}")
+            reasons.append(f"{where} attends with {type(attention).__name__}")
         elif not isinstance(attention.q_norm, nn.Identity):
-            found.append(f"{where} normalises queries and keys (qk-norm)")
+            reasons.append(f"{where} normalises queries and keys (qk-norm)")
         elif not isinstance(attention.norm, nn.Identity):
-            found.append(f"{where} normalises the attention output")
+            reasons.append(f"{where} normalises the attention output")
         elif getattr(attention, "gate", None) is not None:
-            found.append(f"{where} gates the attention output")
+            reasons.append(f"{where} gates the attention output")
         if not isinstance(block.norm1, nn.LayerNorm):
-            found.append(f"{where} uses {type(block.norm1).__name__} instead of LayerNorm")
-    return tuple(found)
+            reasons.append(f"{where} uses {type(block.norm1).__name__} instead of LayerNorm")
+    return tuple(reasons)
 
 
 def describe(vit: Any, name: str) -> BackboneSpec:

@@ -108,17 +108,17 @@ class _Constants:
 
     def only(self, prefix: str, ndim: int) -> Tensor:
         """Return the one constant of ``ndim`` dimensions whose generated name starts so."""
-        found = [
+        matching = [
             name
             for name, constant in self._stored.items()
             if name.startswith(prefix) and len(constant.dims) == ndim
         ]
-        if len(found) != 1:
+        if len(matching) != 1:
             raise BackboneError(
-                f"{self.path.name} has {len(found)} constants '{prefix}*' of {ndim} dimensions "
+                f"{self.path.name} has {len(matching)} constants '{prefix}*' of {ndim} dimensions "
                 "where one was expected; is it another export?"
             )
-        return self.tensor(found[0])
+        return self.tensor(matching[0])
 
 
 def clip_state_dict(onnx_path: Path) -> dict[str, Tensor]:
@@ -317,12 +317,12 @@ def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None
 
 
 def _refuse(problems: Mapping[str, list[str]], source: str) -> None:
-    told = [
+    mismatches = [
         f"{len(names)} {kind}: {listed(names, _SHOWN)}" for kind, names in problems.items() if names
     ]
-    if told:
+    if mismatches:
         raise BackboneError(
-            f"The weights of {source} do not fit the model ({'; '.join(told)}). "
+            f"The weights of {source} do not fit the model ({'; '.join(mismatches)}). "
             "Give the name of the architecture that they were saved from."
         )
 

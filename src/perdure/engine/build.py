@@ -93,14 +93,14 @@ def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:
         LanguageError: texts or a source of them that cannot be used.
         ConfigError: a source that cannot be read, or that does not exist.
     """
-    found = text_of(stream.class_names, config, fetch=fetch)
-    if found is None:
+    vectors = text_of(stream.class_names, config, fetch=fetch)
+    if vectors is None:
         return stream
     row = {name: place for place, name in enumerate(stream.class_names)}
     tasks = [
         replace(
             data,
-            task=replace(data.task, text_features=found[[row[name] for name in data.task.names]]),
+            task=replace(data.task, text_features=vectors[[row[name] for name in data.task.names]]),
         )
         for data in stream.tasks
     ]

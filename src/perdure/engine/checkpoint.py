@@ -158,8 +158,8 @@ class Checkpoints:
     def _verify(self, stored: StoredFile) -> None:
         path = self._folder / stored.name
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != stored.sha256:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != stored.sha256:
             raise CheckpointError(
                 f"'{path}' is damaged: its checksum is not the one noted when it was written. "
                 "Delete that file and use --resume again to go on from the checkpoint before it."

@@ -118,12 +118,12 @@ class _Passes:
             places = sorted(name for name in records if name.startswith("selection"))
             return torch.cat([records[name].double() for name in places], dim=1)
 
-        found = [
+        selections = [
             self._over(data.train if split == "train" else data.test, data.task, choice)
             for data in self._tasks
         ]
-        rows = [part for part, _ in found if len(part)]
-        index = np.repeat(np.arange(len(found)), [len(labels) for _, labels in found])
+        rows = [part for part, _ in selections if len(part)]
+        index = np.repeat(np.arange(len(selections)), [len(labels) for _, labels in selections])
         return torch.cat(rows).cpu().numpy(), index
 
     def oracle_accuracy(self) -> dict[str, float]:
@@ -149,10 +149,10 @@ class _Passes:
     def _over(
         self, subset: Subset, task: Task, compute: Callable[[Tensor, Task], Tensor]
     ) -> tuple[Float[Tensor, "n m"], Int[Tensor, "n"]]:
-        found = []
+        outputs = []
         for batch in ordered_batches(self._model, subset):
-            found.append(compute(batch.images, task))
+            outputs.append(compute(batch.images, task))
             self._done += 1
             fields: dict[str, Any] = {"phase": "diagnosis", "done": self._done}
             self._sink(Event("progress", task.index, {**fields, "total": self._total}))
-        return torch.cat(found) if found else torch.zeros(0), subset.labels
+        return torch.cat(outputs) if outputs else torch.zeros(0), subset.labels

@@ -76,14 +76,14 @@ class Evaluator:
         if index in self._frozen:
             kept = self._frozen[index].split(config.runtime.eval_batch_size)
             return list(zip(kept, labels, strict=True))
-        made = []
+        readouts = []
         for batch in ordered_batches(model, data.test):
             readout, features = model.forward(batch.images)
-            made.append(readout)
+            readouts.append(readout)
             self._note_selection(index, features.records)
-        if model.method.traits.frozen_features and made:
-            self._frozen[index] = torch.cat(made)
-        return list(zip(made, labels, strict=True))
+        if model.method.traits.frozen_features and readouts:
+            self._frozen[index] = torch.cat(readouts)
+        return list(zip(readouts, labels, strict=True))
 
     def _note_selection(self, task: int, records: Mapping[str, Tensor]) -> None:
         """Sum the selection of a task's images, per place of selection."""

@@ -89,15 +89,15 @@ def claim_folder(path: Path, config: Config, resume: bool) -> None:
             f"The folder '{path}' is not empty. Add --resume to go on with the run in it, "
             "or choose another --out."
         )
-    found = path / "config.toml"
-    if found.exists():
-        _check_same(found, config)
+    file = path / "config.toml"
+    if file.exists():
+        _check_same(file, config)
     elif content:
         raise CheckpointError(
             f"The folder '{path}' holds no run: it has no config.toml. Choose another --out."
         )
     else:
-        atomic_write(found, tomli_w.dumps(_as_toml(config)).encode())
+        atomic_write(file, tomli_w.dumps(_as_toml(config)).encode())
 
 
 def _as_toml(config: Config) -> dict[str, Any]:

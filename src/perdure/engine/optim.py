@@ -79,12 +79,12 @@ class TaskOptimiser:
 
     def state(self) -> dict[str, Tensor]:
         """Return trained parameters and Adam's moments by name, for a checkpoint."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for parameter, name in self._trained():
-            found[f"value.{name}"] = parameter.detach()
+            tensors[f"value.{name}"] = parameter.detach()
             for key, value in self.adam.state.get(parameter, {}).items():
-                found[f"adam.{key}.{name}"] = value
-        return found
+                tensors[f"adam.{key}.{name}"] = value
+        return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Load a state returned by `state`.

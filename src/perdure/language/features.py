@@ -81,7 +81,7 @@ def _write(path: Path, vectors: Mapping[str, Tensor]) -> None:
 def _read(path: Path, names: Sequence[str]) -> Float[Tensor, "c e"]:
     """Read the vector of each class from a file."""
     try:
-        found = safetensors.torch.load_file(path)
+        saved = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise ConfigError(f"text_features='{path}': there is no such file.") from None
     except (OSError, safetensors.SafetensorError) as error:
@@ -89,13 +89,13 @@ def _read(path: Path, names: Sequence[str]) -> Float[Tensor, "c e"]:
             f"'{path}' cannot be read as safetensors ({error}). If it is damaged, remove it and "
             "make it anew."
         ) from error
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in saved]
     if missing:
         raise LanguageError(
             f"'{path}' has no vector for the class '{missing[0]}' ({len(missing)} of {len(names)} "
-            f"are missing).{did_you_mean(missing[0], found)} It must hold one under each class's name."
+            f"are missing).{did_you_mean(missing[0], saved)} It must hold one under each class's name."
         )
-    vectors = [found[name].float() for name in names]
+    vectors = [saved[name].float() for name in names]
     shapes = {tuple(vector.shape) for vector in vectors}
     if len(shapes) > 1 or len(vectors[0].shape) != 1:
         listed = ", ".join(str(list(shape)) for shape in sorted(shapes))

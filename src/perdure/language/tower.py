@@ -95,8 +95,8 @@ class Tower:
                     f"{_OTHERWISE}"
                 ) from failure
         parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-        found = [F.normalize(tower.encode_text(tokenise(list(part))), dim=1) for part in parts]
-        return torch.cat(found)
+        vectors = [F.normalize(tower.encode_text(tokenise(list(part))), dim=1) for part in parts]
+        return torch.cat(vectors)
 
 
 def _open_clip() -> Any:

@@ -107,8 +107,8 @@ def anchored(
         ValueError: a share outside [0, 1].
     """
     _check_share(share)
-    found = moved(anchors, fit)
-    return Moments(found.means + share * correction.double(), found.scatter)
+    moments = moved(anchors, fit)
+    return Moments(moments.means + share * correction.double(), moments.scatter)
 
 
 def mixed(first: Moments, second: Moments, share: float = 0.5) -> Moments:

@@ -37,10 +37,10 @@ class Lift:
 
     def digest(self) -> str:
         """sha256 of the numbers drawn: a model that is loaded where they differ must be refused."""
-        found = hashlib.sha256(self.weight.cpu().numpy().tobytes())
+        sha256 = hashlib.sha256(self.weight.cpu().numpy().tobytes())
         if self.phase is not None:
-            found.update(self.phase.cpu().numpy().tobytes())
-        return found.hexdigest()
+            sha256.update(self.phase.cpu().numpy().tobytes())
+        return sha256.hexdigest()
 
 
 def relu_lift(dim: int, width: int, seed: int, *name: int | str) -> Lift:

@@ -67,9 +67,9 @@ def thinned(
     ranks = dict(zip(names, permutation(len(names), seed, "imbalance"), strict=True))
     kept = np.zeros(len(outputs), dtype=bool)
     for number, part in enumerate(parts):
-        found = {name: np.flatnonzero(outputs == output) for output, name in part}
-        sizes = tail_sizes(max(map(len, found.values())), len(names), imbalance)
-        for name, positions in found.items():
+        positions_of = {name: np.flatnonzero(outputs == output) for output, name in part}
+        sizes = tail_sizes(max(map(len, positions_of.values())), len(names), imbalance)
+        for name, positions in positions_of.items():
             drawn = permutation(len(positions), seed, "imbalance", number, name)
             kept[positions[drawn[: sizes[ranks[name]]]]] = True
     return kept

@@ -105,13 +105,13 @@ def cut(
             f"{increment} asks for that. Give a table with a column 'domain', {_WITHOUT}"
         )
     places = _chosen(source.name, source.domains, domains, increment)
-    shown = _shown(source, source.domains, places)
-    absent = [source.class_names[label] for label in order if not shown[label, places].any()]
-    left = [label for label in order if shown[label, places].any()]
+    has_images = _shown(source, source.domains, places)
+    absent = [source.class_names[label] for label in order if not has_images[label, places].any()]
+    left = [label for label in order if has_images[label, places].any()]
     notes = (f"No image in these domains, so left out: {listed(absent)}.",) if absent else ()
     if increment == "domains":
-        return _by_domain(source, left, places, shown, notes)
-    return _in_turn(source, left, tasks, places, shown, notes)
+        return _by_domain(source, left, places, has_images, notes)
+    return _in_turn(source, left, tasks, places, has_images, notes)
 
 
 def _chosen(name: str, domains: Domains, wanted: Sequence[str], increment: str) -> list[int]:
@@ -155,8 +155,8 @@ def _shown(source: Source, domains: Domains, places: Sequence[int]) -> Bool[np.n
                     f"images of {names}, but no {missing} image. A class needs both in a domain, or "
                     "neither: add images, or remove those."
                 )
-    shown: Bool[np.ndarray, "c d"] = counts[0] > 0
-    return shown
+    has_images: Bool[np.ndarray, "c d"] = counts[0] > 0
+    return has_images
 
 
 def _counts(
@@ -211,16 +211,16 @@ def _in_turn(
     names: list[str] = []
     for index, size in enumerate(sizes):
         turns = [(turn + step) % len(places) for step in range(len(places))]
-        found = {one: [label for label in left if shown[label, places[one]]] for one in turns}
-        fits = [one for one in turns if len(found[one]) >= size]
+        pools = {one: [label for label in left if shown[label, places[one]]] for one in turns}
+        fits = [one for one in turns if len(pools[one]) >= size]
         if not fits:
-            most = max(turns, key=lambda one: len(found[one]))
+            most = max(turns, key=lambda one: len(pools[one]))
             raise StreamError(
                 f"Task {index + 1} wants {size} classes of one domain, but of the {len(left)} classes "
-                f"left at most {len(found[most])} are in one ('{source.domains.names[places[most]]}'). "
+                f"left at most {len(pools[most])} are in one ('{source.domains.names[places[most]]}'). "
                 "Take smaller tasks, as tasks=B0-Inc1, or another order of classes."
             )
-        chosen = found[fits[0]][:size]
+        chosen = pools[fits[0]][:size]
         outputs += [(label, places[fits[0]]) for label in chosen]
         left = [label for label in left if label not in chosen]
         names.append(source.domains.names[places[fits[0]]])

@@ -107,34 +107,34 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
             f"{did_you_mean(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}, every folder that "
             f"holds {LAYOUT}, and every table ({', '.join(TABLES)}) of path and label."
         )
-    found = Inspection(name)
-    classes, items = _benchmark(name, found) if name in BENCHMARKS else _own(Path(name), found)
+    result = Inspection(name)
+    classes, items = _benchmark(name, result) if name in BENCHMARKS else _own(Path(name), result)
     splits = sorted({item.split for item in items})
     readable: Counter[tuple[str, str]] = Counter()
     seen: dict[str, _Item] = {}
     for done, item in enumerate(items, start=1):
-        if _look(item, found):
+        if _look(item, result):
             readable[item.split, item.class_name] += 1
             first = seen.setdefault(_digest(item.content), item)
             # Without a test folder, a share is held out later, and may separate the two.
             if first.split != item.split or (first is not item and len(splits) == 1):
                 text = f"{first.name} ({first.split}) and {item.name} ({item.split})"
-                found.faults.append(Fault("duplicate", text))
+                result.faults.append(Fault("duplicate", text))
         if on_progress is not None:
             on_progress("looking at images", done, len(items))
-    found.classes = len(classes)
-    found.train, found.test = (
+    result.classes = len(classes)
+    result.train, result.test = (
         sum(readable[split, name] for name in classes) for split in ("train", "test")
     )
     for class_name in classes:
         counts = {split: readable[split, class_name] for split in splits}
         if sum(counts.values()) < least:
             text = f"class '{class_name}': {sum(counts.values())} readable, {least} wanted"
-            found.faults.append(Fault("few", text))
+            result.faults.append(Fault("few", text))
         elif 0 in counts.values():
             split = next(split for split, count in counts.items() if not count)
-            found.faults.append(Fault("few", f"class '{class_name}': none readable in {split}"))
-    return found
+            result.faults.append(Fault("few", f"class '{class_name}': none readable in {split}"))
+    return result
 
 
 def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]]:

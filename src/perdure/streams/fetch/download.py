@@ -67,12 +67,12 @@ def _check(benchmark: Benchmark, file: PublishedFile, path: Path, removed: str) 
     if not file.md5:
         return
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "md5").hexdigest()
-    if found != file.md5:
+        digest = hashlib.file_digest(content, "md5").hexdigest()
+    if digest != file.md5:
         raise ChecksumError(
-            f"'{file.name}' has md5 {found}, not {file.md5}: it is not the file that perdure "
+            f"'{file.name}' has md5 {digest}, not {file.md5}: it is not the file that perdure "
             f"expects. {removed} Type again: perdure data fetch {benchmark.name}\n"
-            f"If it stays so, and {benchmark.publisher} states {found}, unpack the file yourself "
+            f"If it stays so, and {benchmark.publisher} states {digest}, unpack the file yourself "
             f"into '{benchmark.folder}'."
         )
 

@@ -103,15 +103,15 @@ class Benchmark:
             StreamError: the files are not there.
         """
         if path is None:
-            found = self.located()
-            if found is None:
+            located = self.located()
+            if located is None:
                 places = " and ".join(f"'{folder}'" for folder in (*self.elsewhere, self.folder))
                 raise StreamError(
                     f"{self.title} was not found in {places}. Type: perdure data fetch {self.name} "
                     f"(about {self.megabytes:,} MB), or name the folder of its files with "
                     "path=FOLDER."
                 )
-            return found
+            return located
         folder = path.expanduser()
         missing = self.missing(folder)
         if missing:

@@ -32,11 +32,11 @@ def walk(folder: Path) -> Iterator[Listed]:
     levels: list[_Level] = []
     yield from _enter(folder, levels)
     while levels:
-        found = next(levels[-1].names, None)
-        if found is None:
+        entry = next(levels[-1].names, None)
+        if entry is None:
             levels.pop()
             continue
-        name, is_folder = found
+        name, is_folder = entry
         path = levels[-1].folder / name
         if is_folder:
             yield from _enter(path, levels)

@@ -82,7 +82,7 @@ def _files(name: str, root: Path, lines: Lines, options: SourceOptions) -> Label
 def _listed(path: Path) -> list[tuple[str, int]]:
     """Read one of the publisher's lists of paths and labels."""
     domain = path.name.partition("_")[0]
-    found = []
+    files = []
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -94,5 +94,5 @@ def _listed(path: Path) -> list[tuple[str, int]]:
                 f"Line {number} of '{path}' is {line!r}, and must be a path in {domain}/CLASS/ and a "
                 "label. Fetch the list again as it is published."
             )
-        found.append((file, int(label)))
-    return found
+        files.append((file, int(label)))
+    return files

@@ -69,10 +69,10 @@ class DatasetImages(ImageSet):
             UnreadableImageError: it cannot be decoded.
         """
         try:
-            found = self._rows[int(self._positions[index])][self._column]
-            if not isinstance(found, Image.Image):
-                raise ValueError(f"there is {type(found).__name__} where an image belongs")
-            return to_rgb(found)
+            image = self._rows[int(self._positions[index])][self._column]
+            if not isinstance(image, Image.Image):
+                raise ValueError(f"there is {type(image).__name__} where an image belongs")
+            return to_rgb(image)
         except (OSError, ValueError, SyntaxError) as error:
             raise unreadable_images([f"{self.names[index]}: {error}"]) from error
 
@@ -105,10 +105,10 @@ def load_huggingface(options: SourceOptions) -> Source:
     sets, areas_of = [], []
     for split, rows in (("train", train), ("test", test)):
         labels = _numbers(rows, label, names, where, "label")
-        found = np.zeros_like(labels)
+        domain_of = np.zeros_like(labels)
         if domain is not None:
-            found = _numbers(rows, domain, areas, where, "domain")
-        groups = labels * max(1, len(areas)) + found
+            domain_of = _numbers(rows, domain, areas, where, "domain")
+        groups = labels * max(1, len(areas)) + domain_of
         kept = np.ones(len(labels), dtype=bool)
         if test is train:
             held_out = _held_out(groups, options)
@@ -122,7 +122,7 @@ def load_huggingface(options: SourceOptions) -> Source:
         called = [f"{where}[{split}][{position}]" for position in positions]
         budget = options.memory_budget
         sets.append(DatasetImages(rows, image, positions, labels[positions], called, budget))
-        areas_of.append(found[positions])
+        areas_of.append(domain_of[positions])
     domains = Domains(tuple(areas), *areas_of) if areas else None
     return Source("huggingface", tuple(names), sets[0], sets[1], domains=domains)
 
@@ -138,15 +138,15 @@ def _load(path: Path) -> dict[str, Any]:
     folder = path.expanduser()
     try:
         if folder.is_dir() and is_saved(folder):
-            found = datasets.load_from_disk(str(folder))
+            splits = datasets.load_from_disk(str(folder))
         else:
-            found = datasets.load_dataset(str(path))
+            splits = datasets.load_dataset(str(path))
     except Exception as error:  # of any kind: hub, network, formats
         raise StreamError(
             f"The data set '{path}' cannot be loaded ({str(error).partition(chr(10))[0]}). Give a "
             "hub name, as data=hf:cifar100, or the folder where save_to_disk left it."
         ) from error
-    return dict(found) if isinstance(found, dict) else {"train": found}
+    return dict(splits) if isinstance(splits, dict) else {"train": splits}
 
 
 def _of_kind(rows: Any, kind: str) -> list[str]:
@@ -201,7 +201,7 @@ def _numbers(
     """Return the number of every row's class or domain."""
     numbered = bool(getattr(rows.features[column], "names", None))
     known = {name: place for place, name in enumerate(names)}
-    found = []
+    numbers = []
     for number, value in enumerate(rows[column]):
         place = value if numbered else known.get(str(value))
         if not isinstance(place, int) or not 0 <= place < len(names):
@@ -209,8 +209,8 @@ def _numbers(
                 f"Row {number} of '{where}' has the {what} {value!r}, which is none of those that "
                 f"it knows: {listed(names)}."
             )
-        found.append(place)
-    return np.asarray(found, dtype=np.int64)
+        numbers.append(place)
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def _held_out(labels: NDArray[np.int64], options: SourceOptions) -> NDArray[np.bool_]:

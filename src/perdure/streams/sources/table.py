@@ -256,10 +256,10 @@ def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list
 
 def _ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Return distinct names, by the alphabet or, where all are whole numbers, by value."""
-    found = set(names)
-    whole = all(name.removeprefix("-").isdecimal() for name in found)
+    distinct = set(names)
+    whole = all(name.removeprefix("-").isdecimal() for name in distinct)
     order: Callable[[str], Any] = int if whole else str
-    return tuple(sorted(found, key=order))
+    return tuple(sorted(distinct, key=order))
 
 
 def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str]) -> LabelledFiles:
