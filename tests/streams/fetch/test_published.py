@@ -94,8 +94,8 @@ def test_images_are_read_when_they_are_needed(name: str, monkeypatch: pytest.Mon
         decoded.append(path)
         return decode(path)
 
-    for module in ("files", "images"):
-        monkeypatch.setattr(f"perdure.streams.{module}.decode", spy)
+    for module in ("file_sets", "sets"):
+        monkeypatch.setattr(f"perdure.streams.images.{module}.decode", spy)
     source = load_source(name)
     assert not decoded
     image = source.test.image(2)
