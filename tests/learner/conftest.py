@@ -1,4 +1,4 @@
-"""One random backbone for all classifiers of these tests: it is frozen."""
+"""One random backbone for all classifiers of these tests, and a classifier of five classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.events import Sink, ignore
+from perdure.learner import ContinualClassifier
+from tests.tiny import classifier, lesson
 
 _made: dict[tuple[str, str, int | None, int], FrozenViT] = {}
 
@@ -32,3 +34,9 @@ def _one_backbone() -> Iterator[None]:
         patch.setattr("perdure.learner.classifier.make_backbone", _kept)
         patch.setattr("perdure.learner.saved.model.make_backbone", _kept)
         yield
+
+
+@pytest.fixture(scope="session")
+def learned() -> ContinualClassifier:
+    """Return a classifier of five classes in two lessons; not to be changed."""
+    return classifier("lda").learn(lesson("a", "b")).learn(lesson("c", "d", "e"))

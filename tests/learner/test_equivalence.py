@@ -11,7 +11,7 @@ from PIL import Image
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.run import Run
 from perdure.learner import ContinualClassifier
-from perdure.learner.settings import OF_RUNS, make_settings, parameters_of
+from perdure.learner.settings import parameters_of
 from perdure.streams import TaskData
 from tests.tiny import small_config
 
@@ -52,12 +52,3 @@ def test_weights_are_those_of_a_run(method: str, options: dict[str, Any]) -> Non
     ours, theirs = learner.model.state(), ran.state()
     assert ours.keys() == theirs.keys()
     assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
-
-
-def test_parameters_of_a_configuration_make_that_configuration() -> None:
-    config = small_config("nsp2", heads=["linear"], temperature=3.0, lr=0.007)
-    parameters, options = parameters_of(config)
-    again = make_settings(parameters, options).flat()
-    assert {key: value for key, value in config.flat().items() if key not in OF_RUNS} == {
-        key: value for key, value in again.items() if key not in OF_RUNS
-    }

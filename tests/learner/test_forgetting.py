@@ -10,7 +10,6 @@ import torch
 
 from perdure.errors import ConfigError
 from perdure.learner import ContinualClassifier, Forgotten
-from perdure.learner.class_columns import ClassColumns
 from perdure.testing import make_trial
 from tests.tiny import classifier, lesson, pictures
 
@@ -133,12 +132,3 @@ def test_temperatures_carry_it_where_they_were_fitted_while_it_was_known() -> No
     learner.learn(lesson("c", count=5))
     assert "temperatures" not in str(learner.forget_class("c"))
     assert "temperatures" in str(learner.forget_class("b"))
-
-
-def test_labels_of_one_name_are_one_class() -> None:
-    columns = ClassColumns(("a", "b", "a", "c", "b"), (1,))
-    assert columns.names == ("a", "c", "b")
-    assert columns.labels("a") == (0, 2)
-    scores = torch.tensor([[1.0, 9.0, 2.0, 3.0, 4.0], [5.0, 9.0, -1.0, 3.0, 0.0]])
-    assert columns.class_scores(scores).tolist() == [[2, 3, 4], [5, 3, 0]]
-    assert columns.of(torch.tensor([0, 2, 3, 4])).tolist() == [0, 0, 1, 2]

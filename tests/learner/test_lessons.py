@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from perdure.engine.events import Event
 from perdure.errors import (
     ConfigError,
     DivergenceError,
-    UnknownNameError,
     UnreadableImageError,
 )
 from perdure.learner import ContinualClassifier
@@ -203,55 +201,3 @@ def test_first_lesson_that_fails_leaves_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         learner.learn(lesson("a", "b"), on_event=interrupt)
     assert not learner.__sklearn_is_fitted__()
-
-
-class TestParameters:
-    """They are checked when something is learned."""
-
-    @pytest.mark.parametrize(
-        ("change", "error", "message"),
-        [
-            ({"method": "nsp3"}, UnknownNameError, "Did you mean 'nsp2'"),
-            ({"method": "joint"}, ConfigError, "needs the images of old ones"),
-            ({"options": {"lrr": 1.0}}, UnknownNameError, r"'lrr'.*Did you mean 'lr'"),
-            ({"options": {"lr": -1.0}}, ConfigError, "lr=-1"),
-            ({"options": {"epochs": 3}}, ConfigError, r"Type epochs=3\."),
-            ({"options": {"tasks": "B0-Inc2"}}, ConfigError, "has no use"),
-            ({"options": [("lr", 1)]}, ConfigError, "give a mapping"),
-            ({"heads": ["linear"]}, ConfigError, "Leave heads out"),
-            ({"calibration_fraction": 1.0}, ConfigError, r"calibration_fraction=1\.0"),
-            ({"calibration_fraction": "0.1"}, ConfigError, "calibration_fraction='0.1'"),
-            ({"epochs": 0}, ConfigError, "epochs=0"),
-        ],
-    )
-    def test_wrong_ones_are_refused(
-        self, change: dict[str, Any], error: type[Exception], message: str
-    ) -> None:
-        with pytest.raises(error, match=message):
-            classifier("lda").set_params(**change).learn(lesson("a", "b"))
-
-    def test_heads_are_gaussian_where_the_method_leaves_the_choice(self) -> None:
-        for method, heads in [("nsp2", ("gaussian",)), ("ncm", ("ncm",)), ("linear", ("linear",))]:
-            assert classifier(method).settings().head_names == heads
-
-    def test_training_may_change_between_lessons_and_the_method_may_not(self) -> None:
-        learner = classifier("nsp2").learn(lesson("a", "b"))
-        learner.set_params(epochs=2).learn(lesson("c", "d"))
-        assert learner.model.config.training.epochs == 2
-        learner.set_params(method="finetune")
-        with pytest.raises(
-            ConfigError, match=r"method='finetune'.*has learned under method='nsp2'"
-        ):
-            learner.learn(lesson("e", "f"))
-        assert learner.fit(*lesson("e", "f")).classes_.tolist() == ["e", "f"]
-
-
-def test_shrinkage_may_be_chosen_on_validation_images() -> None:
-    options: dict[str, Any] = {"validation_fraction": 0.25, "shrinkage": "validation"}
-    learner = classifier("lda", **options).learn(lesson("a", "b", count=12))
-    assert learner.last_lesson_.images == {"a": 9, "b": 9}
-    rho = learner.model.state()["heads.gaussian.rho"].clone()
-    learner.learn(lesson("a", seed=1))
-    assert torch.equal(learner.model.state()["heads.gaussian.rho"], rho)
-    with pytest.raises(ConfigError, match="needs a validation split"):
-        learner.learn(lesson("c", count=3))

@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 
 from perdure.backbones.catalog import create_backbone
 from perdure.engine.config import make_config
-from perdure.engine.model import Model
 from perdure.errors import CheckpointError
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History
 from perdure.learner.saved.contents import Sizes, is_model, read_contents
 from perdure.learner.saved.format import FORMAT, encode
-from perdure.testing import make_trial
 from perdure.types import Task
 from tests.learner.models import (
     FILES,
@@ -273,35 +271,6 @@ def test_a_complete_state_is_no_reduced_one() -> None:
     reduced = {k: v for k, v in old.state().items() if k not in old.learning_only}
     with pytest.raises(CheckpointError, match=r"Missing key.*feature_sum"):
         other.load(reduced)
-
-
-def learning_only(method: str, **options: Any) -> set[str]:
-    """What a model declares, numbers replaced by N."""
-    trial = make_trial(method, **options)
-    model = Model(trial.backbone, trial.config)
-    model.start_task(trial.stream.tasks[0].task)
-    return {re.sub(r"\d+", "N", name) for name in model.learning_only}
-
-
-def test_what_only_learning_reads() -> None:
-    null_space = {"method.gram_inputs_N", "method.projector_inputs_N", "method.images_seen"}
-    linear = {"heads.linear.layers.N.weight", "heads.linear.layers.N.bias"}
-    moments = {f"heads.gaussian.{name}" for name in ("means", "counts", "scatter", "rho")}
-    assert learning_only("finetune") == learning_only("iprompt") == set()
-    assert learning_only("ncm") == {"heads.ncm.counts"}
-    assert learning_only("pgp") == null_space
-    assert learning_only("pgp", heads="gaussian") == null_space | linear | moments
-    assert {"method.gram_affinity_N", "method.old_mean_N", "method.projector_aggregation_N"} < (
-        learning_only("nsp2")
-    )
-    assert learning_only("clip_finetune") == {
-        "heads.language.means_N",
-        "heads.language.factors_N",
-    }
-
-
-def test_sizes_in_words() -> None:
-    assert str(Sizes(1500, 70_700_000)) == "70.7 MB (1.5 kB to predict, 70.7 MB more to learn on)"
 
 
 def test_where_the_images_lay_is_not_told(tmp_path: Path) -> None:
