@@ -58,7 +58,7 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest allowed name, or an empty string.
 
     Args:
-        given: what the user typed.
+        given: the text that the user typed.
         allowed: every name that would have been accepted.
     """
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.55)
@@ -71,10 +71,10 @@ def unknown_name(
     """Build the error for a name that is not known.
 
     Args:
-        kind: what the name was meant to be, such as ``"method"``.
-        given: what the user typed.
+        kind: kind of name, such as ``"method"``.
+        given: the text that the user typed.
         allowed: every name that would have been accepted.
-        where: what it was given for, such as ``" of nsp2"``.
+        where: context of the name, such as ``" of nsp2"``.
     """
     names = sorted(allowed)
     return UnknownNameError(

@@ -65,7 +65,7 @@ def run(
         resume: go on with the run found there; start if there is none; do nothing if it is finished.
         diagnose: tell, once learning is done, what the choice of prompts knows of the task; for
             methods that select. Training images of old tasks are looked at, nothing is learned.
-        on_event: told what happens.
+        on_event: receives the events.
         **overrides: keys of the configuration, as ``epochs=2``.
 
     Raises:

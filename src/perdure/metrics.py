@@ -126,7 +126,7 @@ def count_batch(
 
     Args:
         logits: one row per image over all labels seen so far, at least one.
-        labels: of the images, each in [0, c).
+        labels: labels of the images, each in [0, c).
         task_of_class: the task that brought each label, from 0; on any device.
         class_of: the class of each label, from 0 and in order of arrival, where a class may have
             several; the label itself by default.
@@ -176,7 +176,7 @@ class Metric:
 
     Attributes:
         function: its definition; NaN where it is unknown.
-        title: of its column, with the unit: all values are shown times 100.
+        title: title of its column, with the unit: all values are shown times 100.
         better: which way is better.
         low: its smallest value.
         high: its largest value.
@@ -201,7 +201,7 @@ def metric(title: str, **row: Any) -> Callable[[Function], Function]:
 
     Args:
         title: see `Metric`.
-        **row: what else differs from the defaults of `Metric`.
+        **row: other attributes of `Metric`.
 
     Raises:
         ValueError: the name is taken.

@@ -39,8 +39,8 @@ class Registry(Mapping[str, T], Generic[T, D]):
     that registers it is imported when it is asked for; iteration, ``in`` and `check` import nothing.
 
     Args:
-        kind: what is registered here, used in error messages (``"method"``).
-        declaration: what is known of every component.
+        kind: kind of component, for error messages (``"method"``).
+        declaration: class of the declarations.
     """
 
     def __init__(self, kind: str, declaration: type[D]) -> None:

@@ -22,8 +22,8 @@ class Traits:
         needs_query: whether a plain forward must come first.
         projects_updates: whether optimiser updates pass through ``project``.
         protects_features: whether that promises that old features stay where they are.
-        stores_statistics: what is kept of old images, for the cost table; empty for nothing.
-        state_growth: how the method's own state (heads apart) grows.
+        stores_statistics: statistics kept of old images, in words; empty for none.
+        state_growth: growth of the method's own state, heads apart.
         cumulative: whether the engine supplies the union of all tasks so far.
         heads: the heads it runs under when none are named.
         trained_head: the head whose loss its training minimises, whatever heads are evaluated.

@@ -70,7 +70,7 @@ class Search:
         config: values of the keys that are not searched.
         space: values of those that are.
         seeds: every setting is run with each of them.
-        head: whose accuracy counts.
+        head: head whose accuracy counts.
     """
 
     config: Config
@@ -101,7 +101,7 @@ def make_search(
     Args:
         config: a preset or a configuration of one's own.
         space: values by key; the method's own small space by default.
-        seeds: of the runs; the configuration's own by default.
+        seeds: seeds of the runs; the configuration's own by default.
         head: an evaluated head; the first by default.
 
     Raises:
@@ -142,7 +142,7 @@ def tune(
     Finished trials are kept in ``trials.json`` and not made again; one that was interrupted goes on.
 
     Args:
-        search: what and where.
+        search: space and configuration.
         budget: trials in all, those found in the folder included.
         out: the folder.
         on_run: opens the sink of a run's events, from the trial's number and its configuration.
@@ -244,8 +244,8 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
     """Write the best setting as a preset, with the search it came from.
 
     Args:
-        search: what was searched.
-        trials: what was found; one of them has a score.
+        search: the finished search.
+        trials: its trials; one of them has a score.
         path: a ``.toml`` file.
         fraction: ``validation_fraction`` of the preset, which a search sets for itself.
 

@@ -72,7 +72,7 @@ def classes_of(names: Sequence[str]) -> list[int]:
     """Return the class index of every label: labels of one name are one class.
 
     Args:
-        names: of the labels, in order of arrival.
+        names: names of the labels, in order of arrival.
 
     Returns:
         Classes counted from 0 as their names first arrive.
@@ -135,7 +135,7 @@ class BlockView:
         queries: per head, after the query bias and before the 1/√d scale.
         keys: per head, of the same tokens.
         prompt_attention: softmax weights on the prompt columns; None where the block has no prompts.
-        records: what the additions and earlier blocks have noted of these images.
+        records: values noted by the additions and earlier blocks for these images.
     """
 
     inputs: Float[Tensor, "b n d"]
@@ -187,7 +187,7 @@ class Trace:
     """Remaining influence of a forgotten class.
 
     Attributes:
-        what: in words.
+        what: the part, in words.
         tensors: names of the tensors that carry it, within the part that says so.
     """
 

@@ -9,7 +9,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun.
 
     Args:
-        number: how many; thousands are set apart.
+        number: the number; thousands are set apart.
         one: the noun of one thing.
         many: that of several; with an s by default.
 

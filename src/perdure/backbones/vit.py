@@ -138,8 +138,8 @@ class FrozenViT:
 
         Args:
             images: normalised images, or what `advance` made of them.
-            additions: what the method adds; None for the plain backbone.
-            read: what to return, or ``"all"`` for class and image tokens.
+            additions: the method's additions; None for the plain backbone.
+            read: names of the rows to return, or ``"all"`` for class and image tokens.
             observer: sees every block; for surveys.
 
         Raises:

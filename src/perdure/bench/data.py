@@ -46,7 +46,7 @@ def data_report(
         data: what the images are called in the report; None draws JPEG files, which are read anew
             in every pass.
         workers: numbers of reading processes to measure.
-        images: how many are read per pass, at most.
+        images: largest number of images per pass.
 
     Returns:
         JSON-ready figures. ``readings`` holds the images per second of the first pass and of later

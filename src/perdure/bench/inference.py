@@ -58,7 +58,7 @@ def inference_operations(model: Model) -> Operations:
     """Count the operations of one image's forward, and of the plain backbone's.
 
     Args:
-        model: of a method that looks at an image once; it need not have learned anything.
+        model: model of a method that looks at an image once; it need not have learned anything.
     """
     backbone, method = model.backbone, model.method
     image = random_pixels(backbone, 1)

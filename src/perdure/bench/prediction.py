@@ -75,11 +75,11 @@ def predict_report(
     pixels. Predict begins with the JPEG files and ends with answers that are written.
 
     Args:
-        folder: of a saved model.
+        folder: folder of a saved model.
         predict: what is measured.
         images: files per round.
         batch_size: images per forward; the model's ``eval_batch_size`` by default.
-        rounds: how often each is timed.
+        rounds: number of timings of each.
 
     Returns:
         JSON-ready figures; ``share_of_bare`` and ``share_of_model`` are medians over the rounds.

@@ -45,7 +45,7 @@ class TimedSurvey:
     """Survey of random images that times its passes.
 
     Args:
-        model: whose test-time additions and observer are timed.
+        model: model whose test-time additions and observer are timed.
         images: pixels, 0 to 255.
         batch_size: images per forward.
     """
@@ -86,7 +86,7 @@ class TrainingStep:
     Args:
         model: new.
         pixels: the batch.
-        tasks: how many tasks have begun, 2 or more.
+        tasks: number of tasks begun, 2 or more.
     """
 
     def __init__(self, model: Model, pixels: Tensor, tasks: int = 2) -> None:

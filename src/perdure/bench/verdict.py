@@ -65,7 +65,7 @@ def verdict(needed: float, readings: Sequence[Reading], cores: int) -> Verdict:
     Args:
         needed: images per second that the learner takes.
         readings: at least one.
-        cores: of this machine; more workers are no advice.
+        cores: cores of this machine; more workers are no advice.
 
     Examples:
         >>> verdict(10.0, [Reading(0, 190.0, 190.0)], cores=2).text

@@ -31,7 +31,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     the same shape, and Fashion-MNIST by empty images.
 
     Args:
-        config: what is to be run.
+        config: configuration of the run.
         out: the folder of the results.
         seeds: one run per seed, each in a folder of its own; empty for one run.
         resume: whether a run in the folder would go on.

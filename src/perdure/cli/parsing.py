@@ -63,7 +63,7 @@ def add_command(
 
     Args:
         verbs: where to.
-        name: what is typed.
+        name: name of the command.
         does: one line.
         handler: ``module:function``, imported when the command is given.
         lines: examples, which end the help.

@@ -36,7 +36,7 @@ def open_display(config: Config, *, quiet: bool = False, label: str = "") -> Dis
     """Return what suits standard error.
 
     Args:
-        config: of the run, or of one of its seeds.
+        config: configuration of the run, or of one of its seeds.
         quiet: show nothing but notes.
         label: names the run where several follow each other.
     """
@@ -52,7 +52,7 @@ class Display(abc.ABC):
     """An event sink for people; a context manager, so that a terminal is left as it was.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         label: names the run where several follow each other.
     """
 
@@ -205,7 +205,7 @@ class LineDisplay(Display):
     """Writes plain lines, for logs.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         label: names the run where several follow each other.
         clock: gives seconds.
     """
@@ -237,7 +237,7 @@ class LiveDisplay(Display):
     """Shows bars on a terminal: tasks done, and the phase that is going on.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         label: names the run where several follow each other.
     """
 

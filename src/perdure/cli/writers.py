@@ -41,7 +41,7 @@ class Writer(abc.ABC):
     Args:
         out: where to.
         classes: names of all classes.
-        top: how many of them an answer has.
+        top: number of classes per answer.
     """
 
     def __init__(self, out: Output, classes: Sequence[str], top: int) -> None:

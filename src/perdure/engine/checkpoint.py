@@ -66,7 +66,7 @@ class Checkpoints:
 
     Args:
         folder: created when the first checkpoint is written.
-        config_hash: of the run that owns the folder.
+        config_hash: hash of the configuration of the run that owns the folder.
     """
 
     def __init__(self, folder: Path, config_hash: str) -> None:

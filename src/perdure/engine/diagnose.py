@@ -66,8 +66,8 @@ def diagnose(model: Model, tasks: Sequence[TaskData], sink: Sink = ignore) -> Di
 
     Args:
         model: its method must select.
-        tasks: of its stream, at least one of them with test images.
-        sink: told about progress.
+        tasks: tasks of its stream, at least one of them with test images.
+        sink: receives progress events.
 
     Raises:
         ConfigError: the method chooses nothing, or there is no test image.

@@ -25,7 +25,7 @@ class Evaluator:
     of a test image are computed once in the whole run.
 
     Args:
-        sink: told about progress.
+        sink: receives progress events.
 
     Attributes:
         selections: of the last evaluation, per task, how much each prompt was chosen, where the

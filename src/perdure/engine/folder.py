@@ -70,7 +70,7 @@ def claim_folder(path: Path, config: Config, resume: bool) -> None:
 
     Args:
         path: the folder.
-        config: what is to be run in it.
+        config: configuration of the run.
         resume: whether a run found there is to go on.
 
     Raises:

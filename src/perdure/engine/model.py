@@ -306,8 +306,8 @@ def learning_only(config: Config, names: Iterable[str]) -> frozenset[str]:
     They are what method and heads declare, and all of a head that is not evaluated.
 
     Args:
-        config: of the model.
-        names: of the tensors, as `Model.state` has them.
+        config: configuration of the model.
+        names: names of the tensors, as `Model.state` has them.
     """
     patterns = [f"method.{pattern}" for pattern in config.method_class.learning_only]
     for head in config.built_heads:

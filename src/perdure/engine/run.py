@@ -31,7 +31,7 @@ class Stage:
     """Stage of a run: a task, or for cumulative methods a union of tasks.
 
     Attributes:
-        data: what is trained on.
+        data: images to train on.
         last: index of the last stream task it covers; the row of the matrix it fills.
         fresh: whether it begins with a new model.
     """
@@ -49,7 +49,7 @@ class Outcome:
         model: after the last task.
         counts: per head, of every evaluation.
         seconds: working time, interruptions left out.
-        selection: how prompts were chosen at the end, where the method selects.
+        selection: statistics of prompt selection at the end, where the method selects.
     """
 
     model: Model
@@ -91,7 +91,7 @@ class Run:
         stream: tasks with their images.
         backbone: frozen.
         folder: where checkpoints go; None keeps none.
-        sink: told what happens.
+        sink: receives the events.
     """
 
     def __init__(

@@ -92,7 +92,7 @@ class ImageSurvey:
     Args:
         model: its backbone and its method's additions at test time.
         data: the current task's images.
-        sink: told about progress.
+        sink: receives progress events.
     """
 
     def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:

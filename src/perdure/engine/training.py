@@ -48,7 +48,7 @@ class Training:
     Args:
         model: changed in place.
         data: the task and its images.
-        sink: told what happens.
+        sink: receives the events.
     """
 
     def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:
@@ -74,9 +74,9 @@ class Training:
         """Take all steps of the task; none for a single class, or where nothing is trained.
 
         Args:
-            keep: what keeps checkpoints.
+            keep: callback that saves a checkpoint.
             done: steps taken before.
-            restored: what was being trained then.
+            restored: optimiser state to go on from.
 
         Raises:
             DivergenceError: a loss that is not finite.
@@ -175,7 +175,7 @@ class Meter:
     """Meter: progress at every step, mean losses at the end of every epoch.
 
     Args:
-        sink: told about both.
+        sink: receives both as events.
         task: index of the task.
         per_epoch: steps of an epoch.
         total: steps of the task.

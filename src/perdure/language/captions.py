@@ -81,7 +81,7 @@ def captions(names: Sequence[str], templates: str) -> dict[str, tuple[str, ...]]
     """Return the captions of every class, by its name.
 
     Args:
-        names: of the classes.
+        names: names of the classes.
         templates: a set of `TEMPLATES`.
 
     Raises:

@@ -34,11 +34,11 @@ def text_features(
     Args:
         source: ``MODEL/TAG`` of open_clip, or a ``.safetensors`` file.
         templates: the set of captions that a tower reads.
-        names: of the classes.
+        names: names of the classes.
         fetch: whether a tower may be run; without, None is returned where it would have to be.
 
     Raises:
-        LanguageError: texts or vectors that cannot be had or used.
+        LanguageError: texts or vectors are missing or cannot be used.
         ConfigError: a source that does not exist.
         OutputError: the cache cannot be written.
     """

@@ -27,7 +27,7 @@ class Tower:
     """A text tower by name.
 
     Attributes:
-        model: of open_clip.
+        model: model of open_clip.
         weights: tag of published weights, or a file of them.
     """
 

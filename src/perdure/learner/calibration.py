@@ -64,7 +64,7 @@ def grid_losses(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float
     """Return the summed cross-entropy of images under each temperature of `GRID`.
 
     Args:
-        scores: of every known class.
+        scores: scores of every known class.
         labels: positions among them.
     """
     tempered = [scores.double() / math.exp(logarithm) for logarithm in GRID]

@@ -57,12 +57,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ``get_params``, ``set_params`` and ``clone`` work.
 
     Args:
-        method: how the prompts learn: a registered method.
+        method: name of a registered method.
         backbone: the frozen vision transformer: an index-wheel name or a timm name.
         heads: the heads that predict; None for ``gaussian``, or the method's own where it has no
             choice.
         epochs: passes over a lesson's images.
-        seed: of initialisation, order and held-out images.
+        seed: seed of initialisation, order and held-out images.
         device: ``auto``, ``cpu`` or ``cuda``.
         calibration_fraction: share of every class with at least ten images that is kept from
             training in each lesson, to fit the temperature of the probabilities on; 0 trains on
@@ -351,7 +351,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Publish the model on the model hub.
 
         Args:
-            repository: as ``me/model``; created if need be.
+            repository: its name, as ``me/model``; created if need be.
             private: whether a new repository is for you alone.
             inference_only: leave out what only learning on reads.
             licence: that you publish it under, as the hub spells it: ``apache-2.0``.

@@ -26,8 +26,8 @@ class Share:
     """Images of one class or task.
 
     Attributes:
-        images: how many there were.
-        correct: how many of them were classified correctly among all classes.
+        images: number of images.
+        correct: number of images classified correctly among all classes.
     """
 
     images: int

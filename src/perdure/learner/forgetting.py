@@ -19,9 +19,9 @@ class Forgotten:
     """Report on a forgotten class.
 
     Attributes:
-        name: of the class.
-        removed: what was overwritten or taken out.
-        remains: what still carries its influence; the tensors are named as in the saved file.
+        name: name of the class.
+        removed: parts that were overwritten or removed.
+        remains: parts that still carry its influence; the tensors are named as in the saved file.
     """
 
     name: str

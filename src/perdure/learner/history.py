@@ -33,7 +33,7 @@ class History:
     """Everything known of the lessons beside the model's tensors.
 
     Attributes:
-        lessons: in order.
+        lessons: all lessons, in order.
         temperatures: per evaluated head, what its scores are divided by before the softmax; 1 where
             a head has none.
         forgotten: classes that were removed again, as positions in order of arrival.

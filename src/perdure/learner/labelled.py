@@ -38,7 +38,7 @@ class LabelledImages:
 
     Attributes:
         images: labelled by position in ``names``.
-        names: of the classes that have an image, in the order in which they are learned.
+        names: names of the classes that have an image, in the order in which they are learned.
         skipped: ``"path: reason"`` per unreadable image that was left out.
 
     Raises:

@@ -41,9 +41,9 @@ def teach(
 
     Args:
         before: the state after any number of lessons.
-        config: what it learns under from now on.
+        config: configuration of this lesson.
         labelled: the lesson's images.
-        calibration_fraction: of every class, held out to fit temperatures on; see `held_out`.
+        calibration_fraction: share of every class, held out to fit temperatures on; see `held_out`.
         sink: receives events.
 
     Raises:

@@ -96,7 +96,7 @@ class PictureImages(ImageSet):
     Args:
         pictures: files, PIL images or arrays.
         labels: label of each.
-        names: how each is called in an error.
+        names: name of each picture in errors.
         memory_budget: bytes of transformed pixels that may be kept.
 
     Raises:

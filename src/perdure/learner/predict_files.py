@@ -62,7 +62,7 @@ def predict_files(
         classifier: predicts.
         files: taken as they are needed, up to two batches ahead of the answers.
         head: one of the evaluated heads; the last one named in the configuration by default.
-        top: how many classes to give, at most all.
+        top: number of classes per answer, at most all.
         batch_size: images per forward; the model's ``eval_batch_size`` by default. It does not
             change the answers.
 

@@ -115,8 +115,8 @@ def next_settings(now: Config, wanted: Config) -> Config:
     """The configuration of the next lesson of a classifier that has learned before.
 
     Args:
-        now: what it has learned under.
-        wanted: what its parameters say.
+        now: configuration of the last lesson.
+        wanted: configuration that its parameters ask for.
 
     Raises:
         ConfigError: they differ in what cannot change between lessons.

@@ -25,7 +25,7 @@ class Prediction:
     Attributes:
         name: the class.
         label: its position in ``classes_``.
-        probability: in [0, 1].
+        probability: tempered probability, in [0, 1].
     """
 
     name: str
@@ -101,7 +101,7 @@ class LearnerState:
         """Tempered probabilities, on the CPU.
 
         Args:
-            scores: of the known classes, see `scores`.
+            scores: scores of the known classes, see `scores`.
             head: that gave them.
         """
         return (scores.double() / self.temperature(head)).softmax(dim=1).cpu()
@@ -110,9 +110,9 @@ class LearnerState:
         """The k most likely classes of every image, most likely first; of ties the first to arrive.
 
         Args:
-            scores: of the known classes, see `scores`.
+            scores: scores of the known classes, see `scores`.
             head: that gave them.
-            k: how many classes, at most all.
+            k: number of classes, at most all.
         """
         names = self.columns.names
         # By score: of probabilities many may be zero.

@@ -24,7 +24,7 @@ class Method(nn.Module, abc.ABC):
     of tasks is never known in advance. What protects old features is a `Guard` that it may hold.
 
     Args:
-        spec: what may be known of the backbone.
+        spec: description of the backbone.
         config: an instance of the class's ``Config``.
         generator: gives the generator of each parameter's initialisation.
     """
@@ -98,7 +98,7 @@ class Method(nn.Module, abc.ABC):
 
         Args:
             logits: scores of the current task's classes only.
-            features: what the forward read.
+            features: features of the forward.
             labels: positions within ``task.classes``.
             task: the task being trained.
         """
@@ -117,7 +117,7 @@ class Method(nn.Module, abc.ABC):
 
         Args:
             task: the task that brought the class.
-            later: how many tasks were trained after it.
+            later: number of tasks trained after it.
         """
         names = tuple(name for name, _ in self.named_parameters())
         kept = tuple(name for name in self.state_dict() if name not in names)

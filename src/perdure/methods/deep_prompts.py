@@ -23,7 +23,7 @@ class PromptMatrices(nn.Module):
     Args:
         spec: the backbone.
         blocks: the blocks that get prompts, -1 for the last.
-        shape: of a block's prompts: vectors, or pool entries and vectors of each.
+        shape: shape of a block's prompts: vectors, or pool entries and vectors of each.
         generator: gives the generator of each block's initialisation.
 
     Raises:

@@ -23,7 +23,7 @@ class Gram(NamedTuple):
 
     Attributes:
         of: what it is of.
-        block: whose prompts it conditions; None for the keys of a pool.
+        block: block whose prompts it conditions; None for the keys of a pool.
     """
 
     of: str
@@ -54,12 +54,12 @@ class WeightedImages(abc.ABC):
 
     Args:
         blocks: the blocks that have prompts.
-        options: how images are weighed.
+        options: weights of images.
 
     Attributes:
         sums: the Grams so far, in float64.
-        images: how many images the survey shows.
-        weights: of the images of this batch.
+        images: number of images in the survey.
+        weights: weights of the images of this batch.
     """
 
     def __init__(self, blocks: Iterable[int], options: NullSpaceOptions) -> None:

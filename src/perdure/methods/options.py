@@ -337,8 +337,8 @@ class IPromptConfig(MethodConfig):
         target: ``patches``, or ``cls``: the class token alone, matched by its own key.
         key_init: ``kmeans``: centres of the first task's token keys; ``random``.
         key_weight: weight of the pull of keys to the tokens that chose them.
-        keys: what keys do after the first task: ``frozen``, or ``residual``: learn on.
-        readout: what is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
+        keys: keys after the first task: ``frozen``, or ``residual``: learn on.
+        readout: vector that is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
         token_weights: of the image tokens in what is classified: the class token's ``attention`` in
             the last block (``uniform`` where there is none), ``similarity`` to the matched keys, or
             ``uniform``.

@@ -29,7 +29,7 @@ def moved(moments: Moments, fit: AffineMap) -> Moments:
     """μ ← map(μ), S ← (I + V)ᵀ S (I + V): the moments of images that all moved by the map.
 
     Args:
-        moments: as they were measured.
+        moments: moments as measured.
         fit: the map; a mean shift leaves the scatter as it is, bit for bit.
     """
     return Moments(fit(moments.means), moved_scatter(moments.scatter, fit))
@@ -50,7 +50,7 @@ def moved_locally(
     """μ ← μ + the shift of the features around it; the scatter stays.
 
     Args:
-        moments: as they were measured.
+        moments: moments as measured.
         before: Z₀.
         after: Z₁, of the same images in the same order.
     """
@@ -64,7 +64,7 @@ def moved_linearly_and_locally(
     """Moments moved by a map, the means by what that leaves around them too.
 
     Args:
-        moments: as they were measured.
+        moments: moments as measured.
         fit: the map, as of `linear_map`.
         before: Z₀.
         after: Z₁, of the same images in the same order.
@@ -115,9 +115,9 @@ def mixed(first: Moments, second: Moments, share: float = 0.5) -> Moments:
     """(1 − share) · first + share · second: two estimates whose errors are not the same.
 
     Args:
-        first: as of `moved`, chained over tasks.
-        second: as of `anchored`.
-        share: of the second, in [0, 1]; see `precision_share`.
+        first: moments from `moved`, chained over tasks.
+        second: moments from `anchored`.
+        share: share of the second, in [0, 1]; see `precision_share`.
 
     Raises:
         ValueError: a share outside [0, 1].

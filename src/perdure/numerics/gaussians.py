@@ -52,8 +52,8 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
     scatter = scatter₁ + scatter₂ + Σ_c n₁n₂/(n₁ + n₂) (μ₁ − μ₂)(μ₁ − μ₂)ᵀ
 
     Args:
-        first: of some images.
-        second: of others, of the same classes; each class has at least one image in either.
+        first: moments of some images.
+        second: moments of others, of the same classes; each class has at least one image in either.
     """
     counts = first.counts + second.counts
     share = (second.counts.double() / counts)[:, None]
@@ -70,7 +70,7 @@ def oracle_shrinkage(covariance: Float[Tensor, "d d"], samples: int) -> float:
 
     Args:
         covariance: maximum-likelihood estimate.
-        samples: how many independent samples it was made from.
+        samples: number of independent samples in it.
     """
     s = covariance.double()
     dim = len(s)

@@ -92,8 +92,8 @@ def gaussian_left_out(
     Images that are the only one of their class are not judged. The loss is the cross-entropy.
 
     Args:
-        moments: of all images so far, those given included.
-        features: of the images to leave out.
+        moments: moments of all images so far, those given included.
+        features: features of the images to leave out.
         labels: their rows in ``moments``.
         shrinkages: the grid of ρ, each in (0, 1].
         class_of: class that each row of ``moments`` stands for, −1 for none (a forgotten class);
@@ -126,10 +126,10 @@ def gaussian_scores_left_out(
     refitting without the image, literally, to 1e-10.
 
     Args:
-        moments: of all images so far, those given included.
-        features: of the images to leave out.
+        moments: moments of all images so far, those given included.
+        features: features of the images to leave out.
         labels: their rows in ``moments``.
-        rho: in (0, 1].
+        rho: shrinkage, in (0, 1].
 
     Returns:
         One row per image whose class has another one, see `can_be_left_out`, in their order.
@@ -149,8 +149,8 @@ def spectral_discriminant(
     `perdure.numerics.gaussians.discriminant` for the covariance S/(n − 1), without solving again.
 
     Args:
-        moments: of all images so far.
-        rho: in (0, 1].
+        moments: moments of all images so far.
+        rho: shrinkage, in (0, 1].
 
     Raises:
         ValueError: a shrinkage outside (0, 1].

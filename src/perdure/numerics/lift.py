@@ -50,8 +50,8 @@ def relu_lift(dim: int, width: int, seed: int, *name: int | str) -> Lift:
 
     Args:
         dim: features d.
-        width: of the result, m.
-        seed: of the run.
+        width: width of the result, m.
+        seed: seed of the run.
         name: under which the numbers are drawn.
     """
     return Lift(_normal(dim, width, seed, *name).float())
@@ -64,9 +64,9 @@ def cosine_lift(dim: int, width: int, gamma: float, seed: int, *name: int | str)
 
     Args:
         dim: features d.
-        width: of the result, m.
+        width: width of the result, m.
         gamma: γ of the kernel, positive; see `kernel_gamma`.
-        seed: of the run.
+        seed: seed of the run.
         name: under which the numbers are drawn.
 
     Raises:

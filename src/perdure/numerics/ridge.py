@@ -59,7 +59,7 @@ class System:
 
     Attributes:
         gram: G, or its spectrum, thin while rows are fewer than columns.
-        trace: of G.
+        trace: trace of G.
         width: columns m, the bias included.
     """
 
@@ -210,7 +210,7 @@ def ridge_scores_left_out(
         sums: Q of the same.
         rows: features φ of the images, bias included.
         labels: their columns in ``sums``.
-        ratio: of the penalty.
+        ratio: ratio of the penalty.
 
     Raises:
         ValueError: λ is not positive.

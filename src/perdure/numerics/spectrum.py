@@ -56,7 +56,7 @@ def add_rows(spectrum: Spectrum, rows: Float[Tensor, "n m"]) -> Spectrum:
     about 1e-13 of its largest value). No value is dropped, so r grows with the rows up to m.
 
     Args:
-        spectrum: of the rows before.
+        spectrum: spectrum of the rows before.
         rows: more of them.
     """
     before = (spectrum.basis * spectrum.values.sqrt()).T

@@ -81,7 +81,7 @@ def null_space(gram: Float[Tensor, "n n"], rule: RankRule) -> Float[Tensor, "n r
 
     Args:
         gram: symmetric, positive semidefinite.
-        rule: how R is chosen, see `nullity`.
+        rule: rule that chooses R, see `nullity`.
     """
     gram = gram.double()
     if not gram.any():

@@ -42,9 +42,9 @@ class Benchmark:
     """A file with the presets of one benchmark.
 
     Attributes:
-        name: of the file.
-        patterns: of the names of its presets, as the file has them.
-        names: of its presets.
+        name: name of the file.
+        patterns: patterns of the names of its presets, as the file has them.
+        names: names of its presets.
         sections: its own, then those of its recipes; of two for one preset, the later wins.
     """
 

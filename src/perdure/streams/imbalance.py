@@ -57,11 +57,11 @@ def thinned(
     keeps them all.
 
     Args:
-        outputs: of each image; −1 for those that are not to be counted.
+        outputs: output of each image; −1 for those that are not to be counted.
         parts: outputs with the names of their classes; each part gets a long tail of its own, in
             which the same classes are rare.
         imbalance: ratio of the largest class to the smallest, at least 1.
-        seed: of the run.
+        seed: seed of the run.
     """
     names = sorted({name for part in parts for _, name in part})
     ranks = dict(zip(names, permutation(len(names), seed, "imbalance"), strict=True))

@@ -33,7 +33,7 @@ class Cut:
             matters.
         domains: name of each task's domain; empty where none matters.
         repeats: whether the same class comes in several tasks.
-        notes: what a user should be told.
+        notes: notes for the user.
     """
 
     sizes: tuple[int, ...]

@@ -38,7 +38,7 @@ class Fault:
 
     Attributes:
         kind: ``unreadable``, ``duplicate``, ``few``, ``extension`` or ``incomplete``.
-        text: what is wrong, with the files' names.
+        text: description, with the files' names.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class Inspection:
         classes: number of classes.
         train: training images that can be read.
         test: test images that can be read; 0 where a share of each class is held out in a run.
-        faults: what is wrong, in the order of the files.
-        unusual: how many images are gray, with alpha, CMYK or turned by EXIF; all of them are read.
-        ignored: what lies in class folders and is not called like an image.
+        faults: faults in the order of the files.
+        unusual: numbers of gray, alpha, CMYK and EXIF-turned images; all of them are read.
+        ignored: number of other files in class folders.
     """
 
     name: str
@@ -73,7 +73,7 @@ class _Item:
     """Image of the inspected data set.
 
     Attributes:
-        name: how it is called in a fault.
+        name: name in faults.
         split: ``train`` or ``test``.
         class_name: its class.
         content: its file, or its pixels.
@@ -93,7 +93,7 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
     Args:
         name: a benchmark, a folder in one of the layouts of the source ``folder``, or a table as the
             source ``table`` reads it.
-        least: how many readable images a class must have, training and test together.
+        least: smallest number of readable images per class, training and test together.
         on_progress: receives the number of images done.
 
     Raises:

@@ -81,7 +81,7 @@ def batch_order(
         batch_size: images per batch; the last one of a pass may be smaller.
         seed: seed of the run.
         task: index of the task.
-        epoch: as for `batches`.
+        epoch: see `batches`.
         start_step: batches to leave out at the start of the first pass.
 
     Raises:

@@ -37,8 +37,8 @@ def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
     containers often have 64 MiB, and a process that finds it full is killed.
 
     Args:
-        workers: as it was asked for.
-        images: how many will be read.
+        workers: number asked for, or ``auto``.
+        images: number of images to read.
         batch_bytes: bytes of one batch.
 
     Raises:

@@ -70,7 +70,7 @@ def write_answers(
 
     Args:
         classifier: predicts.
-        files: in the order of the answers.
+        files: image files, in the order of the answers.
         out: where to write.
         form: how, one of ``perdure.cli.writers.FORMATS``.
         head: as for ``predict_files``.

@@ -29,7 +29,7 @@ class Agreement:
     Attributes:
         random: images of random pixels.
         real: images of the caller's.
-        largest_difference: of any logit on any of them, absolute.
+        largest_difference: largest absolute difference of any logit.
     """
 
     random: int
@@ -47,8 +47,8 @@ def check_agreement(
 
     Args:
         data: the exported file.
-        state: what was exported.
-        head: whose scores it gives.
+        state: the exported classifier.
+        head: head whose scores it gives.
         real: transformed images of the caller's.
 
     Raises:

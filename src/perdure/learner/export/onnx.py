@@ -42,10 +42,10 @@ class Exported:
         path: the file.
         bytes: its size.
         opset: version of ONNX's operators.
-        head: whose scores it gives.
+        head: head whose scores it gives.
         inputs: type and shape by name; ``batch`` is any number of images.
         outputs: type and shape by name.
-        about: what stands in the file's metadata.
+        about: metadata of the file.
         agreement: the check against perdure's own answers.
     """
 

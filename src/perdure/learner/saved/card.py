@@ -33,8 +33,8 @@ class Publication:
     """Where a model is published.
 
     Attributes:
-        repository: of the hub, as ``me/model``.
-        licence: of the model, as the hub spells it.
+        repository: repository of the hub, as ``me/model``.
+        licence: licence of the model, as the hub spells it.
     """
 
     repository: str
@@ -47,9 +47,9 @@ def make_card(
     """Write the card.
 
     Args:
-        model: what is described.
-        description: what goes into ``config.json``.
-        sizes: of its tensors, in words.
+        model: the described model.
+        description: content of ``config.json``.
+        sizes: sizes of its tensors, in words.
         publication: where it goes; None while nobody knows where it will lie.
     """
     traits, config = model.method.traits, model.config

@@ -34,8 +34,8 @@ class Sizes:
     """Bytes of a model's tensors.
 
     Attributes:
-        prediction: what predictions read.
-        learning: what only learning on reads; 0 where it was left out, or where there is nothing.
+        prediction: bytes that prediction reads.
+        learning: bytes that only learning on reads; 0 where it was left out, or where there is nothing.
     """
 
     prediction: int

@@ -26,7 +26,7 @@ class BackboneReference:
     """The frozen backbone, which is no part of the folder.
 
     Attributes:
-        name: as `create_backbone` takes it.
+        name: name for `create_backbone`.
         sha256: of every weight, see `FrozenViT.digest`.
     """
 
@@ -39,9 +39,9 @@ class Description:
     """Content of ``config.json``.
 
     Attributes:
-        format: of the folder.
+        format: version of the folder.
         perdure: version that wrote it.
-        backbone: what the model needs to predict.
+        backbone: backbone that the model predicts with.
         inference_only: whether what only learning reads was left out.
         config: every key of the configuration.
         preset: where the configuration came from.
@@ -97,7 +97,7 @@ def unseal(path: Path, data: bytes) -> Description:
     """Read ``config.json``.
 
     Args:
-        path: of the file, for errors.
+        path: path of the file, for errors.
         data: its content.
 
     Raises:

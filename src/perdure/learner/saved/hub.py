@@ -37,7 +37,7 @@ def fetch(repository: str, revision: str | None, builds_backbone: bool) -> Path:
     """Return the folder of a repository in the hub's cache, fetched if need be.
 
     Args:
-        repository: as ``me/model``.
+        repository: its name, as ``me/model``.
         revision: branch, tag or commit; the newest by default.
         builds_backbone: whether its backbone is to be built from what its configuration names. A
             file that a stranger's configuration names is not opened.

@@ -52,7 +52,7 @@ class Curve:
     """What is drawn of one group, in per cent, NaN where unknown; means over its seeds.
 
     Attributes:
-        label: of the group, safe to draw.
+        label: label of the group, safe to draw.
         matrix: accuracy per task learned (down) and evaluated (across).
         curve: accuracy over all classes seen, after each task.
         deviation: its standard deviation over seeds.
@@ -107,7 +107,7 @@ def draw_curves(
     Args:
         ax: empty axes.
         curves: at least one; colour and marker follow from its place.
-        bounds: what the vertical axis never leaves.
+        bounds: limits of the vertical axis.
     """
     last = max(len(curve.curve) for curve in curves)
     dress(ax)
@@ -154,8 +154,8 @@ def draw_matrix(ax: Axes, curve: Curve, norm: Normalize, size: float) -> None:
 
     Args:
         ax: empty axes.
-        curve: whose matrix, and the title.
-        norm: of the colours.
+        curve: curve whose matrix is drawn, and the title.
+        norm: scale of the colours.
         size: side of the axes in inches.
     """
     tasks = len(curve.matrix)
@@ -182,7 +182,7 @@ def draw_cells(
     Args:
         ax: empty axes.
         values: per cell, NaN where unknown.
-        norm: of the colours.
+        norm: scale of the colours.
         size: side of the axes in inches.
         hidden: cells that are left empty.
         scale: the colours.
@@ -228,9 +228,9 @@ def dress_bar(bar: Colorbar, label: str, font: float = FONT, length: float = 3.5
 
     Args:
         bar: the bar.
-        label: what the colours stand for.
+        label: meaning of the colours.
         font: size of the label in points.
-        length: of the ticks in points.
+        length: length of the ticks in points.
     """
     bar.set_label(label, fontsize=font, color=INK)
     bar.ax.tick_params(labelsize=font - 1, color=FAINT, labelcolor=INK, length=length)

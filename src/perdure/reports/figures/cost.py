@@ -23,7 +23,7 @@ def draw_cost(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a PNG with a bar per method in every panel.
 
     Args:
-        rows: of `cost_report`, at least one.
+        rows: rows of `cost_report`, at least one.
         path: the file.
     """
     labels = [_label(row, rows) for row in rows]

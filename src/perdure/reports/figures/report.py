@@ -174,7 +174,7 @@ def spectrum_figure(spectra: Sequence[BlockSpectrum], title: str) -> Figure:
     """Draw the spectra of one side, a line per block, with a dot where its null space begins.
 
     Args:
-        spectra: of one run and one side, at least one.
+        spectra: spectra of one run and one side, at least one.
         title: names both.
     """
     figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
@@ -250,7 +250,7 @@ def _square(size: float, title: str, names: float = 0.0) -> tuple[Figure, Axes]:
 
     Args:
         size: side of the axes in inches.
-        title: of the axes.
+        title: title of the axes.
         names: inches that names beside the axes need.
     """
     lines = wrapped(title, size)

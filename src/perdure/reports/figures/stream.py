@@ -51,7 +51,7 @@ class StreamCounts:
 
     Attributes:
         classes: names, in order of arrival.
-        domains: of each task; empty where tasks are formed by classes alone.
+        domains: domain of each task; empty where tasks are formed by classes alone.
         train: training images per class and task.
         val: validation images per class and task.
         test: test images per class and task.
@@ -83,8 +83,8 @@ def draw_stream(counts: StreamCounts, title: str, path: Path | str) -> None:
     """Write a PNG: a heat map of training images, with sums per task above and per class beside it.
 
     Args:
-        counts: of the stream.
-        title: what is drawn.
+        counts: counts of the stream.
+        title: title of the figure.
         path: file to write, replaced as a whole.
 
     Raises:

@@ -31,7 +31,7 @@ class ReportFiles:
 
     Attributes:
         page: the HTML.
-        files: what lies beside it, by name.
+        files: contents of the files beside it, by name.
         records: rows of its tables of metrics, as `comparison.as_records` gives them.
         published: pairs with published results, as `PublishedComparison.records` gives them.
     """
@@ -100,7 +100,7 @@ def write_report(report: ReportFiles, out: Path) -> list[Path]:
     """Write the files beside the page, then the page.
 
     Args:
-        report: what to write.
+        report: the report to write.
         out: the page; the files go to ``<stem>_files`` beside it.
 
     Returns:

@@ -46,7 +46,7 @@ class NamedTable:
     """A table of a section.
 
     Attributes:
-        name: of its files.
+        name: name of its files.
         content: its heads and rows.
         title: heads it in the page; empty for none.
         folded: whether the page shows it only when asked.
@@ -83,7 +83,7 @@ def sections_of(
     Args:
         stream: the runs.
         rows: their comparison.
-        published: what there is to say about published numbers, where that was asked for.
+        published: comparison with published numbers, if wanted.
     """
     groups = [row.group for row in rows]
     curves = [named_curve(joined) for joined in groups]

@@ -21,7 +21,7 @@ def write_comparison(
     Args:
         folder: where to; created when it is not there.
         entries: results of any number of runs, at least one.
-        name: of the files.
+        name: name of the files.
 
     Raises:
         OutputError: they cannot be written.

@@ -22,7 +22,7 @@ class Group:
     """Results that differ only by seed.
 
     Attributes:
-        label: what tells the group from the others shown with it, such as ``nsp2 · gaussian``.
+        label: name that tells it from other groups, such as ``nsp2 · gaussian``.
         method: name of the method.
         head: name of the head.
         setting: the value of each key in ``SETTING``; None where the result does not say.

@@ -147,7 +147,7 @@ def read_run(folder: Path) -> FinishedRun | None:
     """Read a finished run; None where its ``results.json`` is an empty list.
 
     Args:
-        folder: with ``results.json`` and, as a rule, ``config.toml`` and ``env.json``.
+        folder: folder with ``results.json`` and, as a rule, ``config.toml`` and ``env.json``.
 
     Raises:
         OutputError: a file is damaged or cannot be read, or there is no ``results.json``.

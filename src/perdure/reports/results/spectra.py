@@ -26,7 +26,7 @@ class BlockSpectrum:
     """One Gram of one block.
 
     Attributes:
-        side: what the Gram is over: ``affinity``, ``aggregation`` or ``inputs``.
+        side: kind of the Gram: ``affinity``, ``aggregation`` or ``inputs``.
         block: the block.
         values: eigenvalues over the largest one, largest first, in [0, 1]; all 0 for an empty Gram.
         nullity: dimension of the null space.
@@ -45,7 +45,7 @@ def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum
 
     Args:
         weights: the ``weights.safetensors`` of a model.
-        config: of the run; ``rank_rule`` says where a null space begins.
+        config: configuration of the run; ``rank_rule`` says where a null space begins.
 
     Raises:
         OSError: the file is missing or cannot be read.

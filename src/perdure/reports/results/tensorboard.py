@@ -61,7 +61,7 @@ class ScalarLog:
     steps since the last checkpoint with the same results.
 
     Args:
-        folder: of the event files.
+        folder: folder of the event files.
         then: the sink that also wants the events.
     """
 
@@ -99,7 +99,7 @@ def scalars(event: Event, stage: int) -> Iterator[Scalar]:
     Losses count steps or epochs within their task, everything else the tasks learned.
 
     Args:
-        event: what happened.
+        event: event of a run.
         stage: rounds of training that are finished.
     """
     fields = event.fields

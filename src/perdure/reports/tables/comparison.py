@@ -81,8 +81,8 @@ def as_text_table(rows: Sequence[ComparisonRow], *, every: bool = False) -> Text
     """Return the comparison for files and pages; the best value of each column is marked.
 
     Args:
-        rows: of the comparison.
-        every: with all metrics, not only those that fit a terminal.
+        rows: rows of the comparison.
+        every: whether to show all metrics, not only those that fit a terminal.
     """
     (heads, named), columns = name_columns(rows), _columns(every)
     lines = [

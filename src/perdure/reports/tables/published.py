@@ -29,12 +29,12 @@ class PublishedStream:
     """A data set cut into tasks.
 
     Attributes:
-        title: as papers call it.
+        title: name in papers.
         stream: our name of the data set.
-        classes: in all.
-        tasks: of as many classes each.
-        train_images: in all.
-        test_images: in all.
+        classes: number of classes.
+        tasks: number of tasks, all of as many classes.
+        train_images: number of training images.
+        test_images: number of test images.
         recipe: options of the source's own runs that depend on the benchmark.
     """
 
@@ -57,18 +57,18 @@ class PublishedResult:
     """One published result.
 
     Attributes:
-        name: of the method, as published.
+        name: name of the method, as published.
         method: our name of it; None where we have none.
         source: where it stands.
         place: where in it.
-        benchmark: what it was measured on.
+        benchmark: name of the benchmark.
         accuracy: after the last task, in per cent.
         deviation: over seeds; None where it is not given.
-        forgetting: in points; None where it is not given.
+        forgetting: forgetting in points; None where it is not given.
         accuracy_is: our metric that ``accuracy`` is.
         backbones: our names of the backbone with its weights; empty where it is not stated.
         setting: keys of a configuration with the values they had, as far as stated.
-        seeds: of the class orders; empty where they are not stated.
+        seeds: seeds of the class orders; empty where they are not stated.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Pair:
         published: theirs.
         ours: the row of our table; None where the method was not run.
         obstacles: why they do not compare; empty where they do.
-        caveats: what else differs, or is not known.
+        caveats: other differences and unknowns.
     """
 
     published: PublishedResult
@@ -107,8 +107,8 @@ class PublishedComparison:
     """What there is to say about the results over a stream and the published ones.
 
     Attributes:
-        pairs: of the methods that were run, and of every method on the same data set.
-        left_out: how many published results are of other methods on other data sets.
+        pairs: pairs of the methods that were run, and of every method on the same data set.
+        left_out: number of published results of other methods on other data sets.
         notes: on methods without any published number.
     """
 

@@ -25,9 +25,9 @@ class TextTable:
 
     Attributes:
         heads: one per column.
-        rows: as many cells each; may be none.
+        rows: lists of as many cells; may be none.
         align: a letter per column: ``l`` for texts, ``r`` for figures.
-        note: what to know when reading it; empty for nothing.
+        note: note below the table; empty for none.
     """
 
     heads: Sequence[str]

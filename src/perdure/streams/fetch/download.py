@@ -15,7 +15,7 @@ from perdure.errors import ChecksumError, OutputError, StreamError
 from perdure.streams.fetch.published import Benchmark, PublishedFile
 
 Progress = Callable[[str, int, int | None], None]
-"""Is told what is being done, how much of it is done, and of how much where that is known."""
+"""Progress callback: receives the step, how much of it is done, and of how much (None if unknown)."""
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a connection is given up."""
@@ -33,7 +33,7 @@ def obtain(
     What an interrupted download leaves is called ``NAME.part``; the next call goes on from there.
 
     Args:
-        benchmark: what the file belongs to.
+        benchmark: data set of the file.
         file: which file.
         folder: where it is looked for and downloaded to.
         on_progress: receives a line before each step that takes long.

@@ -18,7 +18,7 @@ class PublishedFile:
     """A file as its publisher offers it.
 
     Attributes:
-        name: what it is called there, and must be called when it is put by hand.
+        name: file name, also when it is put there by hand.
         url: where it is offered.
         megabytes: about how large it is.
         md5: its checksum; empty where none is known.
@@ -35,14 +35,14 @@ class Benchmark:
     """A published data set.
 
     Attributes:
-        name: of the source that loads it.
-        title: what people call it.
+        name: name of the source that loads it.
+        title: common name.
         classes: number of classes.
         images: number of images, for training and testing together.
         split: which of them are for testing.
         publisher: where it comes from.
-        licence: as far as it is known.
-        files: what is fetched; empty where nothing needs to be.
+        licence: licence, as far as known.
+        files: files to fetch; empty for none.
         holds: what its folder must hold to be taken for whole; a file that is published with
             ``.gz`` may lie there so.
         elsewhere: folders of the system that may hold it as well.
@@ -97,7 +97,7 @@ class Benchmark:
         """Return the folder to load from.
 
         Args:
-            path: what the user named; None for where it is kept.
+            path: folder named by the user; None for the cache.
 
         Raises:
             StreamError: the files are not there.

@@ -60,13 +60,13 @@ def file_source(
     images of a published data set are taken for sound, and only read when they are needed.
 
     Args:
-        name: of the source.
+        name: name of the source.
         class_names: one name per source label.
         train: training images.
         test: test images; their cap does not depend on the seed.
         options: the caps, the seed, the memory budget and what happens to unreadable images.
         published: nothing is checked now, unless unreadable images are to be left out.
-        domain_names: of the domains, where the images have them.
+        domain_names: names of the domains, where the images have them.
 
     Raises:
         StreamError: a class without an image.

@@ -189,7 +189,7 @@ def unreadable_images(faults: Sequence[str], most: int = 10) -> UnreadableImageE
 
     Args:
         faults: ``"path: reason"`` per file.
-        most: how many of them are listed.
+        most: number of them to list.
     """
     noun = "image" if len(faults) == 1 else "images"
     more = f"\n  and {len(faults) - most} more" if len(faults) > most else ""

@@ -121,8 +121,8 @@ def hold_out(files: Files, fraction: float, where: str = "") -> tuple[Files, Fil
     Which ones, is decided by the names of class and file alone.
 
     Args:
-        files: of every class.
-        fraction: of each class.
+        files: files of every class.
+        fraction: share of each class.
         where: said of a class in an error, as `` in domain 'sketch'``.
 
     Raises:

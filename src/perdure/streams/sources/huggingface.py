@@ -46,7 +46,7 @@ class DatasetImages(ImageSet):
         column: where its images are.
         positions: the rows wanted.
         labels: source label of each of them.
-        names: how each is called in an error.
+        names: name of each image in errors.
         memory_budget: bytes of transformed pixels that may be kept.
     """
 

@@ -35,7 +35,7 @@ class Row:
     """A line of the table.
 
     Attributes:
-        number: of the line in the file, from 1.
+        number: number of the line in the file, from 1.
         path: the image's file.
         label: name of its class.
         split: ``train``, ``test``, or empty where the table does not say.
@@ -84,10 +84,10 @@ def find_column(
 
     Args:
         columns: those that there are.
-        usual: what it is called as a rule, in order of preference.
-        named: what the user says.
-        key: how the user says it.
-        where: what has the columns.
+        usual: usual names, in order of preference.
+        named: name given by the user.
+        key: option that gives it.
+        where: table or data set, for errors.
 
     Raises:
         StreamError: there is no such column.
