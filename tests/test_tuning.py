@@ -49,8 +49,8 @@ def scored(search: Search, *scores: float | None) -> list[Trial]:
 def test_validation_images_stand_in_for_test_images_and_are_training_images() -> None:
     config = small_search().config
     assert config.stream.validation_fraction == FRACTION
-    plain = make_stream(config.replace(validation_fraction=0.0), 32)
-    for data, whole in zip(validation_stream(config, 32).tasks, plain.tasks, strict=True):
+    plain = make_stream(config.replace(validation_fraction=0.0))
+    for data, whole in zip(validation_stream(config).tasks, plain.tasks, strict=True):
         assert data.test is data.val
         assert data.test.images is data.train.images
         own = {*data.train.indices.tolist(), *data.test.indices.tolist()}
@@ -64,7 +64,7 @@ def test_no_test_image_is_ever_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("perdure.tuning.make_stream", lambda *args: spied(make_stream(*args), read))
     assert tune(search, 1, tmp_path / "tune")[0].score is not None
     assert read == []
-    stream = spied(make_stream(search.config, 32), read)
+    stream = spied(make_stream(search.config), read)
     Run(search.config, stream, make_backbone(search.config))()
     assert set(read) == {"image", "transformed"}
 

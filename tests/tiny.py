@@ -17,7 +17,7 @@ MODEL = {"backbone": BACKBONE, "weights": "random", "img_size": SIDE}
 """Keys of a random backbone: of any run, or of a classifier."""
 RUN = {
     **MODEL,
-    "stream": "synthetic",
+    "data": "synthetic",
     "images_per_class": 4,
     "test_images_per_class": 2,
     "epochs": 1,

@@ -77,7 +77,7 @@ def main() -> None:
     overrides = [f"img_size={args.img_size}", "images_per_class=60", *args.overrides]
     config = load_config("digits/nsp2", overrides)
     backbone = make_backbone(config)
-    stream = make_stream(config, backbone.img_size)
+    stream = make_stream(config)
     run = Run(config, dataclasses.replace(stream, tasks=stream.tasks[:1]), backbone)
     model = run().model
     method = model.method

@@ -29,7 +29,7 @@ from results import RECIPE, Cell, finished_among, options_of, summary_of, write_
 from perdure.cache import home
 from perdure.engine.diagnose import selecting_methods
 from perdure.experiment import run
-from perdure.streams.sources.base import load_source
+from perdure.streams import StreamConfig, load_source
 
 METHODS = ("lda", "nsp2", "finetune", "iprompt", "coda_prompt")
 WANTED = Wanted()
@@ -93,7 +93,7 @@ def _icons(cache: Path, collection: Collection) -> Iterator[Row]:
 
 def _images_of(cache: Path, name: str) -> Iterator[Row]:
     """The first images of every class of a known source, as many as of an icon."""
-    source = load_source(name)
+    source = load_source(StreamConfig(data=name))
     for side, images in (("train", source.train), ("test", source.test)):
         for label, title in enumerate(source.class_names):
             for index in (images.labels == label).nonzero()[0][: WANTED.most[side]]:

@@ -100,11 +100,11 @@ def cells() -> list[Cell]:
     found = []
     for data in DATA:
         for stream, sizes in STREAMS.items():
-            shared = {"stream": data, "tasks": sizes}
+            shared = {"data": data, "tasks": sizes}
             for method in METHODS:
                 found.append(Cell(f"{data}/{stream}/{method}", {**shared, **options_of(method)}))
     for change, options in list(ABLATIONS.items())[1:]:
-        values = {"stream": "digits", "tasks": STREAMS["5x2"], **options_of("iprompt"), **options}
+        values = {"data": "digits", "tasks": STREAMS["5x2"], **options_of("iprompt"), **options}
         found.append(Cell(f"digits/5x2/iprompt: {change}", values))
     return found
 

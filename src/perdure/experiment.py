@@ -89,7 +89,7 @@ def run(
     kept = kernel_of(path) if config.runtime.attention == "auto" else None
     if kept is not None:
         backbone.use_kernel(kept)
-    stream = with_text(make_stream(config, backbone.img_size), config)
+    stream = with_text(make_stream(config), config)
     with logged(config.runtime.logger, path, on_event) as on_logged:
         sink = EventLog(path / "events.jsonl", on_logged)
         going = Run(config, stream, backbone, path / "checkpoints", sink)
@@ -142,14 +142,14 @@ def check_folder(path: Path, config: Config, resume: bool) -> None:
         claim_folder(path, config, resume)
 
 
-def check(config: Config, img_size: int) -> Stream:
+def check(config: Config) -> Stream:
     """Dry run: load the stream and lay out the stages, compute nothing.
 
     Raises:
         PerdureError: what would stop the run.
     """
     check_logger(config.runtime.logger)
-    stream = with_text(make_stream(config, img_size), config, fetch=False)
+    stream = with_text(make_stream(config), config, fetch=False)
     plan(stream, config)
     return stream
 
@@ -161,7 +161,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
     common = {
         "preset": config.preset,
         "sees_old_images": method.traits.cumulative,
-        "stream": config.stream.stream,
+        "stream": config.stream.source,
         "backbone": outcome.model.backbone.name,
         "seed": config.training.seed,
         "config_hash": config.hash(),
@@ -212,7 +212,7 @@ def history_of(stream: Stream, entries: Sequence[Entry]) -> History:
 def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Finished:
     """Diagnose the model that a finished run has left."""
     backbone = make_backbone(config, on_event)
-    stream = make_stream(config, backbone.img_size)
+    stream = make_stream(config)
     model = ContinualClassifier.load(finished.folder / "model", backbone).model
     sink = EventLog(finished.folder / "events.jsonl", on_event)
     sink(_announced(config, stream))

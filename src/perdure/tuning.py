@@ -170,7 +170,7 @@ def tune(
         for seed in search.seeds:
             one = config.replace(seed=seed)
             if seed not in streams:
-                streams[seed] = validation_stream(one, backbone.img_size)
+                streams[seed] = validation_stream(one)
             try:
                 with on_run(number, one) as sink:
                     outcome = Run(one, streams[seed], backbone, folder / str(seed), sink)()
@@ -187,14 +187,14 @@ def tune(
     return trials
 
 
-def validation_stream(config: Config, img_size: int) -> Stream:
+def validation_stream(config: Config) -> Stream:
     """Return the stream with validation images in place of test images.
 
     Raises:
         StreamError: a class with a single image, which cannot be split.
         ConfigError: what a run would refuse.
     """
-    stream = make_stream(config, img_size)
+    stream = make_stream(config)
     tasks = []
     for data in stream.tasks:
         assert data.val is not None  # a search always holds images out

@@ -14,7 +14,7 @@ from perdure.engine.model import Model
 from perdure.engine.survey import ImageSurvey
 from perdure.errors import BackboneError
 from perdure.randomness import generator
-from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
+from perdure.streams import Stream, StreamConfig, build_stream
 from tests.reference.small_vits import (
     KINDS,
     SIDE,
@@ -269,10 +269,8 @@ def test_float32_twin_shares_the_float32_weights() -> None:
 
 @pytest.fixture(scope="module")
 def stream() -> Stream:
-    options = SourceOptions(images_per_class=3, test_images_per_class=1, synthetic_classes=4)
-    return build_stream(
-        StreamOptions(source="synthetic", tasks="B0-Inc2", img_size=SIDE, source_options=options)
-    )
+    four = "synthetic:4x32"
+    return build_stream(StreamConfig(four, images_per_class=3, test_images_per_class=1), seed=0)
 
 
 def test_surveys_are_float32_under_bf16_compute(stream: Stream) -> None:

@@ -67,4 +67,4 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def own_images(photos: Path) -> list[str]:
     """Return overrides that learn the photos, one class after two."""
-    return [*WORDS, "stream=folder", f"path={photos}", "tasks=2+1", "epochs=1"]
+    return [*WORDS, f"data={photos}", "tasks=2+1", "epochs=1"]

@@ -162,7 +162,7 @@ def test_a_folder_in_use(perdure: Perdure, finished: Path) -> None:
     [
         (["prompt_blocks=[7]"], "outside the blocks of 'test_vit"),
         (["tasks=3+3"], "must add up to 10"),
-        (["stream=folder", "path=nowhere"], "The folder 'nowhere' does not exist."),
+        (["data=folder:nowhere"], "The folder 'nowhere' does not exist."),
         (["img_size=30"], "not a multiple of the patch"),
         (["backbone=vit_base_patch16"], "Unknown backbone"),
         (["tasks=9+1", "heads=linear"], "Add heads=linear,gaussian"),

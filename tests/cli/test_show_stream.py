@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from perdure.reports.figures.stream import StreamCounts, count_stream, draw_stream
-from perdure.streams import StreamOptions, build_stream
+from perdure.streams import StreamConfig, build_stream
 from tests.cli.command import Perdure
 from tests.streams.test_increments import drawn
 
@@ -75,8 +75,8 @@ def test_what_cannot_be_drawn(perdure: Perdure) -> None:
 
 def test_counts_are_those_of_the_stream() -> None:
     source = drawn({"real": [3, 0, 5], "sketch": [2, 4, 2]})
-    options = StreamOptions(class_order="sorted", increment="domains", validation_fraction=0.4)
-    counts = count_stream(build_stream(options, source))
+    config = StreamConfig(class_order="sorted", increment="domains", validation_fraction=0.4)
+    counts = count_stream(build_stream(config, 0, source))
     assert counts.classes == ("ant", "cat", "bee")
     assert counts.domains == ("real", "sketch")
     assert counts.train.tolist() == [[2, 1], [3, 1], [0, 2]]

@@ -29,7 +29,7 @@ def digits(tmp_path: Path) -> Path:
 @pytest.mark.weights
 @pytest.mark.timeout(600)
 def test_learn_and_predict(perdure: Perdure, digits: Path, tmp_path: Path) -> None:
-    keys = ["stream=folder", f"path={digits}", "test_fraction=0.25", "tasks=2+2"]
+    keys = [f"data={digits}", "test_fraction=0.25", "tasks=2+2"]
     size = ["img_size=64", "epochs=2", "batch_size=8"]
     out = tmp_path / "run"
     said = perdure("run", "digits/nsp2", *keys, *size, "--out", out, "--json")

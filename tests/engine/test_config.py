@@ -27,7 +27,7 @@ def test_no_key_has_two_meanings(name: str) -> None:
         ({"method": "nsp2", "epochs": 0}, "epochs=0"),
         ({"method": "nsp2", "epochs": "many"}, "epochs='many'"),
         ({"method": "nsp2", "schedule": "cosin"}, "Did you mean 'cosine'"),
-        ({"method": "nsp2", "eta1": 1.5}, "0 to 1"),
+        ({"method": "nsp2", "eta1": 1.5}, "at most 1"),
         ({"method": "nsp2", "prompt_length": 2}, "at least 3"),
         ({"method": "nsp2", "temperature": 0}, "above 0"),
         ({"method": "nsp2", "heads": ["gausian"]}, "Did you mean 'gaussian'"),

@@ -141,7 +141,7 @@ def test_a_method_that_chooses_nothing_is_refused_before_anything_is_done(tmp_pa
 def test_a_stream_without_test_images_is_refused() -> None:
     config = small_config("l2p")
     backbone = make_backbone(config)
-    trial = Trial(config, backbone, make_stream(config, backbone.img_size))
+    trial = Trial(config, backbone, make_stream(config))
     empty = [
         dataclasses.replace(
             data, test=dataclasses.replace(data.test, indices=data.test.indices[:0])

@@ -21,7 +21,7 @@ def test_images_with_known_features_are_not_read_in_training(
     monkeypatch.setattr("perdure.engine.training.batches", refuse)
     config = small_config(method, tasks="5+5", images_per_class=2, epochs=1)
     backbone = make_backbone(config)
-    Run(config, make_stream(config, 32), backbone)()
+    Run(config, make_stream(config), backbone)()
     augmented = config.replace(transform="flip_crop")
     with pytest.raises(AssertionError, match="an image was read"):
-        Run(augmented, make_stream(augmented, 32), backbone)()
+        Run(augmented, make_stream(augmented), backbone)()

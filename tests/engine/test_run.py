@@ -33,7 +33,7 @@ from tests.tiny import small_config
 
 def carry_out(config: Config, folder: Path | None = None) -> Outcome:
     backbone = make_backbone(config)
-    return Run(config, make_stream(config, backbone.img_size), backbone, folder)()
+    return Run(config, make_stream(config), backbone, folder)()
 
 
 class Stop(Exception):
@@ -83,7 +83,7 @@ def test_run_leaves_everything(tmp_path: Path) -> None:
 def test_saved_model_predicts_what_the_run_counted(tmp_path: Path) -> None:
     config = small_config("finetune", heads=["gaussian"], tasks="5+5")
     finished = run(config, tmp_path / "r")
-    stream = make_stream(config, 32)
+    stream = make_stream(config)
     classifier = ContinualClassifier.load(tmp_path / "r" / "model")
     assert tuple(classifier.classes_) == stream.class_names
     right = total = 0
@@ -99,7 +99,7 @@ def test_predictions_do_not_depend_on_company(tmp_path: Path) -> None:
     config = small_config("finetune", tasks="5+5", epochs=1)
     outcome = carry_out(config)
     classifier = ContinualClassifier.from_model(outcome.model)
-    images = [make_stream(config, 32).tasks[0].test.images.image(i) for i in range(6)]
+    images = [make_stream(config).tasks[0].test.images.image(i) for i in range(6)]
     together = classifier.logits(images)
     alone = torch.cat([classifier.logits([image]) for image in images])
     torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
@@ -139,15 +139,15 @@ def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_one_class_task_needs_a_closed_form_head() -> None:
     config = small_config("nsp2", tasks="9+1", images_per_class=4)
     with pytest.raises(ConfigError, match="gaussian"):
-        plan(make_stream(config, 32), config)
+        plan(make_stream(config), config)
     outcome = carry_out(config.replace(heads=["gaussian"], epochs=1))
-    assert outcome.model.label_names == make_stream(config, 32).class_names
+    assert outcome.model.label_names == make_stream(config).class_names
 
 
 def test_one_class_task_keeps_prompts_and_updates_statistics() -> None:
     config = small_config("nsp2", tasks="2+1+7", heads=["gaussian"])
     backbone = make_backbone(config)
-    stream = make_stream(config, 32)
+    stream = make_stream(config)
     before, after = (
         Run(config, dataclasses.replace(stream, tasks=stream.tasks[:count]), backbone)().model
         for count in (1, 2)
@@ -169,7 +169,7 @@ def test_joint_fills_the_last_row_or_all() -> None:
 def test_nan_names_task_epoch_and_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config("finetune")
     backbone = make_backbone(config)
-    stream = make_stream(config, backbone.img_size)
+    stream = make_stream(config)
     calls = 0
 
     def broken(self: object, *args: object) -> Loss:
@@ -191,7 +191,7 @@ def test_nan_names_task_epoch_and_step(tmp_path: Path, monkeypatch: pytest.Monke
 def test_interrupted_run_resumes_bit_identically(tmp_path: Path, method: str) -> None:
     config = small_config(method, tasks="4+3+3")
     backbone = make_backbone(config)
-    stream = make_stream(config, backbone.img_size)
+    stream = make_stream(config)
     straight = Run(config, stream, backbone)()
     for steps in (5, 9):
         try:
@@ -213,7 +213,7 @@ def test_centred_heads_and_known_tokens_resume_bit_identically(
     blocks = {"prompt_blocks": [-1]} if method == "nsp2" else {}
     config = small_config(method, head_inputs="centred", checkpoint_every=1, **blocks)
     backbone = make_backbone(config)
-    stream = make_stream(config, backbone.img_size)
+    stream = make_stream(config)
     straight = Run(config, stream, backbone)().model.state()
     with pytest.raises(Stop):
         Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
@@ -249,13 +249,13 @@ class TestKnownTokens:
     ) -> None:
         config = small_config("finetune", **{"transform": "plain", **options})
         backbone = make_backbone(config)
-        stage = plan(make_stream(config, backbone.img_size), config)[0]
+        stage = plan(make_stream(config), config)[0]
         tokens = known_tokens(Model(backbone, config), stage.data)
         assert (tokens and tokens.block) == block
 
     def test_memory_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backbone = make_backbone(self.CONFIG)
-        data = plan(make_stream(self.CONFIG, backbone.img_size), self.CONFIG)[0].data
+        data = plan(make_stream(self.CONFIG), self.CONFIG)[0].data
         model = Model(backbone, self.CONFIG)
         tokens = known_tokens(model, data)
         assert tokens is not None
@@ -272,7 +272,7 @@ class TestCachedQueries:
 
     def test_they_are_those_of_the_plain_backbone(self) -> None:
         backbone = make_backbone(self.CONFIG)
-        data = plan(make_stream(self.CONFIG, backbone.img_size), self.CONFIG)[0].data
+        data = plan(make_stream(self.CONFIG), self.CONFIG)[0].data
         queries = known_queries(Model(backbone, self.CONFIG), data)
         batch = next(ordered_batches(Model(backbone, self.CONFIG), data.train))
         expected = backbone(backbone.normalise(batch.images)).cls
@@ -292,7 +292,7 @@ class TestCachedQueries:
     def test_resumed_run_is_bit_identical(self, tmp_path: Path, steps: int) -> None:
         config = self.CONFIG.replace(checkpoint_every=1)
         backbone = make_backbone(config)
-        stream = make_stream(config, backbone.img_size)
+        stream = make_stream(config)
         straight = Run(config, stream, backbone)().model.state()
         with pytest.raises(Stop):
             Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
@@ -314,7 +314,7 @@ class TestCachedQueries:
         for kept in (True, False):
             passed[kept] = 0
             carry_out(self.CONFIG.replace(cache_queries=kept))
-        stream = make_stream(self.CONFIG, 32)
+        stream = make_stream(self.CONFIG)
         trained = sum(len(data.train) for data in stream.tasks)
         assert passed[False] - passed[True] == (self.CONFIG.training.epochs - 1) * trained
 
@@ -339,7 +339,7 @@ class TestDamage:
     def interrupted(self, tmp_path: Path) -> tuple[Config, Path]:
         config = small_config("finetune", tasks="5+5", heads=["linear", "gaussian"])
         backbone = make_backbone(config)
-        stream = make_stream(config, 32)
+        stream = make_stream(config)
         with pytest.raises(Stop):
             Run(config, stream, backbone, tmp_path, stop_after(28))()  # type: ignore[arg-type]
         return config, tmp_path

@@ -22,7 +22,7 @@ from perdure.errors import ConfigError
 from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 from perdure.learner.class_columns import ClassColumns
-from perdure.streams import load_source
+from perdure.streams import StreamConfig, load_source
 from perdure.testing.trial import make_trial
 from perdure.tuning import validation_stream
 from tests.tiny import SMALL
@@ -34,7 +34,7 @@ CLASSES, DOMAINS = ("ant", "bee", "cat", "dog"), ("paint", "photo")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four classes of drawn images, three for training and one for testing in either domain."""
     folder = tmp_path_factory.mktemp("domains")
-    drawn = load_source("synthetic")
+    drawn = load_source(StreamConfig("synthetic"), seed=0)
     lines = ["path,label,domain,split"]
     for label, name in enumerate(CLASSES):
         images = np.flatnonzero(drawn.train.labels == label)
@@ -79,7 +79,7 @@ def test_a_run_over_domains_names_every_class_once(table: Path, tmp_path: Path) 
 @pytest.mark.parametrize("method", ["nsp2", "lda", "finetune"])
 def test_right_is_what_has_the_right_name(method: str, table: Path) -> None:
     asked = config(method, table, epochs=3, lr=0.03)
-    stream = make_stream(asked, 32)
+    stream = make_stream(asked)
     outcome = Run(asked, stream, make_backbone(asked))()
     classifier = ContinualClassifier.from_model(outcome.model)
     counts = outcome.counts[asked.head_names[-1]]
@@ -100,7 +100,7 @@ def test_right_is_what_has_the_right_name(method: str, table: Path) -> None:
 def test_a_class_is_scored_by_the_best_of_its_domains(table: Path) -> None:
     trial = make_trial("lda", (2,))
     model = Model(trial.backbone, trial.config)
-    for data in make_stream(config("lda", table), 32).tasks:
+    for data in make_stream(config("lda", table)).tasks:
         model.start_task(data.task)
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 0.5, 1.5, -1.0]])
     columns = ClassColumns(model.label_names)
@@ -111,7 +111,7 @@ def test_a_class_is_scored_by_the_best_of_its_domains(table: Path) -> None:
 
 def test_an_interrupted_run_over_domains_goes_on(table: Path, tmp_path: Path) -> None:
     asked = config("nsp2", table, heads=["linear", "gaussian"], checkpoint_every=2)
-    stream, backbone = make_stream(asked, 32), make_backbone(asked)
+    stream, backbone = make_stream(asked), make_backbone(asked)
     steps = 0
 
     def stop(event: Event) -> None:
@@ -132,7 +132,7 @@ def test_an_interrupted_run_over_domains_goes_on(table: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("method", ["nsp2", "lda", "finetune"])
 def test_classes_and_domains_change_together(method: str, table: Path) -> None:
     asked = config(method, table, increment="classes+domains", tasks="2+2")
-    stream = make_stream(asked, 32)
+    stream = make_stream(asked)
     assert stream.domains == DOMAINS
     outcome = Run(asked, stream, make_backbone(asked))()
     assert outcome.model.label_names == CLASSES
@@ -142,7 +142,7 @@ def test_classes_and_domains_change_together(method: str, table: Path) -> None:
 
 
 def test_a_search_over_domains_looks_at_validation_images(table: Path) -> None:
-    stream = validation_stream(config("nsp2", table, validation_fraction=0.4), 32)
+    stream = validation_stream(config("nsp2", table, validation_fraction=0.4))
     assert stream.repeats
     assert [len(data.test) for data in stream.tasks] == [4, 4]
     assert not set(stream.tasks[0].test.names) & set(stream.tasks[0].train.names)
@@ -150,7 +150,7 @@ def test_a_search_over_domains_looks_at_validation_images(table: Path) -> None:
 
 def test_the_union_of_domains_is_trained_on_all_of_them(table: Path) -> None:
     asked = config("joint", table)
-    stream = make_stream(asked, 32)
+    stream = make_stream(asked)
     outcome = Run(asked, stream, make_backbone(asked))()
     assert [task.names for task in outcome.model.tasks] == [CLASSES + CLASSES]
     assert outcome.counts["linear"].after.tolist() == [1]
@@ -161,7 +161,7 @@ def test_a_class_has_one_text_in_all_domains(table: Path, tmp_path: Path) -> Non
     file = tmp_path / "texts.safetensors"
     save_file({name: row.clone() for name, row in zip(CLASSES, texts, strict=True)}, file)
     asked = config("clip_zero_shot", table, text_features=str(file), class_order="pilot")
-    stream = with_text(make_stream(asked, 32), asked)
+    stream = with_text(make_stream(asked), asked)
     for data in stream.tasks:
         assert data.task.text_features is not None
         assert torch.equal(data.task.text_features, texts[list(stream.class_order)])
@@ -172,7 +172,7 @@ def test_a_class_has_one_text_in_all_domains(table: Path, tmp_path: Path) -> Non
 
 def test_prompts_of_domains_are_diagnosed(table: Path) -> None:
     asked = config("dualprompt", table)
-    stream = make_stream(asked, 32)
+    stream = make_stream(asked)
     outcome = Run(asked, stream, make_backbone(asked))()
     found = diagnose(outcome.model, stream.tasks)
     assert found.task_chance == 0.5
@@ -201,7 +201,7 @@ def test_classes_of_a_single_image(method: str, heads: list[str]) -> None:
 @pytest.mark.parametrize("method", ["nsp2", "lda", "finetune"])
 def test_a_long_tail_is_learned(method: str) -> None:
     asked = make_config({**SMALL, "method": method, "epochs": 1, "imbalance": 8, "tasks": "5+5"})
-    stream = make_stream(asked, 32)
+    stream = make_stream(asked)
     counts = np.bincount(stream.upto(1).train.labels.numpy())
     assert sorted(counts.tolist()) == [1, 1, 1, 2, 2, 3, 4, 5, 6, 8]
     outcome = Run(asked, stream, make_backbone(asked))()

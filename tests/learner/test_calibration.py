@@ -11,7 +11,7 @@ from perdure.learner.calibration import best_temperature, calibration_error, gri
 from perdure.learner.labelled import gather
 from perdure.learner.lessons import held_out
 from perdure.randomness import generator
-from perdure.streams import SourceOptions
+from perdure.streams import StreamConfig
 from tests.tiny import classifier, lesson, pictures
 
 
@@ -60,7 +60,7 @@ def test_calibration_error_is_that_of_its_definition() -> None:
 
 def test_held_out_images_are_a_share_of_each_class_that_has_enough() -> None:
     images, names = lesson("a", "b", "c", count=12)
-    labelled = gather(images[:-3], names[:-3], "train", SourceOptions())
+    labelled = gather(images[:-3], names[:-3], "train", StreamConfig(), 0)
     mask = held_out(labelled, 0.25, 0, "calibration", 0)
     assert np.bincount(labelled.images.labels[mask], minlength=3).tolist() == [3, 3, 0]
     assert held_out(labelled, 0.01, 0, "x", 0).sum() == 2

@@ -42,7 +42,7 @@ class TaskDataset(torch.utils.data.Dataset[Any]):
 )
 def test_weights_are_those_of_a_run(method: str, options: dict[str, Any]) -> None:
     config = small_config(method, tasks="4+1+5", images_per_class=4, epochs=1, seed=5, **options)
-    stream = make_stream(config, 32)
+    stream = make_stream(config)
     ran = Run(config, stream, make_backbone(config))().model
     parameters, others = parameters_of(config)
     learner = ContinualClassifier(**parameters, options=others, calibration_fraction=0)

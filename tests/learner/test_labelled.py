@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from perdure.errors import StreamError, UnreadableImageError
+from perdure.errors import PerdureError, UnreadableImageError
 from perdure.learner.labelled import LabelledImages, Side, gather
-from perdure.streams import SourceOptions
+from perdure.streams import StreamConfig
 from tests.tiny import lesson, pictures
 
 
-def made_out(data: Any, labels: Any = None, side: Side = "train", **options: Any) -> LabelledImages:
-    return gather(data, labels, side, SourceOptions(**options))
+def made_out(data: Any, labels: Any = None, side: Side = "train", **keys: Any) -> LabelledImages:
+    return gather(data, labels, side, StreamConfig(**keys), 0)
 
 
 def write(folder: Path, *names: str, count: int = 2) -> list[Path]:
@@ -181,5 +181,5 @@ IMAGES, NAMES = lesson("a", "b", count=1)
     ],
 )
 def test_what_cannot_be_made_out_is_refused(data: Any, labels: Any, message: str) -> None:
-    with pytest.raises(StreamError, match=message):
+    with pytest.raises(PerdureError, match=message):
         made_out(data, labels)

@@ -118,8 +118,8 @@ def test_preset_is_valid_and_explains_itself(name: str) -> None:
     config, preset = loaded(name), find_preset(name)
     assert config.training.method == preset.method
     assert all(preset.about)
-    assert config.stream.stream == ("digits" if name.startswith("demo/") else preset.benchmark)
-    sizes = task_sizes(config.stream.tasks, BENCHMARKS[config.stream.stream].classes)
+    assert config.stream.source == ("digits" if name.startswith("demo/") else preset.benchmark)
+    sizes = task_sizes(config.stream.tasks, BENCHMARKS[config.stream.source].classes)
     assert len(set(sizes[1:])) == 1, "the last task is smaller: no paper has this stream"
     if name in PAPERS:
         assert (config.stream.class_order, config.training.seed) == ("nsp2", 2024)
@@ -134,7 +134,7 @@ def test_settings_of_lu_et_al(group: str, stated: tuple[int, float, float]) -> N
     transform = "nsp2_cifar" if group.startswith("cifar100") else "nsp2"
     for method in VPT:
         flat = loaded(f"{group}/{method}").flat()
-        sizes = task_sizes(flat["tasks"], BENCHMARKS[flat["stream"]].classes)
+        sizes = task_sizes(flat["tasks"], BENCHMARKS[flat["data"]].classes)
         assert sizes == (sum(sizes) // tasks,) * tasks
         assert flat["backbone"] == "vit_base_patch16_224.augreg_in21k"
         assert (flat["epochs"], flat["batch_size"], flat["lr"]) == (100, 256, 0.01)
@@ -175,7 +175,7 @@ def test_streams_of_han_et_al(benchmark: str, streams: tuple[str, ...]) -> None:
 def test_a_key_comes_from_each_layer() -> None:
     values = {name: loaded(name).flat() for name in preset_names()}
     row, alike = values["imagenet_r-10s/nsp2-b1"], values["imagenet_r-10s/nsp2"]
-    assert row["stream"] == "imagenet_r"  # the benchmark
+    assert row["data"] == "imagenet_r"  # the benchmark
     assert (row["tasks"], values["imagenet_r-50s/nsp2"]["tasks"]) == ("B0-Inc20", "B0-Inc4")
     assert row["epochs"] == 100  # the recipe of a paper
     assert values["digits/finetune"]["lr"] == 0.003  # a method, in that recipe
@@ -279,7 +279,7 @@ def test_preset_runs(name: str, texts: Path, backbones: dict[str, FrozenViT]) ->
     config = tiny(name, texts)
     backbone = backbones[config.training.backbone]
     check_backbone(backbone, config.method_class, config)
-    stream = with_text(make_stream(config, backbone.img_size), config)
+    stream = with_text(make_stream(config), config)
     outcome = Run(config, stream, backbone)()
     assert set(outcome.rows) == set(loaded(name).head_names)
     for rows in outcome.rows.values():

@@ -65,7 +65,7 @@ def test_the_later_section_wins_and_recipes_come_last() -> None:
         "shop-b/finetune",
         "shop-a/nsp2-loud",
     ]
-    shared = {"stream": "digits"}
+    shared = {"data": "digits"}
     assert read_preset("shop-a/finetune") == shared | {"method": "finetune", "epochs": 3, "lr": 0.5}
     assert read_preset("shop-a/nsp2") == shared | {"method": "nsp2", "epochs": 3, "lr": 0.25}
     own = {"tasks": "B0-Inc5", "epochs": 4}
@@ -79,7 +79,7 @@ def test_the_later_section_wins_and_recipes_come_last() -> None:
 def test_a_key_passes_by_the_methods_that_lack_it() -> None:
     assert read_preset("shop-b/finetune") == {
         "method": "finetune",
-        "stream": "digits",
+        "data": "digits",
         "tasks": "B0-Inc5",
         "epochs": 4,
         "lr": 0.5,

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from perdure.engine.config import make_config
 from perdure.errors import ConfigError
-from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
+from perdure.streams import Stream
 from perdure.streams.imbalance import tail_sizes
+from tests.streams.made import cut_up
 from tests.streams.test_increments import drawn
 
 
 def digits(imbalance: float | None, **options: object) -> Stream:
-    values = {"seed": 3, "imbalance": imbalance and float(imbalance), "img_size": 16, **options}
-    return build_stream(StreamOptions(**values))  # type: ignore[arg-type]
+    values = {"seed": 3, "imbalance": imbalance and float(imbalance), **options}
+    return cut_up(**values)  # type: ignore[arg-type]
 
 
 def sizes(stream: Stream) -> dict[str, int]:
@@ -89,16 +90,12 @@ def test_a_ratio_of_one_keeps_all() -> None:
 
 def test_the_same_classes_are_rare_in_every_domain() -> None:
     source = drawn({"a": [20, 20, 20], "b": [40, 40, 40]})
-    options = StreamOptions(class_order="sorted", increment="domains", imbalance=4.0)
-    stream = build_stream(options, source)
+    stream = cut_up(class_order="sorted", increment="domains", imbalance=4.0, source=source)
     ours = [np.bincount(data.train.labels.numpy())[-3:].tolist() for data in stream.tasks]
     assert [sorted(counts) for counts in ours] == [[5, 10, 20], [10, 20, 40]]
     assert np.argsort(ours[0]).tolist() == np.argsort(ours[1]).tolist()
-    both = build_stream(
-        StreamOptions(
-            class_order="sorted", increment="classes+domains", imbalance=4.0, tasks="2+1"
-        ),
-        source,
+    both = cut_up(
+        class_order="sorted", increment="classes+domains", imbalance=4.0, tasks="2+1", source=source
     )
     assert sizes(both) == {"ant": 20, "bee": 10, "cat": 40}  # of 20, 20 and 40
     assert sum(len(data.test) for data in both.tasks) == 6
@@ -106,13 +103,11 @@ def test_the_same_classes_are_rare_in_every_domain() -> None:
 
 @pytest.mark.parametrize("imbalance", [0.5, 0.0, -3.0, math.inf, math.nan])
 def test_what_is_no_ratio(imbalance: float) -> None:
-    with pytest.raises(ConfigError, match=rf"imbalance={imbalance} is not allowed.*imbalance=100"):
-        StreamOptions(imbalance=imbalance)
+    with pytest.raises(ConfigError, match=rf"imbalance={imbalance}: "):
+        make_config({"method": "lda", "imbalance": imbalance})
 
 
 def test_keys_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"imbalance=0\.5: it must be 1 or more"):
-        make_config({"method": "lda", "imbalance": 0.5})
     with pytest.raises(ConfigError, match="imbalance='much': "):
         make_config({"method": "lda", "imbalance": "much"})
     with pytest.raises(ConfigError, match=r"increment='domain': .* Did you mean 'domains'\?"):
@@ -121,5 +116,4 @@ def test_keys_are_checked() -> None:
 
 
 def test_caps_come_first() -> None:
-    options = SourceOptions(images_per_class=10)
-    assert sorted(sizes(digits(5, source_options=options)).values())[::9] == [2, 10]
+    assert sorted(sizes(digits(5, images_per_class=10)).values())[::9] == [2, 10]

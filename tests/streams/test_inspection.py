@@ -11,12 +11,11 @@ from PIL import Image
 
 from perdure.cache import archives_dir
 from perdure.errors import StreamError, UnknownNameError
-from perdure.streams import load_source
 from perdure.streams.fetch.fetching import fetch
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.inspection import Inspection, inspect
-from perdure.streams.sources.base import SourceOptions
 from tests.streams.conftest import WriteFolder
+from tests.streams.made import load
 from tests.streams.published import image_bytes, offer, write_cifar100, write_cub200
 
 
@@ -118,7 +117,7 @@ def test_wrong_extensions(tmp_path: Path, write_folder: WriteFolder) -> None:
         ("extension", f"{tmp_path / 'cat' / '2.heic'}: its content is JPEG"),
     ]
     # All of them are read.
-    assert len(load_source("folder", SourceOptions(path=tmp_path)).train) == 5
+    assert len(load("folder", tmp_path).train) == 5
 
 
 def test_unusual_images_are_counted(tmp_path: Path, write_folder: WriteFolder) -> None:
@@ -173,7 +172,7 @@ def test_a_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         inspect("cub200")
     write_cub200(archives_dir())
     images = fetch(BENCHMARKS["cub200"]) / "CUB_200_2011" / "images"
-    source = load_source("cub200")
+    source = load("cub200")
     shutil.copy(source.train.names[0], source.test.names[0])
     Path(source.test.names[1]).write_bytes(b"")
     found = inspect("cub200")

@@ -16,31 +16,22 @@ from perdure.randomness import permutation
 from perdure.streams import (
     ArrayImages,
     Batch,
-    SourceOptions,
+    ImageSet,
     Stream,
-    StreamOptions,
     Subset,
     augment,
     batch_count,
     batch_order,
     batches,
-    build_stream,
     build_transform,
     loader,
 )
 from tests.streams.conftest import WriteFolder
+from tests.streams.made import cut_up
 
 
-def synthetic(**options: Any) -> Stream:
-    return build_stream(
-        StreamOptions(
-            source="synthetic",
-            tasks="2+1",
-            source_options=SourceOptions(
-                synthetic_classes=3, synthetic_size=12, images_per_class=5, **options
-            ),
-        )
-    )
+def synthetic() -> Stream:
+    return cut_up("synthetic", "3x12", tasks="2+1", images_per_class=5)
 
 
 def load(subset: Subset, batch_size: int = 4, **given: Any) -> list[Batch]:
@@ -294,10 +285,11 @@ def test_a_pickled_set_leaves_what_was_computed_behind(touched: list[int]) -> No
     assert len(touched) == 20
 
 
-def test_the_memory_budget_is_kept(touched: list[int]) -> None:
+def test_the_memory_budget_is_kept(touched: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     # 15 training images of 3 x 8 x 8 bytes.
     enough = 15 * 3 * 8 * 8
-    train = synthetic(memory_budget=enough).tasks[0].train
+    monkeypatch.setattr(ImageSet, "memory_budget", enough)
+    train = synthetic().tasks[0].train
     load(train, transform="plain")
     load(train, transform="plain")
     assert len(touched) == 10
@@ -305,7 +297,8 @@ def test_the_memory_budget_is_kept(touched: list[int]) -> None:
     load(train, transform="nsp2_cifar", side="test")
     assert len(touched) == 30
     touched.clear()
-    short = synthetic(memory_budget=enough - 1).tasks[0].train
+    monkeypatch.setattr(ImageSet, "memory_budget", enough - 1)
+    short = synthetic().tasks[0].train
     without = load(short, transform="plain")
     assert equal(load(short, transform="plain"), without)
     assert len(touched) == 20
@@ -339,17 +332,11 @@ def test_arguments_are_checked_before_the_first_batch(train: Subset) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_broke_is_named_when_its_batch_is_due(
-    tmp_path: Path, write_folder: WriteFolder, workers: int
+    tmp_path: Path, write_folder: WriteFolder, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ImageSet, "memory_budget", 0)
     write_folder(tmp_path, {"cat": 8, "dog": 8})
-    stream = build_stream(
-        StreamOptions(
-            source="folder",
-            tasks="1+1",
-            class_order="sorted",
-            source_options=SourceOptions(path=tmp_path, memory_budget=0),
-        )
-    )
+    stream = cut_up("folder", tmp_path, tasks="1+1", class_order="sorted")
     train = stream.tasks[0].train
     path = Path(train.names[4])
     path.write_bytes(path.read_bytes()[:200])
@@ -371,17 +358,14 @@ def test_a_file_that_broke_is_named_when_its_batch_is_due(
     assert "Traceback" not in str(caught.value)
 
 
-def test_file_images_are_loaded_like_arrays(tmp_path: Path, write_folder: WriteFolder) -> None:
+def test_file_images_are_loaded_like_arrays(
+    tmp_path: Path, write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_folder(tmp_path, {"cat": 6, "dog": 6})
     found = []
     for budget in (2**30, 0):
-        stream = build_stream(
-            StreamOptions(
-                source="folder",
-                tasks="1+1",
-                source_options=SourceOptions(path=tmp_path, memory_budget=budget),
-            )
-        )
+        monkeypatch.setattr(ImageSet, "memory_budget", budget)
+        stream = cut_up("folder", tmp_path, tasks="1+1")
         train = stream.tasks[1].train
         found.append(load(train))
         for position, pixels in by_position(load(train, transform="plain")).items():

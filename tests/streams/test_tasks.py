@@ -128,8 +128,6 @@ def test_order_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"class_order=pilott .* Did you mean 'pilot'") as caught:
         class_order("pilott", 4, ANIMALS, 0)
     assert "nsp2, pilot, sorted, or the path of a text file" in str(caught.value)
-    with pytest.raises(ConfigError, match="seed=-1 is negative"):
-        class_order("nsp2", 4, ANIMALS, -1)
     binary = tmp_path / "order.txt"
     binary.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(StreamError, match="UTF-8 text file"):

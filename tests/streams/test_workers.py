@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from perdure.errors import ConfigError, StreamError
-from perdure.streams import ArrayImages, SourceOptions, Subset, batches, workers
-from perdure.streams.stream import StreamOptions, build_stream
+from perdure.streams import ArrayImages, Subset, batches, workers
+from tests.streams.made import cut_up
 
 MANY, BATCH = 10**6, 128 * 3 * 224**2
 SOME: dict[str, Any] = {"side": "train", "img_size": 8, "seed": 0, "task": 0}
@@ -90,6 +90,4 @@ def test_a_worker_that_was_killed_is_an_error_with_a_way_out(
 
 
 def _subset() -> Subset:
-    options = SourceOptions(synthetic_classes=2, synthetic_size=8, images_per_class=2)
-    stream = StreamOptions(source="synthetic", tasks=(2,), source_options=options)
-    return build_stream(stream).tasks[0].train
+    return cut_up("synthetic", "2x8", tasks=(2,), images_per_class=2).tasks[0].train

@@ -21,7 +21,7 @@ from perdure.engine.config import Config
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
 from perdure.randomness import generator
-from perdure.streams import FileImages, ImageSet, SourceOptions, Subset, batches, load_source
+from perdure.streams import FileImages, ImageSet, StreamConfig, Subset, batches, load_source
 from perdure.streams.workers import usable_cores, worker_count
 
 LATER = 2
@@ -143,12 +143,9 @@ def drawn_photographs(folder: Path, count: int) -> FileImages:
 
 
 def _training_set(config: Config) -> ImageSet:
-    options = SourceOptions(
-        path=None if config.stream.path is None else Path(config.stream.path),
-        image_column=config.stream.image_column,
-        label_column=config.stream.label_column,
-    )
-    return load_source(config.stream.stream, options).train
+    stream = config.stream
+    asked = StreamConfig(stream.data, stream.image_column, stream.label_column)
+    return load_source(asked).train
 
 
 def _some(images: ImageSet, most: int) -> Subset:

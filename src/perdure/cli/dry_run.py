@@ -46,7 +46,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     # Published weights would be fetched; a file of the user's own is read and so checked.
     standing_in = first.replace(weights="random") if first.training.weights == "auto" else first
     backbone = make_backbone(standing_in)
-    stream, at_hand = _stream(first, backbone.img_size)
+    stream, at_hand = _stream(first)
     tasks = _tasks(first, stream)
     notes = list(stream.notes)
     if first.needs_text and stream.tasks[0].task.text_features is None:
@@ -64,7 +64,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "img_size": backbone.img_size,
         "device": str(backbone.device),
         "precision": backbone.precision,
-        "stream": first.stream.stream,
+        "stream": first.stream.source,
         "data_at_hand": at_hand,
         "transform": first.training.transform,
         "tasks": tasks,
@@ -151,17 +151,17 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
     return {"trained": " and ".join(parts), "trainable_parameters": count}
 
 
-def _stream(config: Config, img_size: int) -> tuple[Stream, bool]:
+def _stream(config: Config) -> tuple[Stream, bool]:
     """Return the stream, and whether its images are on this machine."""
-    absent = config.stream.stream == "fashion_mnist" and config.stream.path is None
+    absent = config.stream.data == "fashion_mnist"
     if not absent or BENCHMARKS["fashion_mnist"].at_hand:
-        return check(config, img_size), True
+        return check(config), True
     with tempfile.TemporaryDirectory() as folder:
         for split, count in FASHION_IMAGES.items():
             images, labels = (Path(folder) / name for name in FILES[split])
             images.write_bytes(struct.pack(">4I", 0x803, count, 1, 1) + bytes(count))
             labels.write_bytes(struct.pack(">2I", 0x801, count) + bytes(range(10)) * (count // 10))
-        return check(config.replace(path=folder), img_size), False
+        return check(config.replace(data=f"fashion_mnist:{folder}")), False
 
 
 def _state(out: Path) -> str:

@@ -69,7 +69,7 @@ def print_preset(item: Item) -> None:
 
 def _listed(name: str) -> Item:
     preset, values = find_preset(name), read_preset(name)
-    keys = ("method", "stream", "backbone", "tasks")
+    keys = ("method", "data", "backbone", "tasks")
     return {
         "name": name,
         "summary": preset.about[0],

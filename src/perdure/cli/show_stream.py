@@ -13,19 +13,17 @@ from perdure.engine.config import Config, load_config, make_config, read_overrid
 from perdure.errors import UnknownNameError, did_you_mean
 from perdure.presets.sections import preset_names
 from perdure.reports.figures.stream import StreamCounts, count_stream, draw_stream
-from perdure.streams import SOURCES, source_of
-from perdure.streams.sources.huggingface import PREFIX
-
-_SIDE = 32  # of images that are counted and never looked at
+from perdure.streams import SOURCES
+from perdure.streams.config import HUB
 
 
 def plot(args: argparse.Namespace) -> int:
     """Draw the stream that the arguments name, and say where the picture is."""
     path = _target(args.out, args.name)
     config = _config(args.name, args.overrides)
-    stream = make_stream(config, _SIDE)
+    stream = make_stream(config)
     counts = count_stream(stream)
-    draw_stream(counts, Path(config.stream.path or config.stream.stream).name, path)
+    draw_stream(counts, Path(config.stream.place or config.stream.source).name, path)
     if args.json:
         print_json({"picture": str(path), "notes": list(stream.notes), "tasks": _tasks(counts)})
         return 0
@@ -45,14 +43,13 @@ def _config(name: str, overrides: list[str]) -> Config:
     """The run whose stream is drawn: a preset's, or one of a method that needs nothing."""
     if name in preset_names():
         return load_config(name, overrides)
-    if not (name in SOURCES or name.startswith(PREFIX) or Path(name).expanduser().exists()):
+    if not (name in SOURCES or name.startswith(f"{HUB}:") or Path(name).expanduser().exists()):
         raise UnknownNameError(
             f"Unknown stream '{name}' for --plot.{did_you_mean(name, {*SOURCES, *preset_names()})} "
             f"Known: {', '.join(SOURCES)}; a folder, table or data set of yours that is there; and "
             "the presets that `perdure ls presets` lists."
         )
-    values: dict[str, Any] = {"stream": name} if name in SOURCES else source_of(name)
-    return make_config({"method": "lda", **values, **read_overrides(overrides)})
+    return make_config({"method": "lda", "data": name}).replace(**read_overrides(overrides))
 
 
 def _tasks(counts: StreamCounts) -> list[dict[str, Any]]:

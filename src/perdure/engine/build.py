@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +14,7 @@ from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import check_backbone
 from perdure.language import text_features
-from perdure.streams import SourceOptions, Stream, StreamOptions, build_stream
+from perdure.streams import Stream, build_stream
 
 
 def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
@@ -43,42 +42,9 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
     return backbone
 
 
-def make_stream(config: Config, img_size: int) -> Stream:
-    """Load the images of a run and cut them into tasks.
-
-    Args:
-        config: names the source and the protocol.
-        img_size: side of the images that the backbone takes.
-
-    Raises:
-        StreamError: images that cannot be used, or sizes and orders that do not fit the classes.
-        ConfigError: an option that cannot be read.
-    """
-    return build_stream(
-        StreamOptions(
-            source=config.stream.stream,
-            tasks=config.stream.tasks,
-            class_order=config.stream.class_order,
-            increment=config.stream.increment,
-            domains=config.stream.domains,
-            imbalance=config.stream.imbalance,
-            seed=config.training.seed,
-            validation_fraction=config.stream.validation_fraction,
-            transform=config.training.transform,
-            img_size=img_size,
-            source_options=SourceOptions(
-                path=Path(config.stream.path) if config.stream.path is not None else None,
-                images_per_class=config.stream.images_per_class,
-                test_images_per_class=config.stream.test_images_per_class,
-                test_fraction=config.stream.test_fraction,
-                image_column=config.stream.image_column,
-                label_column=config.stream.label_column,
-                domains=config.stream.increment != "classes",
-                domain_column=config.stream.domain_column,
-                skip_unreadable=config.stream.skip_unreadable,
-            ),
-        )
-    )
+def make_stream(config: Config) -> Stream:
+    """Load the images of a run and cut them into tasks; see `build_stream`."""
+    return build_stream(config.stream, config.training.seed)
 
 
 def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:

@@ -13,14 +13,16 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
+from perdure.engine.old_keys import current
 from perdure.errors import ConfigError, unknown_name
 from perdure.heads import HEADS, HeadConfig, TrainedHead
 from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, Method, MethodConfig
 from perdure.presets.sections import find_preset
-from perdure.streams import SOURCES, TRANSFORMS, build_transform, source_of
+from perdure.streams import TRANSFORMS, build_transform
 from perdure.streams.config import StreamConfig
+from perdure.streams.sources.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Config:
 
     def replace(self, **changes: Any) -> Config:
         """Return the configuration with some keys changed, checked again."""
-        return make_config({**self.flat(), **changes}, self.preset)
+        return _join((self.flat(), changes), self.preset)
 
 
 def parts_of(method: str) -> tuple[type[Any], ...]:
@@ -174,12 +176,21 @@ def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
     Raises:
         ConfigError: an unknown key or a value that its key does not allow.
     """
-    if "method" not in values:
+    return _join((values,), preset)
+
+
+def _join(layers: Sequence[Mapping[str, Any]], preset: str | None) -> Config:
+    """Build the configuration from layers of flat keys, the later over the earlier."""
+    chosen = {name: value for layer in layers for name, value in layer.items()}
+    if "method" not in chosen:
         raise ConfigError(f"No method named. Add method=NAME, one of: {', '.join(METHODS)}.")
-    if values.get("data") is not None:
-        values = {**values, **source_of(str(values["data"])), "data": None}
-    parts = parts_of(str(values["method"]))
+    parts = parts_of(str(chosen["method"]))
     home = {name: part for part in parts for name in keys_of(part)}
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= current(layer, home, values.get("data", StreamConfig.data))
+    if values.get("data") is not None:
+        values["data"] = resolve(str(values["data"]))
     for name in values:
         if name not in home:
             raise unknown_name("key", name, home, f" of a run with method '{values['method']}'")
@@ -187,7 +198,6 @@ def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
         build(part, {k: v for k, v in values.items() if home[k] is part}) for part in parts
     )
     config = Config(training, stream, runtime, heads, method, preset)
-    SOURCES[config.stream.stream]
     transform = config.training.transform
     TRANSFORMS[transform]
     if config.training.cache_queries and not build_transform(transform, 1).deterministic:
@@ -210,7 +220,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: no such preset, an unreadable file, or a wrong key or value.
     """
     values = _read_toml(Path(name)) if name.endswith(".toml") else read_preset(name)
-    return make_config({**values, **read_overrides(overrides)}, preset=name)
+    return _join((values, read_overrides(overrides)), preset=name)
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -241,7 +251,7 @@ def read_preset(name: str) -> dict[str, Any]:
     values: dict[str, Any] = {"method": preset.method}
     own = keys_of(*parts_of(preset.method))
     for section in preset.sections:
-        for option, value in section.values.items():
+        for option, value in current(section.values, own).items():
             if option in own:
                 values[option] = value
             elif not any(option in keys_of(*parts_of(method)) for method in section.methods):

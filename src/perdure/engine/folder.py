@@ -15,8 +15,10 @@ import torch
 
 from perdure.atomic import atomic_write
 from perdure.backbones.attention import KERNELS, Kernel
-from perdure.engine.config import NEUTRAL, Config
+from perdure.engine.config import NEUTRAL, Config, parts_of
+from perdure.engine.old_keys import current
 from perdure.errors import CheckpointError, OutputError
+from perdure.keys import keys_of
 
 PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy", "safetensors")
 ENVIRONMENT = "env.json"
@@ -105,15 +107,23 @@ def _as_toml(config: Config) -> dict[str, Any]:
 
 
 def _check_same(path: Path, config: Config) -> None:
+    new = _as_toml(config)
     try:
-        old = tomllib.loads(path.read_text("utf-8"))
+        written = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' cannot be read ({error}). Choose another --out.") from None
-    new = _as_toml(config)
+    old = current(written, keys_of(*parts_of(config.training.method)))
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in NEUTRAL]
     if keys:
         changes = ", ".join(f"{key}: {old.get(key)} there, {new.get(key)} now" for key in keys[:5])
         raise CheckpointError(
             f"The run in '{path.parent}' has another configuration ({changes}). "
             f"Go on with `perdure run {path} --out {path.parent} --resume`, or choose another --out."
+        )
+    if old != written and not (path.parent / "results.json").exists():
+        renamed = ", ".join(key for key in written if key not in old)
+        raise CheckpointError(
+            f"The run in '{path.parent}' was begun by an earlier version of perdure, whose keys had "
+            f"other names ({renamed}): its checkpoints belong to that version. Go on with it there, "
+            "or choose another --out."
         )

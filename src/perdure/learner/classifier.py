@@ -23,7 +23,7 @@ from perdure.errors import ConfigError, PerdureError
 from perdure.learner.evaluation import Report, evaluate
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
-from perdure.learner.labelled import LabelledImages, Side, gather
+from perdure.learner.labelled import gather
 from perdure.learner.lessons import teach
 from perdure.learner.pictures import as_pictures, open_picture
 from perdure.learner.saved import hub
@@ -39,7 +39,6 @@ from perdure.learner.settings import (
     refuse_cumulative,
 )
 from perdure.learner.state import LearnerState, Prediction
-from perdure.streams import SourceOptions
 
 
 class NotLearnedError(PerdureError, NotFittedError):  # type: ignore[misc]  # sklearn has no types
@@ -279,7 +278,9 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         state = self.state_
         head = state.head_name(head)
-        return evaluate(state, self._gather(data, labels, "test", state.model.config), head)
+        config = state.model.config
+        images = gather(data, labels, "test", config.stream, config.training.seed)
+        return evaluate(state, images, head)
 
     # ----------------------------------------------------------------------------- save and load
 
@@ -392,16 +393,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if before is not None:
             before.model.check_can_learn()
             config = next_settings(before.model.config, config)
-        images = self._gather(data, labels, "train", config)
+        images = gather(data, labels, "train", config.stream, config.training.seed)
         if before is None:
             before = LearnerState(Model(make_backbone(config, sink), config))
         return teach(before, config, images, float(self.calibration_fraction), sink)
-
-    def _gather(self, data: Any, labels: Any, side: Side, config: Config) -> LabelledImages:
-        options = SourceOptions(
-            image_column=config.stream.image_column,
-            label_column=config.stream.label_column,
-            skip_unreadable=config.stream.skip_unreadable,
-            seed=config.training.seed,
-        )
-        return gather(data, labels, side, options)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from perdure.errors import StreamError
 from perdure.learner.pictures import PictureImages, as_pictures
-from perdure.streams import ImageSet, SourceOptions, load_source, source_of
+from perdure.streams import ImageSet, StreamConfig, load_source, resolve
 from perdure.streams.images.file_sets import LabelledFiles, checked_images
 from perdure.streams.sources.folder import class_files, has_test_folder, image_root, labelled
 from perdure.streams.sources.huggingface import chosen_split, dataset_images, split_of
@@ -61,67 +61,66 @@ class LabelledImages:
         return dict(zip(self.names, counts, strict=True))
 
 
-def gather(data: Any, labels: Any, side: Side, options: SourceOptions) -> LabelledImages:
+def gather(data: Any, labels: Any, side: Side, config: StreamConfig, seed: int) -> LabelledImages:
     """Collect labelled images of any of the `FORMS`, every one of them checked.
 
     Args:
         data: see `FORMS`.
         labels: names of the classes, where ``data`` is images alone.
         side: which part is meant where the data know training and test images.
-        options: columns, unreadable images, memory budget.
+        config: columns, and what happens to unreadable images.
+        seed: of drawn images.
 
     Raises:
+        UnknownNameError: a text that names nothing.
         StreamError: data of no known form, or images or labels that cannot be used.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
     if labels is None and isinstance(data, tuple) and len(data) == _PAIR:
         data, labels = data
     if labels is not None:
-        return _pairs(as_pictures(data), _label_names(labels), options)
+        return _pairs(as_pictures(data), _label_names(labels), config)
     if isinstance(data, str | Path):
-        return _named(str(data), side, options)
+        return _named(str(data), side, config, seed)
     if hasattr(data, "columns") and hasattr(data, "iloc"):
-        return _frame(data, options)
+        return _frame(data, config)
     if type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "__len__"):
         rows = chosen_split(data, side) if isinstance(data, dict) else data
-        return _present(*dataset_images(rows, replace(options, path=Path("handed in"))))
+        return _present(*dataset_images(rows, config, "handed in"))
     if isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
-        return _torch_dataset(data, options)
+        return _torch_dataset(data, config)
     raise StreamError(
         f"{type(data).__name__} is nothing to take labelled images from. Allowed: {FORMS}, as "
         "learn(images, labels)."
     )
 
 
-def _named(data: str, side: Side, options: SourceOptions) -> LabelledImages:
+def _named(data: str, side: Side, config: StreamConfig, seed: int) -> LabelledImages:
     """A folder, a table, a data set by name, or a known stream."""
-    found = source_of(data)
-    source, path = found["stream"], found["path"]
-    options = replace(options, path=None if path is None else Path(path))
-    if source == "folder":
-        root = image_root(options.path)
+    config = replace(config, data=resolve(data))
+    if config.source == "folder":
+        root = image_root(config.place)
         files = class_files(root / side if has_test_folder(root) else root)
-        images, skipped = checked_images(labelled(files), options)
+        images, skipped = checked_images(labelled(files), config.skip_unreadable)
         return _present(images, tuple(files), skipped)
-    if source == "table":
-        paths, names = table_files(options, side)
-        return _pairs(list(paths), names, options)
-    if source == "huggingface":
-        assert options.path is not None
-        return _present(*dataset_images(split_of(options.path, side), options))
-    loaded = load_source(source, replace(options, image_column=None, label_column=None))
+    if config.source == "table":
+        paths, names = table_files(config, side)
+        return _pairs(list(paths), names, config)
+    if config.source == "huggingface" and config.place is not None:
+        return _present(*dataset_images(split_of(config.place, side), config, config.place))
+    loaded = load_source(replace(config, image_column=None, label_column=None), seed)
     return _present(loaded.train if side == "train" else loaded.test, loaded.class_names)
 
 
-def _frame(frame: Any, options: SourceOptions) -> LabelledImages:
+def _frame(frame: Any, config: StreamConfig) -> LabelledImages:
     columns = [str(column) for column in frame.columns]
     where = "The DataFrame"
-    image = find_column(columns, IMAGES, options.image_column, "image_column", where)
-    label = find_column(columns, LABELS, options.label_column, "label_column", where)
-    return _pairs(as_pictures(frame[image]), _label_names(frame[label]), options)
+    image = find_column(columns, IMAGES, config.image_column, "image_column", where)
+    label = find_column(columns, LABELS, config.label_column, "label_column", where)
+    return _pairs(as_pictures(frame[image]), _label_names(frame[label]), config)
 
 
-def _pairs(pictures: Sequence[Any], names: Sequence[str], options: SourceOptions) -> LabelledImages:
+def _pairs(pictures: Sequence[Any], names: Sequence[str], config: StreamConfig) -> LabelledImages:
     """Images with the name of the class of each."""
     if len(pictures) != len(names):
         raise StreamError(
@@ -130,13 +129,13 @@ def _pairs(pictures: Sequence[Any], names: Sequence[str], options: SourceOptions
     classes, labels = _numbered(names)
     if pictures and all(isinstance(picture, str | Path) for picture in pictures):
         paths = [Path(picture).expanduser() for picture in pictures]
-        images, skipped = checked_images(LabelledFiles(paths, labels), options)
+        images, skipped = checked_images(LabelledFiles(paths, labels), config.skip_unreadable)
         return _present(images, classes, skipped)
     called = [
         str(picture) if isinstance(picture, str | Path) else f"image {place}"
         for place, picture in enumerate(pictures)
     ]
-    return _present(PictureImages(pictures, labels, called, options.memory_budget), classes)
+    return _present(PictureImages(pictures, labels, called), classes)
 
 
 def _label_names(labels: Any) -> list[str]:
@@ -174,10 +173,8 @@ def _label_name(value: Any, place: int) -> str:
 class _DatasetPictures(ImageSet):
     """The images of a torch Dataset, taken from it when they are asked for."""
 
-    def __init__(
-        self, dataset: Any, labels: NDArray[np.int64], names: Sequence[str], budget: int
-    ) -> None:
-        super().__init__(labels, names, budget)
+    def __init__(self, dataset: Any, labels: NDArray[np.int64], names: Sequence[str]) -> None:
+        super().__init__(labels, names)
         self._dataset = dataset
 
     def image(self, index: int) -> Any:
@@ -186,7 +183,7 @@ class _DatasetPictures(ImageSet):
         return one.image(0)
 
 
-def _torch_dataset(dataset: Any, options: SourceOptions) -> LabelledImages:
+def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
     labels = getattr(dataset, "targets", None)
     if labels is None or len(labels) != len(dataset):
         labels = [_item_label(dataset[place], place) for place in range(len(dataset))]
@@ -197,7 +194,7 @@ def _torch_dataset(dataset: Any, options: SourceOptions) -> LabelledImages:
         names, positions = _numbered(_label_names(values))
     else:
         names, positions = _positions(values, [str(name) for name in named])
-    images = _DatasetPictures(dataset, positions, called, options.memory_budget)
+    images = _DatasetPictures(dataset, positions, called)
     if len(images):
         images.image(0)  # a transform to tensors is noticed before anything is learned
     return _present(images, names)

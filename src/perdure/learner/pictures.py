@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.images.decoding import decode, image_size, to_rgb
-from perdure.streams.images.sets import MEMORY_BUDGET, ImageSet, unreadable_images
+from perdure.streams.images.sets import ImageSet, unreadable_images
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -97,7 +97,6 @@ class PictureImages(ImageSet):
         pictures: files, PIL images or arrays.
         labels: label of each.
         names: name of each picture in errors.
-        memory_budget: bytes of transformed pixels that may be kept.
 
     Raises:
         UnreadableImageError: pictures that cannot be used, all of them listed.
@@ -108,9 +107,8 @@ class PictureImages(ImageSet):
         pictures: Sequence[Any],
         labels: NDArray[np.int64],
         names: Sequence[str],
-        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
-        super().__init__(labels, names, memory_budget)
+        super().__init__(labels, names)
         self._pictures = tuple(pictures)
         faults = []
         for name, picture in zip(names, pictures, strict=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from perdure.engine.config import PARTS, Config, make_config, parts_of
+from perdure.engine.old_keys import current
 from perdure.errors import ConfigError
 from perdure.keys import defaults_of, keys_of
 from perdure.methods import METHODS
@@ -46,9 +47,9 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
     Raises:
         ConfigError: an unknown key, one that has no use, or a value that its key does not allow.
     """
-    options = _checked(options)
     method = str(parameters["method"])
-    values = {**_recipe(method), "stream": "folder", **parameters, **options}
+    options = _checked(options, keys_of(*parts_of(method)))
+    values = {**_recipe(method), "data": "folder", **parameters, **options}
     if values["heads"] is None:
         traits = METHODS.declared[method].traits
         free = not traits.fixed_heads and traits.heads == ("linear",)
@@ -63,25 +64,25 @@ def _recipe(method: str) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key in known}
 
 
-def _checked(options: Any) -> Mapping[str, Any]:
+def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:
     if options is None:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
         raise ConfigError(
             f"options={options!r}: give a mapping of keys to values, as options={{'lr': 0.003}}."
         )
-    for key in options:
+    found = current(options, known)
+    for key, value in found.items():
         if key in PARAMETERS:
             raise ConfigError(
-                f"options={{{key!r}: …}}: {key} is a parameter of its own. Type "
-                f"{key}={options[key]!r}."
+                f"options={{{key!r}: …}}: {key} is a parameter of its own. Type {key}={value!r}."
             )
         if key in OF_RUNS:
             raise ConfigError(
                 f"options={{{key!r}: …}} has no use: images come with every call of learn, and no "
                 f"checkpoint is kept. Leave {key} out."
             )
-    return options
+    return found
 
 
 def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:

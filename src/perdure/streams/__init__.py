@@ -1,11 +1,13 @@
 """Streams: data sets cut into tasks, and batches of their images."""
 
+from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS, Benchmark
 from perdure.streams.images.sets import ArrayImages, FileImages, ImageSet
 from perdure.streams.loader import Batch, batch_count, batch_order, batches
 from perdure.streams.sources import (
     cifar,
     cub,
+    digits,
     domainnet,
     fashion,
     folder,
@@ -14,9 +16,9 @@ from perdure.streams.sources import (
     synthetic,
     table,
 )
-from perdure.streams.sources.base import SOURCES, Domains, Source, SourceOptions, load_source
-from perdure.streams.sources.resolve import source_of
-from perdure.streams.stream import Stream, StreamOptions, Subset, TaskData, build_stream
+from perdure.streams.sources.base import SOURCES, Domains, Source, load_source
+from perdure.streams.sources.resolve import resolve
+from perdure.streams.stream import Stream, Subset, TaskData, build_stream
 from perdure.streams.tasks import class_order, task_sizes
 from perdure.streams.transforms import TRANSFORMS, Transform, augment, build_transform
 
@@ -31,9 +33,8 @@ __all__ = [
     "FileImages",
     "ImageSet",
     "Source",
-    "SourceOptions",
     "Stream",
-    "StreamOptions",
+    "StreamConfig",
     "Subset",
     "TaskData",
     "Transform",
@@ -46,13 +47,14 @@ __all__ = [
     "cifar",
     "class_order",
     "cub",
+    "digits",
     "domainnet",
     "fashion",
     "folder",
     "huggingface",
     "imagenet",
     "load_source",
-    "source_of",
+    "resolve",
     "synthetic",
     "table",
     "task_sizes",

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge
+from pydantic import FiniteFloat
 
+from perdure.errors import ConfigError
 from perdure.keys import Fraction, OpenFraction, Positive, key
+
+Increment = Literal["classes", "domains", "classes+domains"]
+HUB = "hf"
+"""What ``data`` begins with, before a colon, for a data set of Hugging Face."""
 
 
 @dataclass(frozen=True)
@@ -15,16 +21,15 @@ class StreamConfig:
     """What a stream is made of.
 
     Attributes:
-        stream: where the images come from.
-        path: folder, table or data set of one's own, or folder of a published data set's files.
-        data: sets ``stream`` and ``path``: a folder, a table (CSV, TSV, Parquet), ``hf:NAME``, or
-            the name of a stream.
-        image_column: of a table or data set, where it cannot be told.
-        label_column: their classes, likewise.
-        domain_column: their domains, likewise.
+        data: the images: a known data set's name, as ``cifar100``; a folder with a folder per class;
+            a table (CSV, TSV, Parquet) of path and label; ``hf:NAME``; or ``cifar100:FOLDER`` for a
+            known data set whose files lie elsewhere.
+        image_column: of a table or data set, its column of images; guessed where None.
+        label_column: of a table or data set, its column of classes; guessed where None.
+        domain_column: of a table or data set, its column of domains; guessed where None.
         increment: what every task brings that is new: ``classes``, ``domains`` (the same classes in
             another domain) or ``classes+domains`` (new classes of one domain).
-        domains: those wanted, in order; empty for all.
+        domains: the domains wanted, in order; empty for all.
         tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``; not read where every domain
             is a task.
         class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
@@ -32,24 +37,64 @@ class StreamConfig:
             rarest, with an exponential fall between them; None keeps all.
         images_per_class: cap on training images per class; None for all.
         test_images_per_class: cap on test images per class; None for all.
-        test_fraction: share held out for testing where a folder has no test split.
+        test_fraction: share held out for testing where a folder or table has no test split.
         validation_fraction: share of the training images held out for validation.
-        skip_unreadable: leave out images that cannot be decoded instead of refusing the folder.
+        skip_unreadable: leave out images that cannot be decoded instead of refusing the data set.
+
+    Raises:
+        ConfigError: a column of domains is named, and none are asked for.
     """
 
-    stream: str = key("digits", names_run=True)
-    path: str | None = key(None, names_run=True, of_some=True)
-    data: str | None = key(None)
+    data: str = key("digits", names_run=True)
     image_column: str | None = key(None, per_lesson=True, of_some=True)
     label_column: str | None = key(None, per_lesson=True, of_some=True)
     domain_column: str | None = key(None, of_some=True)
-    increment: Literal["classes", "domains", "classes+domains"] = "classes"
+    increment: Increment = "classes"
     domains: tuple[str, ...] = ()
     tasks: str | tuple[Positive, ...] = key("B0-Inc2", names_run=True)
     class_order: str = "nsp2"
-    imbalance: Annotated[float, Ge(1)] | None = None
+    imbalance: Annotated[FiniteFloat, Ge(1)] | None = None
     images_per_class: Positive | None = None
     test_images_per_class: Positive | None = None
     test_fraction: OpenFraction = key(0.2, of_some=True)
     validation_fraction: Fraction = key(0.0, per_lesson=True)
     skip_unreadable: bool = key(False, per_lesson=True)
+
+    def __post_init__(self) -> None:
+        if self.domain_column is not None and not self.over_domains:
+            raise ConfigError(
+                f"domain_column={self.domain_column} has no use: tasks are formed by classes alone. "
+                "Add increment=domains or increment=classes+domains, or leave domain_column out."
+            )
+
+    @property
+    def source(self) -> str:
+        """Which source loads the images: a name of ``SOURCES``."""
+        return split_data(self.data)[0]
+
+    @property
+    def place(self) -> str | None:
+        """Where they are: a file, a folder or a name, as far as ``data`` says."""
+        return split_data(self.data)[1]
+
+    @property
+    def over_domains(self) -> bool:
+        """Whether the domain of every image is asked for."""
+        return self.increment != "classes"
+
+
+def split_data(data: str) -> tuple[str, str | None]:
+    """Return the source and the place that ``data`` names in full.
+
+    Example:
+        >>> split_data("digits"), split_data("folder:photos"), split_data("hf:user/name")
+        (('digits', None), ('folder', 'photos'), ('huggingface', 'user/name'))
+    """
+    source, _, place = data.partition(":")
+    return ("huggingface" if source == HUB else source), (place or None)
+
+
+def join_data(source: str, place: str | None) -> str:
+    """Return what ``data`` says of a source and a place, in full; the inverse of `split_data`."""
+    source = HUB if source == "huggingface" and place is not None else source
+    return source if place is None else f"{source}:{place}"

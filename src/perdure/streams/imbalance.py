@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from perdure.errors import ConfigError
 from perdure.randomness import permutation
 
 _ROUNDING = 1e-9  # 500 · 100^(−1) is to be 5, whatever the last bit says
-
-
-def check_imbalance(imbalance: float) -> None:
-    """Check the ratio of the largest class to the smallest.
-
-    Raises:
-        ConfigError: it is below 1 or not finite.
-    """
-    if not (math.isfinite(imbalance) and imbalance >= 1):
-        raise ConfigError(
-            f"imbalance={imbalance} is not allowed: it says how many times more training images the "
-            "most frequent class has than the rarest. Allowed: 1 and above, such as imbalance=100."
-        )
 
 
 def tail_sizes(largest: int, classes: int, imbalance: float) -> list[int]:

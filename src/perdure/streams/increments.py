@@ -10,12 +10,10 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.streams.config import Increment
 from perdure.streams.sources.base import Domains, Source
 from perdure.streams.tasks import task_sizes
 from perdure.wording import listed
-
-INCREMENTS = ("classes", "domains", "classes+domains")
-"""What every task brings that is new."""
 
 _WITHOUT = "or leave increment out: then every task brings new classes."
 
@@ -64,7 +62,7 @@ def cut(
     source: Source,
     order: Sequence[int],
     tasks: str | Sequence[int],
-    increment: str = "classes",
+    increment: Increment = "classes",
     domains: Sequence[str] = (),
 ) -> Cut:
     """Assign classes and domains to tasks.
@@ -80,18 +78,13 @@ def cut(
         source: the data set.
         order: source labels in order of arrival.
         tasks: ``"Bm-Incn"`` or explicit sizes, see ``task_sizes``.
-        increment: one of ``INCREMENTS``.
+        increment: what every task brings that is new.
         domains: names of the domains wanted, in order; all of them in the source's order if empty.
 
     Raises:
-        ConfigError: an increment or a domain that there is not.
+        ConfigError: a domain that there is not.
         StreamError: sizes that do not fit, or images that do not make such a stream.
     """
-    if increment not in INCREMENTS:
-        raise ConfigError(
-            f"increment={increment} is not known.{did_you_mean(increment, INCREMENTS)} Allowed: "
-            f"{', '.join(INCREMENTS)}."
-        )
     if increment == "classes":
         if domains:
             raise ConfigError(
@@ -101,7 +94,7 @@ def cut(
         return Cut(task_sizes(tasks, len(order)), tuple((label, 0) for label in order))
     if source.domains is None:
         raise StreamError(
-            f"Source '{source.name}' does not say in which domain its images are, and increment="
+            f"Data set '{source.name}' does not say in which domain its images are, and increment="
             f"{increment} asks for that. Give a table with a column 'domain', {_WITHOUT}"
         )
     places = _chosen(source.name, source.domains, domains, increment)
@@ -122,13 +115,13 @@ def _chosen(name: str, domains: Domains, wanted: Sequence[str], increment: str) 
         if one not in known:
             raise ConfigError(
                 f"domains={','.join(wanted)}: there is no domain '{one}'.{did_you_mean(one, known)} "
-                f"Source '{name}' has: {', '.join(known)}."
+                f"Data set '{name}' has: {', '.join(known)}."
             )
     if len(set(wanted)) < len(wanted):
         raise ConfigError(f"domains={','.join(wanted)}: each domain at most once.")
     places = [known[one] for one in wanted] or used
     if len(places) == 1:
-        what = f"domains={wanted[0]} names" if wanted else f"Source '{name}' has"
+        what = f"domains={wanted[0]} names" if wanted else f"Data set '{name}' has"
         raise StreamError(
             f"{what} one domain ('{domains.names[places[0]]}'), and increment={increment} needs "
             f"two. Add images of another domain, {_WITHOUT}"
@@ -179,9 +172,9 @@ def _by_domain(
     assert source.domains is not None
     if (shown[:, places].sum(1) <= 1).all():
         raise StreamError(
-            f"Source '{source.name}' shows every class in one domain only, so no class would come "
+            f"Data set '{source.name}' shows every class in one domain only, so no class would come "
             "again in another. Type increment=classes+domains (new classes of one domain in every "
-            "task), take images of the same classes in several domains (stream=domainnet), "
+            "task), take images of the same classes in several domains (data=domainnet), "
             f"{_WITHOUT}"
         )
     parts = [[(label, place) for label in order if shown[label, place]] for place in places]

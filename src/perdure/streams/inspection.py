@@ -14,11 +14,12 @@ from PIL import Image
 
 from perdure.cache import sha256_of
 from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
+from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.download import Progress
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.decoding import SUFFIXES, examine
 from perdure.streams.images.sets import ArrayImages, FileImages
-from perdure.streams.sources.base import SourceOptions, load_source
+from perdure.streams.sources.base import load_source
 from perdure.streams.sources.folder import (
     LAYOUT,
     class_folders,
@@ -141,7 +142,7 @@ def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]
     benchmark = BENCHMARKS[name]
     if benchmark.files:
         benchmark.root(None)  # some sources would fetch what is not at hand
-    source = load_source(name)
+    source = load_source(StreamConfig(data=name))
     items = []
     for split, images in (("train", source.train), ("test", source.test)):
         assert isinstance(images, (FileImages, ArrayImages))
@@ -164,7 +165,7 @@ def _own(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
 
 
 def _table(path: Path) -> tuple[Sequence[str], list[_Item]]:
-    rows = table_rows(path, SourceOptions(path=path))
+    rows = table_rows(path, StreamConfig())
     # Without a column of splits all are for training: a share is held out later.
     items = [_Item(str(row.path), row.split or "train", row.label, row.path) for row in rows]
     return sorted({row.label for row in rows}), items

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,68 +11,15 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perdure.errors import ConfigError, StreamError
+from perdure.errors import StreamError
 from perdure.randomness import permutation
+from perdure.streams.config import StreamConfig
 from perdure.streams.images.sets import ImageSet
-from perdure.streams.imbalance import check_imbalance, thinned
+from perdure.streams.imbalance import thinned
 from perdure.streams.increments import Cut, cut
-from perdure.streams.sources.base import SOURCES, Source, SourceOptions, load_source
+from perdure.streams.sources.base import Source, load_source
 from perdure.streams.tasks import class_order
-from perdure.streams.transforms import build_transform
 from perdure.types import Task
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """What a stream is made of.
-
-    Attributes:
-        source: name of a source.
-        tasks: ``"Bm-Incn"`` or explicit sizes, see ``task_sizes``.
-        class_order: ``nsp2``, ``pilot``, ``sorted`` or a file, see ``class_order``.
-        increment: what every task brings that is new: ``classes``, ``domains`` or
-            ``classes+domains``, see ``cut``.
-        domains: names of the domains, in order; empty for all in the source's order.
-        imbalance: how many times more training images the most frequent class keeps than the
-            rarest, see ``tail_sizes``; None keeps all.
-        seed: seed of class order, validation split, caps, long tail and drawn images, at least 0.
-        validation_fraction: share of each class's training images that is kept from training for
-            choosing hyperparameters, in [0, 1); at least one image where it is not 0.
-        transform: name of a transform.
-        img_size: side of the transformed images in pixels.
-        source_options: what the source is asked for; its own seed is replaced by ``seed``.
-
-    Raises:
-        ConfigError: a value is out of range.
-        UnknownNameError: no such source or transform.
-    """
-
-    source: str = "digits"
-    tasks: str | tuple[int, ...] = "B0-Inc2"
-    class_order: str = "nsp2"
-    increment: str = "classes"
-    domains: tuple[str, ...] = ()
-    imbalance: float | None = None
-    seed: int = 0
-    validation_fraction: float = 0.0
-    transform: str = "plain"
-    img_size: int = 224
-    source_options: SourceOptions = field(default_factory=SourceOptions)
-
-    def __post_init__(self) -> None:
-        SOURCES[self.source]
-        build_transform(self.transform, self.img_size)
-        if self.seed < 0:
-            raise ConfigError(
-                f"seed={self.seed} is negative. Allowed: 0 and above, such as seed=0."
-            )
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                f"validation_fraction={self.validation_fraction} is not allowed. Allowed: 0 (no "
-                "validation images) up to but not including 1, such as validation_fraction=0.25."
-            )
-        if self.imbalance is not None:
-            check_imbalance(self.imbalance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +67,8 @@ class Stream:
     """Stream: a sequence of tasks.
 
     Attributes:
-        options: what the stream was built from.
         class_names: names in order of arrival, each once.
-        class_order: source labels in order of arrival, each once.
+        class_order: their source labels.
         sizes: number of classes of each task.
         tasks: the tasks.
         skipped: ``"path: reason"`` per image left out as unreadable.
@@ -131,7 +77,6 @@ class Stream:
         remarks: further notes for the user.
     """
 
-    options: StreamOptions
     class_names: tuple[str, ...]
     class_order: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -181,34 +126,32 @@ class Stream:
         )
 
 
-def build_stream(options: StreamOptions, source: Source | None = None) -> Stream:
-    """Load the source and cut it into tasks.
+def build_stream(config: StreamConfig, seed: int, source: Source | None = None) -> Stream:
+    """Load a data set and cut it into tasks.
 
     Args:
-        options: what the stream is made of.
-        source: a source that is loaded already, in place of the one that the options name.
+        config: what the stream is made of.
+        seed: of class order, validation split, caps, long tail and drawn images.
+        source: a data set that is loaded already, in place of the one that is named.
 
     Raises:
-        ConfigError: an option that cannot be read.
+        ConfigError: a key that cannot be read, or that the data set has no use for.
         StreamError: images that cannot be used, or sizes and orders that do not fit the classes.
 
     Examples:
-        >>> stream = build_stream(StreamOptions(source="digits", tasks="B4-Inc3", seed=2024))
+        >>> stream = build_stream(StreamConfig(data="digits", tasks="B4-Inc3"), seed=2024)
         >>> [data.task.names for data in stream.tasks]
         [('3', '5', '2', '9'), ('0', '7', '4'), ('1', '6', '8')]
     """
     if source is None:
-        asked = replace(
-            options.source_options, seed=options.seed, domains=options.increment != "classes"
-        )
-        source = load_source(options.source, asked)
+        source = load_source(config, seed)
     count = len(source.class_names)
-    order = class_order(options.class_order, count, source.class_names, options.seed)
-    made = cut(source, order, options.tasks, options.increment, options.domains)
+    order = class_order(config.class_order, count, source.class_names, seed)
+    made = cut(source, order, config.tasks, config.increment, config.domains)
     names = tuple(source.class_names[label] for label, _ in made.outputs)
     train, test = made.outputs_of(source)
-    held_out = _held_out(train, made, names, options)
-    trained = _trained(train, held_out, made, names, options)
+    held_out = _held_out(train, made, names, config, seed)
+    trained = _trained(train, held_out, made, names, config, seed)
     tasks = []
     for index, (first, end) in enumerate(made.ranges):
         ours = (train >= first) & (train < end)
@@ -222,7 +165,6 @@ def build_stream(options: StreamOptions, source: Source | None = None) -> Stream
             )
         )
     return Stream(
-        options,
         tuple(dict.fromkeys(names)),
         tuple(dict.fromkeys(label for label, _ in made.outputs)),
         made.sizes,
@@ -230,16 +172,16 @@ def build_stream(options: StreamOptions, source: Source | None = None) -> Stream
         source.skipped,
         made.domains,
         made.repeats,
-        made.notes + _remarks(train, trained, held_out, options, made.repeats),
+        made.notes + _remarks(train, trained, held_out, config, made.repeats),
     )
 
 
 def _held_out(
-    outputs: NDArray[np.int64], made: Cut, names: Sequence[str], options: StreamOptions
+    outputs: NDArray[np.int64], made: Cut, names: Sequence[str], config: StreamConfig, seed: int
 ) -> NDArray[np.bool_]:
     """Return a mask of the training images held out for validation."""
     mask = np.zeros(len(outputs), dtype=bool)
-    if not options.validation_fraction:
+    if not config.validation_fraction:
         return mask
     for index, (first, end) in enumerate(made.ranges):
         # In streams over domains the class is not all that is drawn for.
@@ -250,12 +192,12 @@ def _held_out(
                 where = f" in domain '{domain[0]}'" if domain else ""
                 raise StreamError(
                     f"The class '{names[output]}'{where} has one training image, and needs two for "
-                    f"validation_fraction={options.validation_fraction}. Add images, or type "
+                    f"validation_fraction={config.validation_fraction}. Add images, or type "
                     "validation_fraction=0."
                 )
-            wanted = int(options.validation_fraction * len(positions) + 0.5)
+            wanted = int(config.validation_fraction * len(positions) + 0.5)
             count = min(max(1, wanted), len(positions) - 1)
-            drawn = permutation(len(positions), options.seed, "validation", names[output], *domain)
+            drawn = permutation(len(positions), seed, "validation", names[output], *domain)
             mask[positions[drawn[:count]]] = True
     return mask
 
@@ -265,22 +207,23 @@ def _trained(
     held_out: NDArray[np.bool_],
     made: Cut,
     names: Sequence[str],
-    options: StreamOptions,
+    config: StreamConfig,
+    seed: int,
 ) -> NDArray[np.bool_]:
     """Return a mask of the training images that are trained on."""
     wanted = (outputs >= 0) & ~held_out
-    if options.imbalance is None:
+    if config.imbalance is None:
         return wanted
     ranges = made.ranges if made.repeats else [(0, len(names))]
     parts = [[(output, names[output]) for output in range(*bounds)] for bounds in ranges]
-    return thinned(np.where(wanted, outputs, -1), parts, options.imbalance, options.seed)
+    return thinned(np.where(wanted, outputs, -1), parts, config.imbalance, seed)
 
 
 def _remarks(
     outputs: NDArray[np.int64],
     trained: NDArray[np.bool_],
     held_out: NDArray[np.bool_],
-    options: StreamOptions,
+    config: StreamConfig,
     repeats: bool,
 ) -> tuple[str, ...]:
     """Return notes on images that are not trained on, and on the long tail."""
@@ -291,11 +234,11 @@ def _remarks(
         remarks.append(
             f"{outside:,} of {len(outputs):,} training images are {where}, and left out."
         )
-    if options.imbalance is not None:
+    if config.imbalance is not None:
         counts = np.bincount(outputs[trained])
         dropped = int(((outputs >= 0) & ~trained & ~held_out).sum())
         remarks.append(
-            f"imbalance={options.imbalance:g} leaves {dropped:,} training images out: {counts.max():,} "
+            f"imbalance={config.imbalance:g} leaves {dropped:,} training images out: {counts.max():,} "
             f"are left in the largest class, {counts.min():,} in the smallest."
         )
     return tuple(remarks)

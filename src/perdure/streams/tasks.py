@@ -117,15 +117,13 @@ def class_order(order: str, class_count: int, class_names: Sequence[str], seed: 
         A permutation of ``range(class_count)``: entry k is the k-th class to arrive.
 
     Raises:
-        ConfigError: the order is neither known nor a file, or the seed is negative.
+        ConfigError: the order is neither known nor a file.
         StreamError: the file is not a permutation of the classes.
 
     Examples:
         >>> class_order("sorted", 3, ["cat", "dog", "eel"], seed=0)
         [0, 1, 2]
     """
-    if seed < 0:
-        raise ConfigError(f"seed={seed} is negative. Allowed: 0 and above, such as seed=0.")
     if order == "nsp2":
         labels = np.arange(class_count)
         np.random.Generator(np.random.PCG64(seed)).shuffle(labels)

@@ -24,8 +24,10 @@ class WatchedImages(ImageSet):
         reads: where readings are noted.
     """
 
+    memory_budget = 0
+
     def __init__(self, images: ImageSet, split: str, reads: list[Read]) -> None:
-        super().__init__(images.labels, images.names, memory_budget=0)
+        super().__init__(images.labels, images.names)
         self._images = images
         self._split = split
         self._reads = reads

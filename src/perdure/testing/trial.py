@@ -30,9 +30,8 @@ from perdure.randomness import generator
 from perdure.streams import (
     ImageSet,
     Source,
-    SourceOptions,
     Stream,
-    StreamOptions,
+    StreamConfig,
     build_stream,
     build_transform,
     load_source,
@@ -99,7 +98,7 @@ def make_trial(
         "img_size": SIDE,
         "precision": "fp32",
         "device": "cpu",
-        "stream": "synthetic",
+        "data": "synthetic",
         "tasks": sizes,
         "class_order": "sorted",
         "epochs": 1,
@@ -210,10 +209,13 @@ def _backbone(projected: bool) -> FrozenViT:
 
 @functools.cache
 def _drawn(classes: int, images: int) -> Source:
-    options = SourceOptions(
-        images_per_class=images, test_images_per_class=TEST_IMAGES, synthetic_classes=classes
+    return load_source(
+        StreamConfig(
+            data=f"synthetic:{classes}x{SIDE}",
+            images_per_class=images,
+            test_images_per_class=TEST_IMAGES,
+        )
     )
-    return load_source("synthetic", options)
 
 
 def _stream(config: Config, sizes: tuple[int, ...], images: int, watch: Watch | None) -> Stream:
@@ -225,12 +227,4 @@ def _stream(config: Config, sizes: tuple[int, ...], images: int, watch: Watch | 
             watch(source.train, "train"),
             watch(source.test, "test"),
         )
-    options = StreamOptions(
-        source="synthetic",
-        tasks=sizes,
-        class_order=config.stream.class_order,
-        validation_fraction=config.stream.validation_fraction,
-        transform=config.training.transform,
-        img_size=SIDE,
-    )
-    return build_stream(options, source)
+    return build_stream(config.stream, config.training.seed, source)

@@ -74,7 +74,7 @@ def test_an_interrupted_fetch_says_how_to_go_on(
 
 def test_a_run_without_its_images(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "cifar100")
-    words = ("digits/ncm", *TINY, "stream=cifar100")
+    words = ("digits/ncm", *TINY, "data=cifar100")
     for more in ([], ["--dry-run"]):
         said = perdure("run", *words, *more)
         assert (said.code, said.out) == (1, "")
@@ -87,7 +87,7 @@ def test_a_run_on_a_benchmark(
     offer(monkeypatch, "cifar100")
     write_cifar100(archives_dir())
     perdure("data", "fetch", "cifar100")
-    words = (*TINY, "stream=cifar100", "tasks=2+1", "--out", tmp_path / "out", "-q", "--json")
+    words = (*TINY, "data=cifar100", "tasks=2+1", "--out", tmp_path / "out", "-q", "--json")
     made = json.loads(perdure("run", "digits/ncm", *words).out)
     assert sorted(made["results"][0]["class_names"]) == ["apple", "aquarium fish", "baby"]
 

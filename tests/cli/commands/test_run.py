@@ -220,7 +220,10 @@ def test_two_ways_to_name_the_seed(perdure: Perdure) -> None:
         (["digits/ncm", "eta1=1"], "Unknown key 'eta1' of a run with method 'ncm'."),
         (["digits/ncm", "method=lad"], "Unknown method 'lad'. Did you mean 'lda'?"),
         (["digits/nsp2", "heads=gausian"], "Unknown head 'gausian'. Did you mean 'gaussian'?"),
-        (["digits/nsp2", "stream=digit"], "Unknown source 'digit'. Did you mean 'digits'?"),
+        (
+            ["digits/nsp2", "data=digit"],
+            "is no known data set. Did you mean 'digits'?",
+        ),
         (["digits/nsp2", "transform=plane"], "Unknown transform 'plane'. Did you mean 'plain'?"),
         (["digits/nsp2", "schedule=cosin"], "schedule='cosin': Input should be"),
         (["digits/nsp2", "schedule=cosin"], "Did you mean 'cosine'?"),
@@ -299,16 +302,16 @@ class TestOwnImages:
         assert "note: The last task has 1 class, the one before it 2." in said.err
 
     def test_missing_folder(self, perdure: Perdure, photos: Path, own_images: list[str]) -> None:
-        said = perdure("run", "digits/ncm", *own_images, f"path={photos}s", "--out", "out")
+        said = perdure("run", "digits/ncm", *own_images, f"data=folder:{photos}s", "--out", "out")
         assert (said.code, said.out) == (1, "")
         assert f"The folder '{photos}s' does not exist. Did you mean 'photos'?" in said.err
         # The corrected command must find the folder free.
         assert not Path("out").exists()
 
     def test_no_path(self, perdure: Perdure) -> None:
-        said = perdure("run", "digits/ncm", *TINY, "stream=folder")
+        said = perdure("run", "digits/ncm", *TINY, "data=folder")
         assert said.code == 2
-        assert "Source 'folder' needs path" in said.err
+        assert "data=folder names no folder. Type data=FOLDER" in said.err
 
     def test_empty_class(self, perdure: Perdure, photos: Path, own_images: list[str]) -> None:
         (photos / "fox").mkdir()

@@ -109,7 +109,7 @@ def test_paths_of_this_machine_stay_here(hub: Hub) -> None:
     values = {
         **classifier.model.config.flat(),
         "weights": "/home/me/w.safetensors",
-        "path": "/home/me/photos",
+        "data": "folder:/home/me/photos",
         "class_order": "/home/me/order.txt",
         "text_features": "~/texts.safetensors",
     }

@@ -275,7 +275,7 @@ def test_a_complete_state_is_no_reduced_one() -> None:
 
 def test_where_the_images_lay_is_not_told(tmp_path: Path) -> None:
     model = old_classifier().model
-    model.config = make_config({**model.config.flat(), "path": "/home/me/photos"})
+    model.config = make_config({**model.config.flat(), "data": "folder:/home/me/photos"})
     ContinualClassifier.from_model(model).save(tmp_path)
     assert not [p for p in tmp_path.iterdir() if b"photos" in p.read_bytes()]
     assert same(load(tmp_path), ContinualClassifier.from_model(model))

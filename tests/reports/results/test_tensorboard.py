@@ -16,7 +16,7 @@ from perdure.engine.events import Event
 from perdure.errors import ConfigError
 from perdure.experiment import check, run
 from perdure.reports.results.tensorboard import scalars, written
-from tests.tiny import SMALL, small_config
+from tests.tiny import small_config
 
 STEPS = 10
 """Of a task: two epochs of 5 classes with 4 images in batches of 4."""
@@ -122,7 +122,7 @@ def test_missing_package(module: str, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match=r"pip install 'perdure\[tensorboard\]'"):
         run(config, tmp_path / "r")
     with pytest.raises(ConfigError, match=r"pip install 'perdure\[tensorboard\]'"):
-        check(config, SMALL["img_size"])
+        check(config)
     assert not (tmp_path / "r").exists()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,12 @@ from perdure.streams import (
     BENCHMARKS,
     SOURCES,
     FileImages,
-    SourceOptions,
-    StreamOptions,
-    build_stream,
-    load_source,
 )
 from perdure.streams.fetch.fetching import fetch
 from perdure.streams.images.decoding import decode
 from perdure.streams.sources import domainnet, imagenet
 from perdure.streams.sources.splits import read_split
+from tests.streams.made import cut_up, load
 from tests.streams.published import SPLITS, WRITERS, cub_members, offer, write_tar
 
 BIRD_NAMES = ("Black footed Albatross", "Laysan Albatross", "Été à la mer")
@@ -72,17 +68,17 @@ def test_from_the_archive_to_a_stream(name: str, tmp_path: Path) -> None:
     assert BENCHMARKS[name].at_hand
     assert folder == tmp_path / "home" / "data" / name
     class_names, train, test = EXPECTED[name]
-    source = load_source(name)
+    source = load(name)
     assert (source.class_names, len(source.train), len(source.test)) == (class_names, train, test)
     assert not set(source.train.names) & set(source.test.names)
     assert np.bincount(source.train.labels).tolist() == [train // 3] * 3
-    stream = build_stream(StreamOptions(source=name, tasks="2+1", class_order="sorted"))
+    stream = cut_up(name, tasks="2+1", class_order="sorted")
     assert [data.task.names for data in stream.tasks] == [class_names[:2], class_names[2:]]
     assert [len(data.test) for data in stream.tasks] == [2 * test // 3, test // 3]
-    capped = load_source(name, SourceOptions(images_per_class=1, test_images_per_class=1))
+    capped = load(name, images_per_class=1, test_images_per_class=1)
     assert (len(capped.train), len(capped.test)) == (3, 3)
     with pytest.raises(ConfigError, match=r"no use for test_fraction=0\.5"):
-        load_source(name, SourceOptions(test_fraction=0.5))
+        load(name, test_fraction=0.5)
 
 
 @pytest.mark.parametrize("name", IN_FILES)
@@ -96,7 +92,7 @@ def test_images_are_read_when_they_are_needed(name: str, monkeypatch: pytest.Mon
 
     for module in ("file_sets", "sets"):
         monkeypatch.setattr(f"perdure.streams.images.{module}.decode", spy)
-    source = load_source(name)
+    source = load(name)
     assert not decoded
     image = source.test.image(2)
     assert (image.mode, image.size) == ("RGB", (8, 6))
@@ -106,12 +102,12 @@ def test_images_are_read_when_they_are_needed(name: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", IN_FILES)
 def test_unreadable_images_are_named_or_left_out(name: str) -> None:
     fetched(name)
-    source = load_source(name)
+    source = load(name)
     bad = Path(source.train.names[1])
     bad.write_bytes(bad.read_bytes()[:100])
     with pytest.raises(UnreadableImageError, match=bad.name):
-        load_source(name).train.image(1)
-    skipped = load_source(name, SourceOptions(skip_unreadable=True))
+        load(name).train.image(1)
+    skipped = load(name, skip_unreadable=True)
     assert len(skipped.train) == len(source.train) - 1
     assert skipped.skipped[0].startswith(f"{bad}: ")
 
@@ -119,10 +115,10 @@ def test_unreadable_images_are_named_or_left_out(name: str) -> None:
 @pytest.mark.parametrize("name", ["cub200", "domainnet", "domainnet200", "imagenet_r"])
 def test_missing_images_are_counted(name: str) -> None:
     fetched(name)
-    for path in load_source(name).test.names[:2]:
+    for path in load(name).test.names[:2]:
         Path(path).unlink()
     with pytest.raises(StreamError, match=rf"2 of \d+ images of '{name}' are missing, first '"):
-        load_source(name)
+        load(name)
 
 
 @pytest.mark.parametrize("name", sorted(WRITERS))
@@ -131,23 +127,25 @@ def test_the_folder_can_be_named(
 ) -> None:
     elsewhere = tmp_path / "with a space, é"
     shutil.move(fetched(name), elsewhere)
-    source = load_source(name, SourceOptions(path=elsewhere))
+    source = load(name, elsewhere)
     assert len(source.train) > 0
     if name != "fashion_mnist":  # it is small, and fetched by the run
         with pytest.raises(StreamError, match=f"Type: perdure data fetch {name} "):
-            load_source(name)
-    with pytest.raises(StreamError, match=r"does not hold '.*path=FOLDER, or leave path out"):
-        load_source(name, SourceOptions(path=tmp_path))
+            load(name)
+    with pytest.raises(
+        StreamError, match=rf"does not hold '.*data={name}:FOLDER, or type data={name}"
+    ):
+        load(name, tmp_path)
     inner = next((path for path in elsewhere.iterdir() if path.is_dir()), None)
     if inner is not None:
-        with pytest.raises(StreamError, match=f"Type path='{elsewhere}'"):
-            load_source(name, SourceOptions(path=inner))
+        with pytest.raises(StreamError, match=f"Type data='{name}:{elsewhere}'"):
+            load(name, inner)
 
 
 def test_cifar_planes_become_colours() -> None:
     folder = fetched("cifar100")
     record = np.fromfile(folder / "cifar-100-binary" / "train.bin", np.uint8)[3074 : 2 * 3074]
-    source = load_source("cifar100")
+    source = load("cifar100")
     assert source.train.labels.tolist() == [0, 1, 2] * 4
     assert source.train.names[1] == "cifar100/train[1]"
     pixels = np.asarray(source.train.image(1))
@@ -160,12 +158,12 @@ def test_a_damaged_cifar_file_is_named(content: bytes) -> None:
     path = fetched("cifar100") / "cifar-100-binary" / "test.bin"
     path.write_bytes(content)
     with pytest.raises(StreamError, match=f"'{path}' has {len(content):,} bytes"):
-        load_source("cifar100")
+        load("cifar100")
 
 
 def test_cub_follows_the_publishers_files() -> None:
     folder = fetched("cub200") / "CUB_200_2011"
-    source = load_source("cub200")
+    source = load("cub200")
     lines = (folder / "images.txt").read_text("utf-8").splitlines()
     assert source.train.names == tuple(
         str(folder / "images" / line.partition(" ")[2]) for line in lines[::2]
@@ -187,7 +185,7 @@ def test_damaged_files_of_cub_are_named(file: str, content: str, reason: str) ->
     folder = fetched("cub200") / "CUB_200_2011"
     (folder / file).write_text(content, "latin-1")
     with pytest.raises(StreamError, match=reason) as caught:
-        load_source("cub200")
+        load("cub200")
     assert str(folder) in str(caught.value)
 
 
@@ -198,20 +196,20 @@ def test_spaces_in_file_names_survive(tmp_path: Path) -> None:
     }
     write_tar(archives_dir() / "CUB_200_2011.tgz", members, "w:gz")
     fetch(BENCHMARKS["cub200"])
-    source = load_source("cub200")
+    source = load("cub200")
     assert source.train.names[0].endswith("Albatross 0000_0.jpg")
     assert source.train.image(0).size == (8, 6)
 
 
 def test_imagenet_a_holds_out_the_same_images_for_every_seed() -> None:
     fetched("imagenet_a")
-    tests = {load_source("imagenet_a", SourceOptions(seed=seed)).test.names for seed in (0, 7)}
+    tests = {load("imagenet_a", seed=seed).test.names for seed in (0, 7)}
     assert len(tests) == 1
 
 
 def test_the_domain_of_an_image_can_be_told() -> None:
     fetched("domainnet200")
-    images = load_source("domainnet200").train
+    images = load("domainnet200").train
     assert isinstance(images, FileImages)
     domains = Counter(path.parts[-3] for path in images.paths)
     assert domains == {"real": 3, "quickdraw": 3, "clipart": 3}
@@ -219,30 +217,23 @@ def test_the_domain_of_an_image_can_be_told() -> None:
 
 def test_domainnet_in_its_domains() -> None:
     fetched("domainnet")
-    stream = build_stream(
-        StreamOptions(
-            source="domainnet", increment="domains", domains=("real", "sketch", "clipart")
-        )
-    )
+    stream = cut_up("domainnet", increment="domains", domains=("real", "sketch", "clipart"))
     assert stream.sizes == (3, 3, 3)
     assert [len(data.train) for data in stream.tasks] == [6, 6, 6]
     for domain, data in zip(stream.domains, stream.tasks, strict=True):
         names = (*data.train.names, *data.test.names)
         assert {Path(name).parts[-3] for name in names} == {domain}
-    both = build_stream(
-        StreamOptions(source="domainnet", increment="classes+domains", tasks="1+1+1")
-    )
+    both = cut_up("domainnet", increment="classes+domains", tasks="1+1+1")
     assert both.domains == ("clipart", "infograph", "painting")
-    capped = SourceOptions(images_per_class=1, domains=True)
-    assert len(load_source("domainnet", capped).train) == 18
+    assert len(load("domainnet", increment="domains", images_per_class=1).train) == 18
 
 
 def test_the_split_with_a_domain_per_class() -> None:
     fetched("domainnet200")
-    options = StreamOptions(source="domainnet200", increment="classes+domains", tasks="1+1+1")
-    assert build_stream(options).domains == ("clipart", "quickdraw", "real")
+    stream = cut_up("domainnet200", increment="classes+domains", tasks="1+1+1")
+    assert stream.domains == ("clipart", "quickdraw", "real")
     with pytest.raises(StreamError, match=r"one domain only.*Type increment=classes\+domains"):
-        build_stream(replace(options, increment="domains"))
+        cut_up("domainnet200", increment="domains", tasks="1+1+1")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +249,7 @@ def test_damaged_lists_of_domainnet_are_named(content: str, reason: str) -> None
     path = fetched("domainnet") / "real_test.txt"
     path.write_text(content, "utf-8", errors="surrogateescape")
     with pytest.raises(StreamError, match=reason):
-        load_source("domainnet")
+        load("domainnet")
 
 
 @pytest.mark.parametrize(
@@ -287,10 +278,11 @@ def test_the_published_splits(name: str, train: int, test: int) -> None:
 
 def test_a_benchmark_that_is_not_at_hand_is_not_fetched_by_a_run() -> None:
     with pytest.raises(StreamError) as caught:
-        load_source("imagenet_r")
+        load("imagenet_r")
     assert str(caught.value) == (
         f"ImageNet-R was not found in '{BENCHMARKS['imagenet_r'].folder}'. Type: perdure data "
-        "fetch imagenet_r (about 2,190 MB), or name the folder of its files with path=FOLDER."
+        "fetch imagenet_r (about 2,190 MB), or name the folder of its files with "
+        "data=imagenet_r:FOLDER."
     )
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from perdure.errors import ConfigError, StreamError, UnknownNameError
-from perdure.streams import SOURCES, ArrayImages, Source, SourceOptions, load_source
+from perdure.streams import SOURCES, ArrayImages, Source
+from tests.streams.made import load
 
 
 def tiny_set(labels: list[int]) -> ArrayImages:
@@ -31,12 +32,14 @@ def test_the_registry_knows_every_source() -> None:
         "synthetic",
         "table",
     ]
-    with pytest.raises(UnknownNameError, match=r"Unknown source 'digit'. Did you mean 'digits'\?"):
-        load_source("digit")
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown data set 'digit'. Did you mean 'digits'\?"
+    ):
+        load("digit")
 
 
 def test_digits_hold_out_the_last_thirty_per_cent_of_each_class() -> None:
-    source = load_source("digits")
+    source = load("digits")
     assert source.class_names == tuple("0123456789")
     assert len(source.train) == 1262
     assert np.bincount(source.test.labels).tolist() == [53, 54, 53, 54, 54, 54, 54, 53, 52, 54]
@@ -51,7 +54,7 @@ def test_digits_hold_out_the_last_thirty_per_cent_of_each_class() -> None:
 
 
 def test_digits_are_scaled_to_bytes() -> None:
-    source = load_source("digits")
+    source = load("digits")
     image = source.train.image(0)
     assert (source.train.names[0], image.mode, image.size) == ("digits[0]", "RGB", (8, 8))
     # The first image of the data set starts with the values 0 0 5 13 9 1 0 0 of 16.
@@ -59,19 +62,16 @@ def test_digits_are_scaled_to_bytes() -> None:
 
 
 def test_the_test_images_do_not_depend_on_the_seed() -> None:
-    names = [
-        load_source("digits", SourceOptions(seed=seed, test_images_per_class=5)).test.names
-        for seed in (0, 1)
-    ]
+    names = [load("digits", seed=seed, test_images_per_class=5).test.names for seed in (0, 1)]
     assert len(names[0]) == 50
     assert names[0] == names[1]
 
 
 def test_the_cap_on_training_images_is_drawn_from_the_seed() -> None:
-    full = load_source("digits")
-    one = load_source("digits", SourceOptions(seed=1, images_per_class=20))
-    again = load_source("digits", SourceOptions(seed=1, images_per_class=20))
-    other = load_source("digits", SourceOptions(seed=2, images_per_class=20))
+    full = load("digits")
+    one = load("digits", seed=1, images_per_class=20)
+    again = load("digits", seed=1, images_per_class=20)
+    other = load("digits", seed=2, images_per_class=20)
     assert np.bincount(one.train.labels).tolist() == [20] * 10
     assert one.train.names == again.train.names
     assert one.train.names != other.train.names
@@ -79,35 +79,32 @@ def test_the_cap_on_training_images_is_drawn_from_the_seed() -> None:
     kept = [full.train.names.index(name) for name in one.train.names]
     assert kept == sorted(kept)
     assert np.array_equal(np.asarray(one.train.image(3)), np.asarray(full.train.image(kept[3])))
-    fewer = load_source("digits", SourceOptions(seed=1, images_per_class=10))
+    fewer = load("digits", seed=1, images_per_class=10)
     assert set(fewer.train.names) < set(one.train.names)
 
 
 def test_synthetic_images_are_a_function_of_their_counters() -> None:
-    few = load_source("synthetic", SourceOptions(seed=3, images_per_class=2, synthetic_classes=3))
-    many = load_source("synthetic", SourceOptions(seed=3, images_per_class=5, synthetic_classes=4))
+    few = load("synthetic", "3x32", seed=3, images_per_class=2)
+    many = load("synthetic", "4x32", seed=3, images_per_class=5)
     assert (len(few.train), len(many.train), len(many.test)) == (6, 20, 64)
     for label in range(3):
         for number in range(2):
             assert few.train.image(2 * label + number) == many.train.image(5 * label + number)
-    other = load_source("synthetic", SourceOptions(seed=4, images_per_class=2, synthetic_classes=3))
+    other = load("synthetic", "3x32", seed=4, images_per_class=2)
     assert all(few.train.image(index) != other.train.image(index) for index in range(6))
     assert few.train.image(0) != few.train.image(1)
     assert few.train.image(0) != few.test.image(0)
 
 
-def test_synthetic_sizes_are_options() -> None:
-    source = load_source(
-        "synthetic",
-        SourceOptions(synthetic_size=12, synthetic_classes=11, test_images_per_class=1),
-    )
+def test_synthetic_sizes_are_named() -> None:
+    source = load("synthetic", "11x12", test_images_per_class=1)
     assert source.train.image(0).size == (12, 12)
     assert source.class_names[-1] == "pattern_10"
     assert np.bincount(source.train.labels).tolist() == [32] * 11
 
 
 def test_synthetic_classes_can_be_told_apart_by_their_colours() -> None:
-    source = load_source("synthetic", SourceOptions(synthetic_classes=10))
+    source = load("synthetic")
 
     def colours(images: object) -> np.ndarray:
         assert isinstance(images, ArrayImages)
@@ -121,37 +118,24 @@ def test_synthetic_classes_can_be_told_apart_by_their_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "unused"),
+    ("place", "keys", "unused"),
     [
-        ("digits", SourceOptions(path=Path("/data")), "path=/data"),
-        ("digits", SourceOptions(test_fraction=0.5), "test_fraction=0.5"),
-        ("synthetic", SourceOptions(path=Path("/data")), "path=/data"),
-        ("digits", SourceOptions(synthetic_size=8), "synthetic_size=8"),
+        ("/data", {}, "'/data' in data=digits:/data. Type data=digits."),
+        (None, {"test_fraction": 0.5}, "test_fraction=0.5"),
+        (None, {"label_column": "kind"}, "label_column=kind"),
     ],
 )
-def test_an_option_without_a_use_is_refused(
-    source: str, options: SourceOptions, unused: str
+def test_a_key_without_a_use_is_refused(
+    place: str | None, keys: dict[str, Any], unused: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"Source '{source}' has no use for {unused}"):
-        load_source(source, options)
+    with pytest.raises(ConfigError, match=f"Data set 'digits' has no use for {unused}"):
+        load("digits", place, **keys)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("images_per_class", 0),
-        ("test_images_per_class", -1),
-        ("seed", -1),
-        ("memory_budget", -1),
-        ("synthetic_classes", 1),
-        ("synthetic_size", 0),
-        ("test_fraction", 0.0),
-        ("test_fraction", 1.0),
-    ],
-)
-def test_options_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{name}={value} .*Allowed"):
-        SourceOptions(**{name: value})  # type: ignore[arg-type]
+@pytest.mark.parametrize("place", ["/data", "4", "1x32", "4x1", "4x-2"])
+def test_what_is_no_size_of_drawn_images(place: str) -> None:
+    with pytest.raises(ConfigError, match=f"data=synthetic:{place}: .* as data=synthetic:10x32"):
+        load("synthetic", place)
 
 
 def test_a_source_is_checked() -> None:

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError
-from perdure.streams import SourceOptions, load_source
 from perdure.streams.sources import fashion
+from tests.streams.made import load
 from tests.streams.published import offer, serving, write_fashion_mnist
 
 
@@ -44,8 +44,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["path", "debian", "home/data/fashion_mnist"])
 def test_files_are_found(tmp_path: Path, suffix: str, place: str) -> None:
     folder = write_files(tmp_path / place, suffix)
-    options = SourceOptions(path=folder if place == "path" else None)
-    source = load_source("fashion_mnist", options)
+    source = load("fashion_mnist", folder if place == "path" else None)
     assert (len(source.train), len(source.test)) == (30, 20)
     assert source.class_names[0] == "T-shirt/top"
     assert source.class_names[9] == "Ankle boot"
@@ -58,16 +57,14 @@ def test_files_are_found(tmp_path: Path, suffix: str, place: str) -> None:
 
 def test_caps_apply(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "path")
-    source = load_source(
-        "fashion_mnist", SourceOptions(path=folder, images_per_class=2, test_images_per_class=1)
-    )
+    source = load("fashion_mnist", folder, images_per_class=2, test_images_per_class=1)
     assert np.bincount(source.train.labels).tolist() == [2] * 10
     assert np.bincount(source.test.labels).tolist() == [1] * 10
 
 
 def test_absent_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(StreamError) as caught:
-        load_source("fashion_mnist")
+        load("fashion_mnist")
     for part in (
         "Connection refused",
         "train-images-idx3-ubyte.gz",
@@ -83,18 +80,18 @@ def test_absent_files_are_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     write_fashion_mnist(tmp_path / "offered")
     with serving(tmp_path / "offered") as (_, url):
         offer(monkeypatch, "fashion_mnist", url)
-        source = load_source("fashion_mnist")
+        source = load("fashion_mnist")
     assert (len(source.train), len(source.test)) == (20, 10)
-    assert len(load_source("fashion_mnist").train) == 20
+    assert len(load("fashion_mnist").train) == 20
 
 
 def test_a_folder_that_is_named_must_hold_them(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "path")
     (folder / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(StreamError, match=r"not found in '.*path': it does not hold 't10k-labels"):
-        load_source("fashion_mnist", SourceOptions(path=folder))
+        load("fashion_mnist", folder)
     with pytest.raises(ConfigError, match="no use for test_fraction"):
-        load_source("fashion_mnist", SourceOptions(path=folder, test_fraction=0.5))
+        load("fashion_mnist", folder, test_fraction=0.5)
 
 
 @pytest.mark.parametrize(
@@ -130,4 +127,4 @@ def test_images_and_labels_must_match(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "path")
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(19, np.uint8)))
     with pytest.raises(StreamError, match=r"\(20, 28, 28\) and '.*' \(19,\)"):
-        load_source("fashion_mnist", SourceOptions(path=folder))
+        load("fashion_mnist", folder)

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from perdure.errors import ConfigError, StreamError, UnreadableImageError
-from perdure.streams import FileImages, Source, SourceOptions, load_source
+from perdure.streams import FileImages, ImageSet, Source
 from perdure.streams.images import file_sets as files
+from tests.streams import made
 from tests.streams.conftest import WriteFolder
 
 
-def load(path: Path, **options: object) -> Source:
-    return load_source("folder", SourceOptions(path=path, **options))  # type: ignore[arg-type]
+def load(path: Path, **keys: Any) -> Source:
+    return made.load("folder", path, **keys)
 
 
 def file_names(source: Source, split: str) -> list[str]:
@@ -69,8 +71,8 @@ def test_caps_choose_before_anything_is_read(tmp_path: Path, write_folder: Write
 
 
 def test_layouts_that_are_refused(tmp_path: Path, write_folder: WriteFolder) -> None:
-    with pytest.raises(ConfigError, match="needs path=FOLDER"):
-        load_source("folder")
+    with pytest.raises(ConfigError, match=r"names no folder\. Type data=FOLDER"):
+        made.load("folder")
     (tmp_path / "images").mkdir()
     with pytest.raises(StreamError, match=r"'.*imagse' does not exist. Did you mean 'images'\?"):
         load(tmp_path / "imagse")
@@ -132,11 +134,12 @@ def damage(root: Path) -> list[Path]:
 
 @pytest.mark.parametrize("memory_budget", [2**30, 0])
 def test_every_unreadable_image_is_named(
-    tmp_path: Path, write_folder: WriteFolder, memory_budget: int
+    tmp_path: Path, write_folder: WriteFolder, memory_budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ImageSet, "memory_budget", memory_budget)
     bad = damage(write_folder(tmp_path, {"cat": 10, "dog": 10}))
     with pytest.raises(UnreadableImageError, match="skip_unreadable=true") as caught:
-        load(tmp_path, memory_budget=memory_budget)
+        load(tmp_path)
     # Without the memory to keep them only headers are read: a cut file shows when it is decoded.
     found = bad if memory_budget else bad[1:]
     assert f"{len(found)} images cannot be read" in str(caught.value)
@@ -145,10 +148,11 @@ def test_every_unreadable_image_is_named(
 
 @pytest.mark.parametrize("memory_budget", [2**30, 0])
 def test_unreadable_images_can_be_left_out(
-    tmp_path: Path, write_folder: WriteFolder, memory_budget: int
+    tmp_path: Path, write_folder: WriteFolder, memory_budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ImageSet, "memory_budget", memory_budget)
     bad = damage(write_folder(tmp_path, {"cat": 10, "dog": 10}))
-    source = load(tmp_path, memory_budget=memory_budget, skip_unreadable=True)
+    source = load(tmp_path, skip_unreadable=True)
     assert len(source.train) + len(source.test) == 17
     assert sorted(fault.partition(": ")[0] for fault in source.skipped) == sorted(map(str, bad))
     assert f"{bad[1]}: the file is empty" in source.skipped
@@ -195,18 +199,23 @@ def test_images_are_decoded_once(
     assert len(decoded) == 8
     first = [np.asarray(kept.train.image(index)) for index in range(len(kept.train))]
     assert len(decoded) == 8
-    lazy = load(tmp_path, memory_budget=8 * 12 * 10 * 3 - 1)
+    monkeypatch.setattr(ImageSet, "memory_budget", 8 * 12 * 10 * 3 - 1)
+    lazy = load(tmp_path)
     assert len(decoded) == 8
     for index, pixels in enumerate(first):
         assert np.array_equal(np.asarray(lazy.train.image(index)), pixels)
     assert len(decoded) == 8 + len(lazy.train)
-    assert len(load(tmp_path, memory_budget=8 * 12 * 10 * 3).train) == len(first)
+    monkeypatch.setattr(ImageSet, "memory_budget", 8 * 12 * 10 * 3)
+    assert len(load(tmp_path).train) == len(first)
     assert len(decoded) == 16 + len(lazy.train)
 
 
-def test_a_late_fault_is_named(tmp_path: Path, write_folder: WriteFolder) -> None:
+def test_a_late_fault_is_named(
+    tmp_path: Path, write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageSet, "memory_budget", 0)
     write_folder(tmp_path, {"cat": 4, "dog": 4})
-    source = load(tmp_path, memory_budget=0)
+    source = load(tmp_path)
     path = Path(source.train.names[0])
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UnreadableImageError, match="1 image cannot be read") as caught:

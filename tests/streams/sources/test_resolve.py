@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pyarrow.parquet
 import pytest
 
 from perdure.engine.config import make_config
-from perdure.errors import ConfigError, StreamError, UnreadableImageError
-from perdure.streams import Source, SourceOptions, load_source, source_of
+from perdure.errors import ConfigError, StreamError, UnknownNameError, UnreadableImageError
+from perdure.streams import Source, resolve
 from tests.streams.conftest import WriteFolder
+from tests.streams.made import load
 
 WriteTable = Callable[..., Path]
 
@@ -46,7 +48,7 @@ def write_table(tmp_path: Path, photos: Path) -> WriteTable:
 
 
 def table(path: Path, **options: Any) -> Source:
-    return load_source("table", SourceOptions(path=path, **options))
+    return load("table", path, **options)
 
 
 def test_a_table_lists_files_and_classes(write_table: WriteTable) -> None:
@@ -139,8 +141,8 @@ def test_unreadable_tables(tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_text("path,label")
     with pytest.raises(StreamError, match="cannot be read as Parquet"):
         table(tmp_path / "no.parquet")
-    with pytest.raises(ConfigError, match="needs path=FILE"):
-        load_source("table")
+    with pytest.raises(ConfigError, match=r"names no table\. Type data=FILE"):
+        load("table")
 
 
 def test_parquet_labels_that_are_no_names(write_table: WriteTable, tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def saved(rows: Any, folder: Path) -> str:
 
 
 def hugging(path: str, **options: Any) -> Source:
-    return load_source("huggingface", SourceOptions(path=Path(path), **options))
+    return load("huggingface", path, **options)
 
 
 def test_a_saved_data_set_is_split_by_the_seed(rows: datasets.Dataset, tmp_path: Path) -> None:
@@ -224,30 +226,38 @@ def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(StreamError, match=r"'no/where' cannot be loaded .*save_to_disk"):
         hugging("no/where")
-    with pytest.raises(ConfigError, match="needs path=NAME"):
-        load_source("huggingface")
+    with pytest.raises(ConfigError, match=r"names no data set\. Type data=hf:NAME"):
+        load("huggingface")
 
 
 def test_data_names_what_it_is(write_table: WriteTable, photos: Path, tmp_path: Path) -> None:
     csv = str(write_table())
-    assert source_of(str(photos)) == {"stream": "folder", "path": str(photos)}
-    assert source_of(csv) == {"stream": "table", "path": csv}
-    assert source_of("hf:user/name") == {"stream": "huggingface", "path": "user/name"}
-    assert source_of("digits") == {"stream": "digits", "path": None}
-    config = make_config({"method": "lda", "stream": "digits", "path": "x", "data": csv})
-    assert (config.stream.stream, config.stream.path, config.stream.data) == ("table", csv, None)
+    for data, full, source, place in (
+        (str(photos), f"folder:{photos}", "folder", str(photos)),
+        (csv, f"table:{csv}", "table", csv),
+        ("hf:user/name", "hf:user/name", "huggingface", "user/name"),
+        ("cifar100:/data", "cifar100:/data", "cifar100", "/data"),
+        ("digits", "digits", "digits", None),
+    ):
+        assert resolve(data) == resolve(full) == full
+        config = make_config({"method": "lda", "data": data}).stream
+        assert (config.data, config.source, config.place) == (full, source, place)
     for wrong, text in (
         (str(tmp_path / "table.cvs"), r"does not exist.*Did you mean 'table\.csv'"),
         ("digit", "Did you mean 'digits'"),
         (str(photos / "cat" / "000.png"), "is a file of another kind"),
     ):
-        with pytest.raises(StreamError, match=text):
-            source_of(wrong)
+        with pytest.raises(UnknownNameError, match=text):
+            resolve(wrong)
 
 
-def test_other_sources_have_no_columns() -> None:
-    with pytest.raises(ConfigError, match="'digits' has no use for label_column=kind"):
-        load_source("digits", SourceOptions(label_column="kind"))
+def test_a_known_name_wins_over_a_folder(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("digits") == "digits"
+    assert resolve("./digits") == "folder:./digits"
 
 
 def test_a_table_may_say_the_domain(write_table: WriteTable, photos: Path) -> None:
@@ -259,7 +269,7 @@ def test_a_table_may_say_the_domain(write_table: WriteTable, photos: Path) -> No
     ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     assert table(path).domains is None
-    source = table(path, domains=True)
+    source = table(path, increment="domains")
     assert source.domains is not None
     assert source.domains.names == ("paint", "photo")
     # Of two or three images of a class in a domain one is held out.
@@ -275,12 +285,12 @@ def test_a_table_may_say_the_domain(write_table: WriteTable, photos: Path) -> No
                 line for line in lines if Path(name).relative_to(path.parent).as_posix() in line
             )
             assert line.endswith(source.domains.names[area])
-    capped = table(path, domains=True, images_per_class=1)
+    capped = table(path, increment="domains", images_per_class=1)
     assert len(capped.train) == 4
-    assert table(path, domains=True, domain_column="label").domains is not None
+    assert table(path, increment="domains", domain_column="label").domains is not None
     bad = Path(source.train.names[0])
     bad.write_bytes(b"")
-    left = table(path, domains=True, skip_unreadable=True)
+    left = table(path, increment="domains", skip_unreadable=True)
     assert left.domains is not None
     assert len(left.domains.train) == len(left.train) == 5
 
@@ -322,14 +332,14 @@ def test_wrong_domains_of_a_table(
         found[number - 1] = line
     path.write_text("\n".join(found) + "\n", "utf-8")
     with pytest.raises(StreamError, match=text):
-        table(path, domains=True, **options)
+        table(path, increment="domains", **options)
 
 
 def test_a_data_set_may_say_the_domain(rows: datasets.Dataset, tmp_path: Path) -> None:
     areas = datasets.ClassLabel(names=["sketch", "photo", "unused"])
     known = rows.add_column("domain", [0, 0, 1, 1, 1] * 2, feature=areas)
     path = saved(known, tmp_path / "known")
-    source = hugging(path, domains=True)
+    source = hugging(path, increment="domains")
     assert source.class_names == ("dog fish", "cat")
     assert source.domains is not None
     assert source.domains.names == ("sketch", "photo", "unused")
@@ -339,10 +349,10 @@ def test_a_data_set_may_say_the_domain(rows: datasets.Dataset, tmp_path: Path) -
         (1, 0),
         (1, 1),
     ]
-    assert len(hugging(path, domains=True, images_per_class=1).train) == 4
+    assert len(hugging(path, increment="domains", images_per_class=1).train) == 4
     texts = rows.add_column("style", ["b", "b", "a", "a", None] * 2)
     path = saved(texts, tmp_path / "texts")
     with pytest.raises(StreamError, match=r"no column called domain or .*leave increment out"):
-        hugging(path, domains=True)
+        hugging(path, increment="domains")
     with pytest.raises(StreamError, match=r"Row 4 of .* the domain None, which is none .*: a, b\."):
-        hugging(path, domains=True, domain_column="style")
+        hugging(path, increment="domains", domain_column="style")

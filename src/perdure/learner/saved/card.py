@@ -23,7 +23,7 @@ from perdure.wording import listed, per_cent
 
 _HERE = "path/to/this/folder"
 _MOST_NAMES = 20
-_TOLD_ELSEWHERE = {*NEUTRAL, "method", "heads", "backbone", "path"}
+_TOLD_ELSEWHERE = {*NEUTRAL, "method", "heads", "backbone"}
 _MEANING = re.compile(r"([\\`*_\[\]<>|~&@:$!]|(?<=www)\.)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -71,7 +71,7 @@ def make_card(
         backbone=description.backbone,
         weights=description.files[WEIGHTS],
         preset=None if description.preset is None else Path(description.preset).name,
-        options=_options(config),
+        options=_options(config, description),
         lessons=_lessons(model, description),
         forgotten=listed(
             [model.label_names[k] for k in description.history.forgotten], _MOST_NAMES
@@ -119,12 +119,12 @@ def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
     ]
 
 
-def _options(config: Config) -> dict[str, str]:
+def _options(config: Config, description: Description) -> dict[str, str]:
     """Options that are not perdure's defaults; of files the names alone."""
     defaults = defaults_of(*parts_of(config.training.method))
     return {
         key: str(without_place(value))
-        for key, value in config.flat().items()
+        for key, value in description.config.items()
         if key not in _TOLD_ELSEWHERE and value != defaults.get(key)
     }
 

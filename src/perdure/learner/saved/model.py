@@ -69,7 +69,7 @@ def write_model(
         CLASSES: encode(dataclasses.asdict(classes)),
     }
     # Where the images lay means nothing elsewhere, and tells of the person who had them.
-    config = {k: v for k, v in model.config.flat().items() if k != "path"}
+    config = {**model.config.flat(), "data": model.config.stream.source}
     preset = model.config.preset
     if publication is not None:
         config = {k: without_place(v) for k, v in config.items()}

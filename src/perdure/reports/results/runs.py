@@ -11,11 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perdure.engine.config import NEUTRAL, PARTS
+from perdure.engine.config import NEUTRAL, PARTS, parts_of
+from perdure.engine.old_keys import current
 from perdure.errors import OutputError
 from perdure.keys import defaults_of, keys_of
+from perdure.methods import METHODS
 from perdure.reports.results.files import read_results
 from perdure.reports.results.groups import Entry, by_benchmark
+from perdure.streams.config import split_data
 from perdure.wording import counted
 
 _TOLD_ELSEWHERE = {*NEUTRAL, *keys_of(*PARTS, role="names_run")}
@@ -57,13 +60,14 @@ class FinishedRun:
     def stream(self) -> tuple[Any, ...]:
         """What must be equal for two runs to stand in one table: images and tasks.
 
-        Name, path, tasks, number of test images, and `formed`.
+        Name, place, tasks, number of test images, and `formed`.
         """
         first = self.entries[0]
         images, sizes = first.get("test_counts"), first.get("task_sizes")
         tasks = tuple(sizes) if sizes else len(first["accuracy_matrix"])
         count = sum(images) if images else None
-        return first["stream"], self.config.get("path"), tasks, count, self.formed
+        place = split_data(self.config["data"])[1] if self.config else None
+        return first["stream"], place, tasks, count, self.formed
 
     @property
     def formed(self) -> str:
@@ -95,8 +99,8 @@ class StreamRuns:
     @property
     def title(self) -> str:
         """Data set, tasks and test images in words."""
-        name, path, tasks, images, formed = self.runs[0].stream
-        parts = [f"{name} {path}" if path else str(name), describe_tasks(tasks)]
+        name, place, tasks, images, formed = self.runs[0].stream
+        parts = [f"{name} {place}" if place else str(name), describe_tasks(tasks)]
         parts += [formed] if formed else []
         return " · ".join([*parts, f"{images:,} test images"] if images is not None else parts)
 
@@ -156,8 +160,14 @@ def read_run(folder: Path) -> FinishedRun | None:
     if not entries:
         return None
     given = _read(folder / "config.toml")
-    config = {**defaults_of(*PARTS), **given} if given else {}
+    config = {**defaults_of(*PARTS), **current(given, _known(given))} if given else {}
     return FinishedRun(folder, tuple(entries), config, _read(folder / "env.json"))
+
+
+def _known(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Today's keys of a run, as far as its method is known here."""
+    method = str(given.get("method"))
+    return keys_of(*(parts_of(method) if method in METHODS else PARTS))
 
 
 def by_stream(runs: Sequence[FinishedRun]) -> list[StreamRuns]:

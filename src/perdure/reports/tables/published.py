@@ -178,7 +178,7 @@ def published_for(config: Config) -> list[PublishedResult]:
     return [
         one
         for one in _all()
-        if (one.method, one.benchmark.stream) == (config.training.method, config.stream.stream)
+        if (one.method, one.benchmark.stream) == (config.training.method, config.stream.source)
         and task_sizes(config.stream.tasks, one.benchmark.classes) == one.benchmark.sizes
         and (not one.backbones or config.training.backbone in one.backbones)
         and _same_setting(one.setting, config)

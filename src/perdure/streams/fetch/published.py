@@ -93,34 +93,34 @@ class Benchmark:
             and not (f"{name}.gz" in zipped and (folder / f"{name}.gz").exists())
         ]
 
-    def root(self, path: Path | None) -> Path:
+    def root(self, place: str | None) -> Path:
         """Return the folder to load from.
 
         Args:
-            path: folder named by the user; None for the cache.
+            place: folder named by the user; None for the cache.
 
         Raises:
             StreamError: the files are not there.
         """
-        if path is None:
+        if place is None:
             located = self.located()
             if located is None:
                 places = " and ".join(f"'{folder}'" for folder in (*self.elsewhere, self.folder))
                 raise StreamError(
                     f"{self.title} was not found in {places}. Type: perdure data fetch {self.name} "
                     f"(about {self.megabytes:,} MB), or name the folder of its files with "
-                    "path=FOLDER."
+                    f"data={self.name}:FOLDER."
                 )
             return located
-        folder = path.expanduser()
+        folder = Path(place).expanduser()
         missing = self.missing(folder)
         if missing:
             above = folder.parent
-            hint = f" Type path='{above}'." if not self.missing(above) else ""
+            hint = f" Type data='{self.name}:{above}'." if not self.missing(above) else ""
             raise StreamError(
                 f"{self.title} was not found in '{folder}': it does not hold "
                 f"{quoted(missing)}.{hint} Name the folder that holds what is missing with "
-                f"path=FOLDER, or leave path out: then it is '{self.folder}'."
+                f"data={self.name}:FOLDER, or type data={self.name}: then it is '{self.folder}'."
             )
         return folder
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perdure.errors import StreamError, UnreadableImageError
+from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import decode, image_size
 from perdure.streams.images.sets import FileImages, unreadable_images
-from perdure.streams.sources.base import Domains, Source, SourceOptions, capped
+from perdure.streams.sources.base import Domains, Source, capped
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +49,15 @@ def file_source(
     class_names: Sequence[str],
     train: LabelledFiles,
     test: LabelledFiles,
-    options: SourceOptions,
+    config: StreamConfig,
+    seed: int,
     published: bool = False,
     domain_names: Sequence[str] = (),
 ) -> Source:
-    """Build a source from image files, capped by the options.
+    """Make a source of image files, capped as the configuration says.
 
     Every image that will be used is checked here: decoded to its end, and kept, where all of them
-    fit in ``memory_budget``; otherwise only its header is read now (with ``skip_unreadable``
+    fit in the memory budget; otherwise only its header is read now (with ``skip_unreadable``
     it is decoded once, to know whether it must be left out) and the rest when it is needed. The
     images of a published data set are taken for sound, and only read when they are needed.
 
@@ -64,7 +66,8 @@ def file_source(
         class_names: one name per source label.
         train: training images.
         test: test images; their cap does not depend on the seed.
-        options: the caps, the seed, the memory budget and what happens to unreadable images.
+        config: the caps, and what happens to unreadable images.
+        seed: of what is drawn where training images are capped.
         published: nothing is checked now, unless unreadable images are to be left out.
         domain_names: names of the domains, where the images have them.
 
@@ -72,14 +75,14 @@ def file_source(
         StreamError: a class without an image.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    train = train.take(capped(train.groups, options.images_per_class, options.seed, "train"))
-    test = test.take(capped(test.groups, options.test_images_per_class, 0, "test"))
+    train = train.take(capped(train.groups, config.images_per_class, seed, "train"))
+    test = test.take(capped(test.groups, config.test_images_per_class, 0, "test"))
     pixels: dict[Path, NDArray[np.uint8]] | None = None
     skipped: dict[Path, str] = {}
-    if options.skip_unreadable or not published:
-        pixels, skipped = _verified([*train.paths, *test.paths], options)
+    if config.skip_unreadable or not published:
+        pixels, skipped = _verified([*train.paths, *test.paths], config.skip_unreadable)
     train, test = (_readable(files, skipped) for files in (train, test))
-    sets = [_image_set(files, pixels, options) for files in (train, test)]
+    sets = [_image_set(files, pixels) for files in (train, test)]
     faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
     domains = None
     if train.domains is not None and test.domains is not None:
@@ -102,7 +105,7 @@ def refuse_missing(source: str, paths: Sequence[Path]) -> None:
 
 
 def _verified(
-    paths: Sequence[Path], options: SourceOptions
+    paths: Sequence[Path], skip_unreadable: bool
 ) -> tuple[dict[Path, NDArray[np.uint8]] | None, dict[Path, str]]:
     """Check every file.
 
@@ -120,9 +123,9 @@ def _verified(
             decoded_bytes += 3 * width * height
         except UnreadableImageError as error:
             faults[path] = str(error).removeprefix(f"{path}: ")
-    keep = decoded_bytes <= options.memory_budget
+    keep = decoded_bytes <= FileImages.memory_budget
     pixels: dict[Path, NDArray[np.uint8]] = {}
-    if keep or options.skip_unreadable:
+    if keep or skip_unreadable:
         for path in paths:
             if path in faults:
                 continue
@@ -133,7 +136,7 @@ def _verified(
                 continue
             if keep:
                 pixels[path] = np.asarray(image)
-    if faults and not options.skip_unreadable:
+    if faults and not skip_unreadable:
         raise unreadable_images([f"{path}: {reason}" for path, reason in faults.items()])
     return (pixels if keep else None), faults
 
@@ -142,23 +145,19 @@ def _readable(files: LabelledFiles, skipped: Mapping[Path, str]) -> LabelledFile
     return files.take(np.flatnonzero([path not in skipped for path in files.paths]))
 
 
-def _image_set(
-    files: LabelledFiles,
-    pixels: Mapping[Path, NDArray[np.uint8]] | None,
-    options: SourceOptions,
-) -> FileImages:
+def _image_set(files: LabelledFiles, pixels: Mapping[Path, NDArray[np.uint8]] | None) -> FileImages:
     decoded = None if pixels is None else [pixels[path] for path in files.paths]
-    return FileImages(files.paths, files.labels, decoded, options.memory_budget)
+    return FileImages(files.paths, files.labels, decoded)
 
 
 def checked_images(
-    files: LabelledFiles, options: SourceOptions
+    files: LabelledFiles, skip_unreadable: bool
 ) -> tuple[FileImages, tuple[str, ...]]:
     """Check image files that belong to no source, and return them as a set.
 
     Args:
         files: one label per file.
-        options: the memory budget and what happens to unreadable images.
+        skip_unreadable: leave those out that cannot be decoded.
 
     Returns:
         The images, and ``"path: reason"`` per image that was left out.
@@ -166,6 +165,6 @@ def checked_images(
     Raises:
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    pixels, skipped = _verified(files.paths, options)
+    pixels, skipped = _verified(files.paths, skip_unreadable)
     faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
-    return _image_set(_readable(files, skipped), pixels, options), faults
+    return _image_set(_readable(files, skipped), pixels), faults

@@ -17,9 +17,6 @@ from torch import Tensor
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.images.decoding import decode
 
-MEMORY_BUDGET = 2**30
-"""Bytes of decoded, and again of transformed, pixels that may be kept."""
-
 
 class TransformedImages:
     """Cache of one set's images under one deterministic transform.
@@ -47,25 +44,23 @@ class ImageSet(abc.ABC):
     Args:
         labels: source label of each image, int64.
         names: how each image is called in an error: a path, or ``digits[17]``.
-        memory_budget: bytes of transformed pixels that may be kept with the set.
 
     Attributes:
         in_memory: whether the images are there decoded, and no file is read for them.
+        memory_budget: bytes of decoded, and again of transformed, pixels that may be kept.
 
     Raises:
         StreamError: labels and names are not equally many.
     """
 
     in_memory = False
+    memory_budget = 2**30
 
-    def __init__(
-        self, labels: NDArray[np.int64], names: Sequence[str], memory_budget: int = MEMORY_BUDGET
-    ) -> None:
+    def __init__(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
         if len(labels) != len(names):
             raise StreamError(f"{len(labels)} labels were given for {len(names)} images.")
         self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
         self.names = tuple(names)
-        self.memory_budget = memory_budget
         self._transformed: dict[tuple[str, str, int], TransformedImages] = {}
 
     def __len__(self) -> int:
@@ -110,7 +105,6 @@ class ArrayImages(ImageSet):
         pixels: (n, height, width) gray or (n, height, width, 3) RGB, uint8.
         labels: source label of each image.
         names: how each image is called in an error.
-        memory_budget: bytes of transformed pixels that may be kept with the set.
 
     Raises:
         StreamError: the array is not of that form.
@@ -124,13 +118,9 @@ class ArrayImages(ImageSet):
     in_memory = True
 
     def __init__(
-        self,
-        pixels: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        names: Sequence[str],
-        memory_budget: int = MEMORY_BUDGET,
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]
     ) -> None:
-        super().__init__(labels, names, memory_budget)
+        super().__init__(labels, names)
         colour = pixels.shape[3:] in ((), (3,))
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or not colour:
             raise StreamError(
@@ -153,7 +143,6 @@ class FileImages(ImageSet):
         paths: one file per image.
         labels: source label of each image.
         pixels: the decoded images, (height, width, 3) uint8 each, where they fit in memory.
-        memory_budget: bytes of transformed pixels that may be kept with the set.
     """
 
     def __init__(
@@ -161,9 +150,8 @@ class FileImages(ImageSet):
         paths: Sequence[Path],
         labels: NDArray[np.int64],
         pixels: Sequence[NDArray[np.uint8]] | None = None,
-        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
-        super().__init__(labels, [str(path) for path in paths], memory_budget)
+        super().__init__(labels, [str(path) for path in paths])
         if pixels is not None and len(pixels) != len(paths):
             raise StreamError(f"{len(pixels)} decoded images were given for {len(paths)} files.")
         self.paths = tuple(paths)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from perdure.errors import StreamError
+from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.sets import ArrayImages
 from perdure.streams.sources.base import (
     SOURCES,
     Source,
-    SourceOptions,
     array_images,
     refuse_options,
 )
@@ -24,24 +24,24 @@ RECORD = LABELS + 3 * SIDE * SIDE
 
 
 @SOURCES.register("cifar100")
-def load_cifar100(options: SourceOptions) -> Source:
+def load_cifar100(config: StreamConfig, seed: int) -> Source:
     """Load 50,000 training and 10,000 test images (32 x 32 pixels) of 100 classes.
 
     Labels are the fine ones, in the publisher's order.
 
     Raises:
-        ConfigError: an option that means nothing here.
+        ConfigError: a key that means nothing here.
         StreamError: the files are not at hand, or one of them is damaged.
     """
-    refuse_options("cifar100", options, "path")
-    folder = BENCHMARKS["cifar100"].root(options.path) / "cifar-100-binary"
+    refuse_options(config, "place")
+    folder = BENCHMARKS["cifar100"].root(config.place) / "cifar-100-binary"
     lines = (folder / "fine_label_names.txt").read_text("utf-8", "replace").splitlines()
     names = tuple(line.strip().replace("_", " ") for line in lines if line.strip())
-    train, test = (_read_split(folder, split, options) for split in ("train", "test"))
+    train, test = (_read_split(folder, split, config, seed) for split in ("train", "test"))
     return Source("cifar100", names, train, test)
 
 
-def _read_split(folder: Path, split: str, options: SourceOptions) -> ArrayImages:
+def _read_split(folder: Path, split: str, config: StreamConfig, seed: int) -> ArrayImages:
     path = folder / f"{split}.bin"
     content = np.fromfile(path, dtype=np.uint8)
     if len(content) == 0 or len(content) % RECORD:
@@ -53,4 +53,4 @@ def _read_split(folder: Path, split: str, options: SourceOptions) -> ArrayImages
     pixels = records[:, LABELS:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     labels = records[:, LABELS - 1].astype(np.int64)
     names = [f"cifar100/{split}[{index}]" for index in range(len(labels))]
-    return array_images(options, split, pixels, labels, names)
+    return array_images(config, seed, split, pixels, labels, names)

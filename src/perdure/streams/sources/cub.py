@@ -7,24 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from perdure.errors import StreamError
+from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.file_sets import LabelledFiles, file_source, refuse_missing
-from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.sources.base import SOURCES, Source, refuse_options
 
 
 @SOURCES.register("cub200")
-def load_cub200(options: SourceOptions) -> Source:
+def load_cub200(config: StreamConfig, seed: int) -> Source:
     """Load 5,994 training and 5,794 test photographs of 200 species of birds.
 
     Split and labels are the publisher's, from ``train_test_split.txt`` and
     ``image_class_labels.txt``.
 
     Raises:
-        ConfigError: an option that means nothing here.
+        ConfigError: a key that means nothing here.
         StreamError: the files are not at hand, or do not fit each other.
     """
-    refuse_options("cub200", options, "path")
-    root = BENCHMARKS["cub200"].root(options.path) / "CUB_200_2011"
+    refuse_options(config, "place")
+    root = BENCHMARKS["cub200"].root(config.place) / "CUB_200_2011"
     files, classes, training = (
         _column(root / name)
         for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt")
@@ -48,7 +49,7 @@ def load_cub200(options: SourceOptions) -> Source:
         for mask in (for_training, ~for_training)
     )
     names = [_readable(folders[number]) for number in numbers]
-    return file_source("cub200", names, train, test, options, published=True)
+    return file_source("cub200", names, train, test, config, seed, published=True)
 
 
 def _column(path: Path) -> dict[str, str]:

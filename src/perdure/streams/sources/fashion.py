@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perdure.errors import StreamError
+from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.fetching import fetch
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.sets import ArrayImages
 from perdure.streams.sources.base import (
     SOURCES,
     Source,
-    SourceOptions,
     array_images,
     refuse_options,
 )
@@ -44,21 +44,21 @@ MAGIC = b"\x00\x00\x08"
 
 
 @SOURCES.register("fashion_mnist")
-def load_fashion_mnist(options: SourceOptions) -> Source:
+def load_fashion_mnist(config: StreamConfig, seed: int) -> Source:
     """Load 60,000 training and 10,000 test images (28 x 28 pixels, gray) of ten kinds of clothes.
 
-    The four idx files, with or without ``.gz``, are looked for in ``options.path`` alone where it
-    is set; otherwise in the folder of the Debian package dataset-fashion-mnist, then in
+    The four idx files, with or without ``.gz``, are looked for in the folder that ``data`` names
+    alone where it does; otherwise in the folder of the Debian package dataset-fashion-mnist, then in
     ``$PERDURE_HOME/data/fashion_mnist``, to which they are fetched if nothing is there.
 
     Raises:
-        ConfigError: an option that means nothing here.
+        ConfigError: a key that means nothing here.
         StreamError: the files are nowhere to be found, or one of them is damaged.
     """
-    refuse_options("fashion_mnist", options, "path")
+    refuse_options(config, "place")
     benchmark = BENCHMARKS["fashion_mnist"]
-    folder = fetch(benchmark) if options.path is None else benchmark.root(options.path)
-    sets = {split: _read_split(folder, split, options) for split in FILES}
+    folder = fetch(benchmark) if config.place is None else benchmark.root(config.place)
+    sets = {split: _read_split(folder, split, config, seed) for split in FILES}
     return Source("fashion_mnist", CLASS_NAMES, sets["train"], sets["test"])
 
 
@@ -95,7 +95,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _read_split(folder: Path, split: str, options: SourceOptions) -> ArrayImages:
+def _read_split(folder: Path, split: str, config: StreamConfig, seed: int) -> ArrayImages:
     images_file, labels_file = (_find(folder, name) for name in FILES[split])
     pixels, labels = read_idx(images_file), read_idx(labels_file)
     if (pixels.ndim, labels.ndim) != (3, 1) or len(pixels) != len(labels):
@@ -104,7 +104,7 @@ def _read_split(folder: Path, split: str, options: SourceOptions) -> ArrayImages
             "must be (n, height, width) and (n,). Remove both and fetch them again."
         )
     names = [f"fashion_mnist/{split}[{index}]" for index in range(len(labels))]
-    return array_images(options, split, pixels, labels.astype(np.int64), names)
+    return array_images(config, seed, split, pixels, labels.astype(np.int64), names)
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -10,50 +10,51 @@ import numpy as np
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
+from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import SUFFIXES
 from perdure.streams.images.file_sets import LabelledFiles, file_source
-from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.sources.base import SOURCES, Source, refuse_options
 from perdure.wording import listed
 
 Files = Mapping[str, Sequence[Path]]
 """Image files by class name, both in alphabetical order."""
 
-LAYOUT = "PATH/train/CLASS/*.jpg with PATH/test/CLASS/*.jpg, or PATH/CLASS/*.jpg"
+LAYOUT = "FOLDER/train/CLASS/*.jpg with FOLDER/test/CLASS/*.jpg, or FOLDER/CLASS/*.jpg"
 
 
 @SOURCES.register("folder")
-def load_folder(options: SourceOptions) -> Source:
+def load_folder(config: StreamConfig, seed: int) -> Source:
     """Load images from one folder per class.
 
-    ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*`` of which
+    ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``, or ``FOLDER/CLASS/*`` of which
     ``test_fraction`` per class (at least one image) is held out for testing: which images, is
     decided by the names of class and file alone. Labels follow the alphabet. Hidden files, and
     files that are not called like an image, are ignored.
 
     Every image that will be used is checked first: decoded to its end where all of them fit in
-    ``memory_budget``, by its header otherwise.
+    the memory budget, by its header otherwise.
 
     Raises:
-        ConfigError: no path, or an option that means nothing here.
+        ConfigError: no folder, or a key that means nothing here.
         StreamError: folders that are missing, empty or do not match.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    refuse_options("folder", options, "path", "test_fraction")
-    root = image_root(options.path)
-    train, test = _split_files(root, options)
-    return file_source("folder", tuple(train), labelled(train), labelled(test), options)
+    refuse_options(config, "place", "test_fraction")
+    root = image_root(config.place)
+    train, test = _split_files(root, config)
+    return file_source("folder", tuple(train), labelled(train), labelled(test), config, seed)
 
 
-def image_root(path: Path | None) -> Path:
+def image_root(place: str | Path | None) -> Path:
     """Return the folder that holds the images, or a folder of them for training and testing each.
 
     Raises:
         ConfigError: none was named.
         StreamError: it is no folder.
     """
-    if path is None:
-        raise ConfigError(f"Source 'folder' needs path=FOLDER, the folder that holds {LAYOUT}.")
-    root = path.expanduser()
+    if place is None:
+        raise ConfigError(f"data=folder names no folder. Type data=FOLDER, which holds {LAYOUT}.")
+    root = Path(place).expanduser()
     if not root.exists():
         near = did_you_mean(root.name, _folder_names(root.parent))
         raise StreamError(f"The folder '{root}' does not exist.{near} It must hold {LAYOUT}.")
@@ -80,18 +81,18 @@ def visible(folder: Path) -> list[Path]:
     except OSError as error:
         raise StreamError(
             f"The folder '{folder}' cannot be read: {error.strerror}. Give yourself the right to "
-            "read it, or name another path."
+            "read it, or name another folder."
         ) from error
 
 
-def _split_files(root: Path, options: SourceOptions) -> tuple[Files, Files]:
+def _split_files(root: Path, config: StreamConfig) -> tuple[Files, Files]:
     """Return the training and the test files of every class."""
     if not has_test_folder(root):
-        return hold_out(class_files(root), options.test_fraction)
-    if options.test_fraction != SourceOptions.test_fraction:
+        return hold_out(class_files(root), config.test_fraction)
+    if config.test_fraction != StreamConfig.test_fraction:
         raise ConfigError(
-            f"test_fraction={options.test_fraction} has no use: '{root}' has a test folder. "
-            "Leave test_fraction out, or name the train folder alone in path."
+            f"test_fraction={config.test_fraction} has no use: '{root}' has a test folder. "
+            "Leave test_fraction out, or name the train folder alone in data."
         )
     train, test = class_files(root / "train"), class_files(root / "test")
     _check_same_classes(root, train, test)
@@ -109,7 +110,7 @@ def has_test_folder(root: Path) -> bool:
         if has[split] and not has[other]:
             raise StreamError(
                 f"'{root}' has class folders in '{split}' but none in '{other}'. Add "
-                f"'{root / other}/CLASS/*', or type path='{root / split}' to hold out a share "
+                f"'{root / other}/CLASS/*', or type data='{root / split}' to hold out a share "
                 "of each class."
             )
     return has["train"]

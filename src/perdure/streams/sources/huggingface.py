@@ -13,21 +13,18 @@ from PIL import Image
 
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
+from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import to_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 from perdure.streams.sources.base import (
     SOURCES,
     Domains,
     Source,
-    SourceOptions,
     capped,
     refuse_options,
 )
 from perdure.streams.sources.table import DOMAINS, LABELS, find_column
 from perdure.wording import listed
-
-PREFIX = "hf:"
-"""What ``data=`` begins with for a data set of the hub."""
 
 _SAVED = ("dataset_dict.json", "state.json")
 _TESTS = ("test", "validation")
@@ -47,7 +44,6 @@ class DatasetImages(ImageSet):
         positions: the rows wanted.
         labels: source label of each of them.
         names: name of each image in errors.
-        memory_budget: bytes of transformed pixels that may be kept.
     """
 
     def __init__(
@@ -57,9 +53,8 @@ class DatasetImages(ImageSet):
         positions: NDArray[np.int64],
         labels: NDArray[np.int64],
         names: Sequence[str],
-        memory_budget: int,
     ) -> None:
-        super().__init__(labels, names, memory_budget)
+        super().__init__(labels, names)
         self._rows, self._column, self._positions = rows, column, positions
 
     def image(self, index: int) -> Image.Image:
@@ -78,7 +73,7 @@ class DatasetImages(ImageSet):
 
 
 @SOURCES.register("huggingface")
-def load_huggingface(options: SourceOptions) -> Source:
+def load_huggingface(config: StreamConfig, seed: int) -> Source:
     """Load a data set by its hub name, or from a folder written by ``save_to_disk``.
 
     The column of images and that of labels are found by their kind, or named by ``image_column`` and
@@ -87,19 +82,19 @@ def load_huggingface(options: SourceOptions) -> Source:
     read one more column, ``domain`` or what ``domain_column`` names.
 
     Raises:
-        ConfigError: no name, an option that means nothing here, or no ``datasets``.
+        ConfigError: no name, a key that means nothing here, or no ``datasets``.
         StreamError: a data set that cannot be loaded or has no images or labels.
     """
-    used = ("path", "test_fraction", "image_column", "label_column", "domains", "domain_column")
-    refuse_options("huggingface", options, *used)
-    if options.path is None:
-        raise ConfigError("Source 'huggingface' needs path=NAME, or data=hf:NAME.")
-    where = str(options.path)
-    splits = _load(options.path)
+    used = ("place", "test_fraction", "image_column", "label_column", "domains", "domain_column")
+    refuse_options(config, *used)
+    if config.place is None:
+        raise ConfigError("data=huggingface names no data set. Type data=hf:NAME.")
+    where = config.place
+    splits = _load(where)
     train = splits.get("train", next(iter(splits.values())))
     test = next((splits[name] for name in _TESTS if name in splits), train)
-    domain = _domain_column(train, options) if options.domains else None
-    image, label = _image_column(train, options), _label_column(train, domain, options)
+    domain = _domain_column(train, config) if config.over_domains else None
+    image, label = _image_column(train, config, where), _label_column(train, config, where, domain)
     names = _value_names(train, label)
     areas = [] if domain is None else _value_names(train, domain)
     sets, areas_of = [], []
@@ -111,23 +106,22 @@ def load_huggingface(options: SourceOptions) -> Source:
         groups = labels * max(1, len(areas)) + domain_of
         kept = np.ones(len(labels), dtype=bool)
         if test is train:
-            held_out = _held_out(groups, options)
+            held_out = _held_out(groups, config.test_fraction, seed)
             kept = held_out if split == "test" else ~held_out
         positions = np.flatnonzero(kept)
         if split == "train":
-            chosen = capped(groups[positions], options.images_per_class, options.seed, "train")
+            chosen = capped(groups[positions], config.images_per_class, seed, "train")
         else:
-            chosen = capped(groups[positions], options.test_images_per_class, 0, "test")
+            chosen = capped(groups[positions], config.test_images_per_class, 0, "test")
         positions = positions[chosen]
         called = [f"{where}[{split}][{position}]" for position in positions]
-        budget = options.memory_budget
-        sets.append(DatasetImages(rows, image, positions, labels[positions], called, budget))
+        sets.append(DatasetImages(rows, image, positions, labels[positions], called))
         areas_of.append(domain_of[positions])
     domains = Domains(tuple(areas), *areas_of) if areas else None
     return Source("huggingface", tuple(names), sets[0], sets[1], domains=domains)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(place: str) -> dict[str, Any]:
     """Return the splits of a data set by name."""
     try:
         datasets = importlib.import_module("datasets")
@@ -135,15 +129,15 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "Data sets of Hugging Face need its library. Type: pip install 'perdure[hf]'"
         ) from error
-    folder = path.expanduser()
+    folder = Path(place).expanduser()
     try:
         if folder.is_dir() and is_saved(folder):
             splits = datasets.load_from_disk(str(folder))
         else:
-            splits = datasets.load_dataset(str(path))
+            splits = datasets.load_dataset(place)
     except Exception as error:  # of any kind: hub, network, formats
         raise StreamError(
-            f"The data set '{path}' cannot be loaded ({str(error).partition(chr(10))[0]}). Give a "
+            f"The data set '{place}' cannot be loaded ({str(error).partition(chr(10))[0]}). Give a "
             "hub name, as data=hf:cifar100, or the folder where save_to_disk left it."
         ) from error
     return dict(splits) if isinstance(splits, dict) else {"train": splits}
@@ -153,16 +147,16 @@ def _of_kind(rows: Any, kind: str) -> list[str]:
     return [name for name, feature in rows.features.items() if type(feature).__name__ == kind]
 
 
-def _image_column(rows: Any, options: SourceOptions) -> str:
-    named, where = options.image_column, f"The data set '{options.path}'"
+def _image_column(rows: Any, config: StreamConfig, place: str) -> str:
+    named, where = config.image_column, f"The data set '{place}'"
     images = _of_kind(rows, "Image")
     if named is None and not images:
         raise StreamError(f"{where} has no column of images. It has: {', '.join(rows.features)}.")
     return find_column(list(rows.features), images, named, "image_column", where)
 
 
-def _label_column(rows: Any, domain: str | None, options: SourceOptions) -> str:
-    named, where = options.label_column, f"The data set '{options.path}'"
+def _label_column(rows: Any, config: StreamConfig, place: str, domain: str | None = None) -> str:
+    named, where = config.label_column, f"The data set '{place}'"
     classes = [name for name in _of_kind(rows, "ClassLabel") if name != domain]
     if named is None and len(classes) > 1:
         raise StreamError(
@@ -173,11 +167,11 @@ def _label_column(rows: Any, domain: str | None, options: SourceOptions) -> str:
     return find_column(list(rows.features), usual, named, "label_column", where)
 
 
-def _domain_column(rows: Any, options: SourceOptions) -> str:
-    where = f"The data set '{options.path}'"
+def _domain_column(rows: Any, config: StreamConfig) -> str:
+    where = f"The data set '{config.place}'"
     try:
         columns = list(rows.features)
-        return find_column(columns, DOMAINS, options.domain_column, "domain_column", where)
+        return find_column(columns, DOMAINS, config.domain_column, "domain_column", where)
     except StreamError as error:
         raise StreamError(
             f"{str(error).rstrip('.')}. Without domains leave increment out: then every task brings "
@@ -213,22 +207,22 @@ def _numbers(
     return np.asarray(numbers, dtype=np.int64)
 
 
-def _held_out(labels: NDArray[np.int64], options: SourceOptions) -> NDArray[np.bool_]:
+def _held_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
     """Return a mask of the held-out share of each class, drawn by the seed."""
     mask = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         positions = np.flatnonzero(labels == label)
-        count = min(max(1, round(options.test_fraction * len(positions))), len(positions) - 1)
-        order = permutation(len(positions), options.seed, "held out", int(label))
+        count = min(max(1, round(fraction * len(positions))), len(positions) - 1)
+        order = permutation(len(positions), seed, "held out", int(label))
         mask[positions[order[:count]]] = True
     return mask
 
 
-def split_of(path: Path, split: str) -> Any:
+def split_of(place: str, split: str) -> Any:
     """Load one split of a data set, by its hub name or from its folder.
 
     Args:
-        path: the name or the folder.
+        place: the name or the folder.
         split: ``train`` or ``test``; for testing the split ``validation`` stands in, and where there
             is one split only, it is both.
 
@@ -236,7 +230,7 @@ def split_of(path: Path, split: str) -> Any:
         ConfigError: there is no ``datasets``.
         StreamError: a data set that cannot be loaded.
     """
-    return chosen_split(_load(path), split)
+    return chosen_split(_load(place), split)
 
 
 def chosen_split(splits: Any, split: str) -> Any:
@@ -245,21 +239,23 @@ def chosen_split(splits: Any, split: str) -> Any:
     return train if split == "train" else next((splits[n] for n in _TESTS if n in splits), train)
 
 
-def dataset_images(rows: Any, options: SourceOptions) -> tuple[DatasetImages, tuple[str, ...]]:
+def dataset_images(
+    rows: Any, config: StreamConfig, where: str
+) -> tuple[DatasetImages, tuple[str, ...]]:
     """Hold the images of a data set, labelled by position among its classes, with their names.
 
     Args:
         rows: a data set of ``datasets``.
-        options: what it is called (``path``), its columns and the memory budget.
+        config: its columns, where they are named.
+        where: what it is called in an error.
 
     Raises:
         StreamError: it has no images or labels.
     """
-    where = str(options.path)
-    image, label = _image_column(rows, options), _label_column(rows, None, options)
+    image, label = _image_column(rows, config, where), _label_column(rows, config, where)
     names = _value_names(rows, label)
     labels = _numbers(rows, label, names, where, "label")
     called = [f"{where}[{position}]" for position in range(len(labels))]
     positions = np.arange(len(labels))
-    images = DatasetImages(rows, image, positions, labels, called, options.memory_budget)
+    images = DatasetImages(rows, image, positions, labels, called)
     return images, tuple(names)

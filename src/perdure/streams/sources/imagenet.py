@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from perdure.backbones.synsets import words
+from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.file_sets import file_source
-from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.sources.base import SOURCES, Source, refuse_options
 from perdure.streams.sources.folder import class_files, hold_out, labelled
 from perdure.streams.sources.splits import read_split, split_files
 
@@ -16,17 +17,17 @@ TEST_FRACTION = 0.2
 
 
 @SOURCES.register("imagenet_r")
-def load_imagenet_r(options: SourceOptions) -> Source:
+def load_imagenet_r(config: StreamConfig, seed: int) -> Source:
     """Load 24,000 training and 6,000 test renditions of 200 classes of ImageNet.
 
     The split is that of VPT-NSP²'s released program. Labels follow the synsets' numbers.
 
     Raises:
-        ConfigError: an option that means nothing here.
+        ConfigError: a key that means nothing here.
         StreamError: the images are not at hand, or some of them are missing.
     """
-    refuse_options("imagenet_r", options, "path")
-    root = BENCHMARKS["imagenet_r"].root(options.path) / "imagenet-r"
+    refuse_options(config, "place")
+    root = BENCHMARKS["imagenet_r"].root(config.place) / "imagenet-r"
     lines = {split: read_split(f"imagenet_r_{split}") for split in ("train", "val")}
     synsets = sorted({line.partition("/")[0] for line in lines["train"]})
     label_of = {synset: label for label, synset in enumerate(synsets)}
@@ -34,26 +35,28 @@ def load_imagenet_r(options: SourceOptions) -> Source:
         split_files("imagenet_r", root, [(line, label_of[line.partition("/")[0]]) for line in part])
         for part in lines.values()
     )
-    return file_source("imagenet_r", class_names(synsets), train, test, options, published=True)
+    return file_source(
+        "imagenet_r", class_names(synsets), train, test, config, seed, published=True
+    )
 
 
 @SOURCES.register("imagenet_a")
-def load_imagenet_a(options: SourceOptions) -> Source:
+def load_imagenet_a(config: StreamConfig, seed: int) -> Source:
     """Load 7,500 photographs that ResNet-50 gets wrong, of 200 classes of ImageNet.
 
     A fifth of each class is for testing: which images, is decided by the names of synset and file
     alone. Labels follow the synsets' numbers.
 
     Raises:
-        ConfigError: an option that means nothing here.
+        ConfigError: a key that means nothing here.
         StreamError: the images are not at hand, or a class has none.
     """
-    refuse_options("imagenet_a", options, "path")
-    files = class_files(BENCHMARKS["imagenet_a"].root(options.path) / "imagenet-a")
+    refuse_options(config, "place")
+    files = class_files(BENCHMARKS["imagenet_a"].root(config.place) / "imagenet-a")
     train, test = hold_out(files, TEST_FRACTION)
     names = class_names(tuple(files))
     return file_source(
-        "imagenet_a", names, labelled(train), labelled(test), options, published=True
+        "imagenet_a", names, labelled(train), labelled(test), config, seed, published=True
     )
 
 

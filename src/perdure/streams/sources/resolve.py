@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from perdure.errors import StreamError, did_you_mean
+from perdure.errors import UnknownNameError, did_you_mean
+from perdure.streams.config import HUB, join_data
 from perdure.streams.sources.base import SOURCES
-from perdure.streams.sources.huggingface import PREFIX, is_saved
+from perdure.streams.sources.huggingface import is_saved
 from perdure.streams.sources.table import TABLES
 
 
-def source_of(data: str) -> dict[str, Any]:
-    """Tell which source loads it, and from where.
+def resolve(data: str) -> str:
+    """Return ``data`` in full: the name of the source that loads it, and where it lies.
+
+    A name that is known wins over a file or folder of that name, which ``./NAME`` reaches.
 
     Args:
-        data: the path of a folder, a table or a saved data set, ``hf:NAME``, or a source's name.
-
-    Returns:
-        ``stream`` and ``path``.
+        data: a known data set's name, the path of a folder, a table or a saved data set, ``hf:NAME``,
+            or what this function returned.
 
     Raises:
-        StreamError: it is none of these.
+        UnknownNameError: it is none of these.
     """
-    if data.startswith(PREFIX):
-        return {"stream": "huggingface", "path": data.removeprefix(PREFIX)}
+    source, colon, _ = data.partition(":")
+    if data in SOURCES or (colon and (source == HUB or source in SOURCES)):
+        return data
     path = Path(data).expanduser()
     if path.is_dir():
-        return {"stream": "huggingface" if is_saved(path) else "folder", "path": data}
+        return join_data("huggingface" if is_saved(path) else "folder", data)
     if path.is_file() and path.suffix.lower() in TABLES:
-        return {"stream": "table", "path": data}
-    if data in SOURCES:
-        return {"stream": data, "path": None}
+        return join_data("table", data)
     near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     found = "is a file of another kind" if path.exists() else "does not exist"
-    raise StreamError(
-        f"data={data} {found}, and is no known stream.{did_you_mean(data, SOURCES)}"
+    raise UnknownNameError(
+        f"data={data} {found}, and is no known data set.{did_you_mean(data, SOURCES)}"
         f"{did_you_mean(path.name, near)} Allowed: a folder with a folder per class, a table "
         f"({', '.join(TABLES)}) of path and label, hf:NAME, or one of {', '.join(SOURCES)}."
     )

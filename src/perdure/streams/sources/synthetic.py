@@ -10,18 +10,22 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perdure.errors import ConfigError
 from perdure.randomness import generator
+from perdure.streams.config import StreamConfig
 from perdure.streams.images.sets import ArrayImages
-from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.sources.base import SOURCES, Source, refuse_options
 
 TRAIN_IMAGES = 32
 TEST_IMAGES = 16
+SHAPE = "10x32"
+LEAST = 2
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
 @SOURCES.register("synthetic")
-def draw_synthetic(options: SourceOptions) -> Source:
-    """Draw ``synthetic_classes`` classes of images of ``synthetic_size`` pixels a side.
+def draw_synthetic(config: StreamConfig, seed: int) -> Source:
+    """Draw 10 classes of images of 32 pixels a side; ``synthetic:4x12`` draws 4 of 12 pixels.
 
     A class is two colours, mixed by a wave of its own direction and length; an image adds a phase,
     a brightness and noise. An image is a function of (seed, split, class, its number in the class)
@@ -29,28 +33,39 @@ def draw_synthetic(options: SourceOptions) -> Source:
     and 16 test images per class.
 
     Raises:
-        ConfigError: a path or another option that means nothing here.
+        ConfigError: a place that is no ``CLASSESxSIDE``, or a key that means nothing here.
     """
-    refuse_options("synthetic", options, "synthetic_classes", "synthetic_size")
-    classes = options.synthetic_classes
+    refuse_options(config, "place")
+    classes, side = _shape(config)
     sets = {}
     for split, count in (
-        ("train", options.images_per_class or TRAIN_IMAGES),
-        ("test", options.test_images_per_class or TEST_IMAGES),
+        ("train", config.images_per_class or TRAIN_IMAGES),
+        ("test", config.test_images_per_class or TEST_IMAGES),
     ):
         pixels = np.stack(
             [
-                _draw(options.seed, split, label, number, options.synthetic_size)
+                _draw(seed, split, label, number, side)
                 for label in range(classes)
                 for number in range(count)
             ]
         )
         labels = np.repeat(np.arange(classes), count)
         names = [f"synthetic/{split}[{index}]" for index in range(len(labels))]
-        sets[split] = ArrayImages(pixels, labels, names, options.memory_budget)
+        sets[split] = ArrayImages(pixels, labels, names)
     digits = len(str(classes - 1))
     class_names = tuple(f"pattern_{label:0{digits}d}" for label in range(classes))
     return Source("synthetic", class_names, sets["train"], sets["test"])
+
+
+def _shape(config: StreamConfig) -> tuple[int, int]:
+    """Return the number of classes and the side of the images in pixels."""
+    classes, _, side = (config.place or SHAPE).partition("x")
+    if not (classes.isdecimal() and side.isdecimal() and min(int(classes), int(side)) >= LEAST):
+        raise ConfigError(
+            f"data={config.data}: after synthetic: come the number of classes and the side of the "
+            f"images in pixels, {LEAST} or more each, as data=synthetic:{SHAPE}"
+        )
+    return int(classes), int(side)
 
 
 def _draw(seed: int, split: str, label: int, number: int, size: int) -> NDArray[np.uint8]:

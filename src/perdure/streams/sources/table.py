@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.streams.config import StreamConfig
 from perdure.streams.images.file_sets import LabelledFiles, file_source
-from perdure.streams.sources.base import SOURCES, Source, SourceOptions, refuse_options
+from perdure.streams.sources.base import SOURCES, Source, refuse_options
 from perdure.streams.sources.folder import hold_out
 from perdure.wording import listed
 
@@ -50,7 +51,7 @@ class Row:
 
 
 @SOURCES.register("table")
-def load_table(options: SourceOptions) -> Source:
+def load_table(config: StreamConfig, seed: int) -> Source:
     """Load the images that a CSV, TSV or Parquet file lists.
 
     Columns: the image's file (relative to the table's folder, or absolute), its class, and where
@@ -61,20 +62,21 @@ def load_table(options: SourceOptions) -> Source:
     names, in the same order; then a share is held out of each class in each domain.
 
     Raises:
-        ConfigError: no path, an option that means nothing here, or Parquet without pyarrow.
+        ConfigError: no table, a key that means nothing here, or Parquet without pyarrow.
         StreamError: a table that cannot be read or does not say what is needed.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
     columns = ("image_column", "label_column", "domain_column")
-    refuse_options("table", options, "path", "test_fraction", "domains", *columns)
-    if options.path is None:
-        raise ConfigError(f"Source 'table' needs path=FILE, a table ({', '.join(TABLES)}).")
-    rows = table_rows(options.path.expanduser(), options)
+    refuse_options(config, "place", "test_fraction", "domains", *columns)
+    if config.place is None:
+        raise ConfigError(f"data=table names no table. Type data=FILE ({', '.join(TABLES)}).")
+    rows = table_rows(Path(config.place).expanduser(), config)
     names, domains = _ordered(row.label for row in rows), _ordered(row.domain for row in rows)
     train, test = (
-        _labelled(part, names, domains if options.domains else ()) for part in _split(rows, options)
+        _labelled(part, names, domains if config.over_domains else ())
+        for part in _split(rows, config)
     )
-    return file_source("table", names, train, test, options, domain_names=domains)
+    return file_source("table", names, train, test, config, seed, domain_names=domains)
 
 
 def find_column(
@@ -108,12 +110,12 @@ def find_column(
     )
 
 
-def table_rows(table: Path, options: SourceOptions) -> list[Row]:
+def table_rows(table: Path, config: StreamConfig) -> list[Row]:
     """Read and check every line.
 
     Args:
         table: the file.
-        options: columns may be named.
+        config: columns may be named.
 
     Raises:
         ConfigError: Parquet without pyarrow.
@@ -123,10 +125,10 @@ def table_rows(table: Path, options: SourceOptions) -> list[Row]:
     if not lines:
         raise StreamError(f"'{table}' has no line but its header. Add a line per image.")
     columns = list(lines[0])
-    image = find_column(columns, IMAGES, options.image_column, "image_column", f"'{table}'")
-    label = find_column(columns, LABELS, options.label_column, "label_column", f"'{table}'")
+    image = find_column(columns, IMAGES, config.image_column, "image_column", f"'{table}'")
+    label = find_column(columns, LABELS, config.label_column, "label_column", f"'{table}'")
     split = next((name for name in columns if name.strip().lower() in SPLITS), None)
-    domain = _domain_column(columns, table, options) if options.domains else None
+    domain = _domain_column(columns, table, config) if config.over_domains else None
     rows = []
     for number, line in enumerate(lines, start=2):
         where = f"line {number} of '{table}'"
@@ -180,9 +182,9 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _domain_column(columns: Sequence[str], table: Path, options: SourceOptions) -> str:
+def _domain_column(columns: Sequence[str], table: Path, config: StreamConfig) -> str:
     try:
-        return find_column(columns, DOMAINS, options.domain_column, "domain_column", f"'{table}'")
+        return find_column(columns, DOMAINS, config.domain_column, "domain_column", f"'{table}'")
     except StreamError as error:
         raise StreamError(
             f"{str(error).rstrip('.')}. It must say of every image what domain it is in; without one "
@@ -231,12 +233,12 @@ def _check_files(rows: Sequence[Row], table: Path) -> None:
         )
 
 
-def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list[Row]]:
+def _split(rows: Sequence[Row], config: StreamConfig) -> tuple[list[Row], list[Row]]:
     """Return the rows of training and of test images."""
     if rows[0].split:
-        if options.test_fraction != SourceOptions.test_fraction:
+        if config.test_fraction != StreamConfig.test_fraction:
             raise ConfigError(
-                f"test_fraction={options.test_fraction} has no use: the table says which images are "
+                f"test_fraction={config.test_fraction} has no use: the table says which images are "
                 "for testing. Leave test_fraction out, or remove the column."
             )
         return [row for row in rows if row.split == "train"], [
@@ -248,7 +250,7 @@ def _split(rows: Sequence[Row], options: SourceOptions) -> tuple[list[Row], list
     out: set[Path] = set()
     for domain in dict.fromkeys(row.domain for row in rows):
         of_class = {label: paths for (area, label), paths in files.items() if area == domain}
-        _, test = hold_out(of_class, options.test_fraction, f" in domain '{domain}'" * bool(domain))
+        _, test = hold_out(of_class, config.test_fraction, f" in domain '{domain}'" * bool(domain))
         out.update(path for paths in test.values() for path in paths)
     by_path = sorted(rows, key=lambda row: row.path)
     return [row for row in rows if row.path not in out], [r for r in by_path if r.path in out]
@@ -274,19 +276,21 @@ def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str])
     return LabelledFiles(paths, labels, np.array([domain_of[row.domain] for row in rows], np.int64))
 
 
-def table_files(options: SourceOptions, split: str) -> tuple[list[Path], list[str]]:
+def table_files(config: StreamConfig, split: str) -> tuple[list[Path], list[str]]:
     """Return the images that a table lists, in its order, with the names of their classes.
 
     Args:
-        options: ``path`` is the table; columns may be named.
+        config: names the table; columns may be named.
         split: ``train`` or ``test``; every line counts where the table does not say.
 
     Raises:
         ConfigError: Parquet without pyarrow.
         StreamError: a table that cannot be read or does not say what is needed.
     """
-    assert options.path is not None
+    assert config.place is not None
     rows = [
-        row for row in table_rows(options.path.expanduser(), options) if row.split in ("", split)
+        row
+        for row in table_rows(Path(config.place).expanduser(), config)
+        if row.split in ("", split)
     ]
     return [row.path for row in rows], [row.label for row in rows]
