@@ -30,12 +30,10 @@ class Method(nn.Module, abc.ABC):
     """
 
     traits: ClassVar[Traits]
-    """Of a built-in method, these three are in its declaration, in `perdure.methods.catalog`."""
+    """Of a built-in method, these four are in its declaration, in `perdure.methods.catalog`."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     learning_only: ClassVar[tuple[str, ...]] = ()
-    """Tensors of the state, as patterns of their names, that prediction never reads: a model saved
-    for inference only is without them."""
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__()

@@ -40,15 +40,20 @@ class MethodDeclaration(Declaration):
         traits: its properties.
         Config: its options.
         tuned: options that `perdure tune` searches beside the learning rate, with the values to try.
+        learning_only: tensors of its state, as patterns of their names, that prediction never reads: a
+            model saved for inference is without them.
     """
 
     traits: Traits
     Config: type[MethodConfig]
     tuned: Mapping[str, tuple[Any, ...]]
+    learning_only: tuple[str, ...] = ()
 
 
 METHODS: Registry[type[Method], MethodDeclaration] = Registry("method", MethodDeclaration)
 
+NULL_SPACE_STATISTICS = ("gram_*", "projector_*", "images_seen")
+NSP2_STATISTICS = (*NULL_SPACE_STATISTICS, "old_mean_*", "old_std_*")
 TEMPERATURE = {"temperature": (1.0, 5.0, 28.0)}
 KEY_WEIGHT = {"key_weight": (0.1, 0.5, 1.0)}
 CLIP_NSP2 = "Lu et al., NeurIPS 2024, arXiv 2406.05658"
@@ -68,6 +73,7 @@ METHODS.declare(
             stores_statistics="per block one D × D and one M × M Gram of old features",
         ),
         tuned=TEMPERATURE,
+        learning_only=NSP2_STATISTICS,
     ),
 )
 METHODS.declare(
@@ -82,6 +88,7 @@ METHODS.declare(
             stores_statistics="per block one D × D Gram of old tokens",
         ),
         tuned=TEMPERATURE,
+        learning_only=NULL_SPACE_STATISTICS,
     ),
 )
 METHODS.declare(
@@ -155,6 +162,7 @@ METHODS.declare(
             selects=True,
         ),
         tuned=KEY_WEIGHT,
+        learning_only=NSP2_STATISTICS,
     ),
 )
 METHODS.declare(
@@ -171,6 +179,7 @@ METHODS.declare(
             selects=True,
         ),
         tuned=KEY_WEIGHT,
+        learning_only=NULL_SPACE_STATISTICS,
     ),
 )
 METHODS.declare(
@@ -266,6 +275,7 @@ METHODS.declare(
             trained_head="language",
         ),
         tuned=TEMPERATURE,
+        learning_only=NSP2_STATISTICS,
     ),
 )
 METHODS.declare(

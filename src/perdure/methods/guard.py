@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ class Guard(nn.Module, abc.ABC):
 
     In the method's state, its tensors stand among the method's own, under the names they have here.
     """
-
-    learning_only: ClassVar[tuple[str, ...]] = ()
-    """Patterns of the names of its tensors: prediction reads none of them."""
 
     @abc.abstractmethod
     def end_task(self, task: Task, survey: Survey) -> None:

@@ -14,8 +14,6 @@ from perdure.types import BackboneSpec, Generators
 class L2PNSP2(L2P):
     """L2P with deep prompts under NSP²'s conditions (Lu et al., NeurIPS 2024, Table 5)."""
 
-    learning_only = NSP2Guard.learning_only
-
     def __init__(self, spec: BackboneSpec, config: L2PNSP2Config, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.guard = NSP2Guard(spec, config, self.prompts, self.keys)
@@ -24,8 +22,6 @@ class L2PNSP2(L2P):
 @METHODS.register("l2p_pgp")
 class L2PPGP(L2P):
     """L2P with deep prompts under PGP's condition (Qiao et al., ICLR 2024)."""
-
-    learning_only = PGPGuard.learning_only
 
     def __init__(self, spec: BackboneSpec, config: L2PPGPConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)

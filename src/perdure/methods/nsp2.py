@@ -69,7 +69,6 @@ class NSP2Guard(NullSpaceGuard):
 
     RIGHT = "affinity"
     LEFT = "aggregation"
-    learning_only = (*NullSpaceGuard.learning_only, "old_mean_*", "old_std_*")
 
     def __init__(
         self,
@@ -143,8 +142,6 @@ class NSP2Guard(NullSpaceGuard):
 @METHODS.register("nsp2")
 class NSP2(DeepPromptMethod):
     """Visual prompt tuning in null space (Lu et al., NeurIPS 2024)."""
-
-    learning_only = NSP2Guard.learning_only
 
     def __init__(self, spec: BackboneSpec, config: NSP2Config, generator: Generators) -> None:
         super().__init__(spec, config, generator)

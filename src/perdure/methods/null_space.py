@@ -121,7 +121,6 @@ class NullSpaceGuard(Guard):
     """What the Gram over the prompts' dimensions is of; it projects an update from the right."""
     LEFT: ClassVar[str] = ""
     """What the Gram over the prompts is of, which projects from the left; empty for none."""
-    learning_only: ClassVar[tuple[str, ...]] = ("gram_*", "projector_*", "images_seen")
 
     def __init__(
         self,

@@ -45,8 +45,6 @@ class PGPGuard(NullSpaceGuard):
 class PGP(DeepPromptMethod):
     """VPT-PGP: the null space of old input tokens (Qiao et al., ICLR 2024), in NSP²'s recipe."""
 
-    learning_only = PGPGuard.learning_only
-
     def __init__(self, spec: BackboneSpec, config: PGPConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.guard = PGPGuard(spec, config, self.prompts)
