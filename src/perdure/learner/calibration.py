@@ -61,25 +61,17 @@ def calibrate(state: LearnerState, held_out: Subset, sink: Sink) -> LearnerState
 
 
 def grid_losses(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float64[np.ndarray, "t"]:
-    """Return the summed cross-entropy of images under each temperature of `GRID`.
-
-    Args:
-        scores: scores of every known class.
-        labels: positions among them.
-    """
+    """Summed cross-entropy of images under each temperature of `GRID`."""
     tempered = [scores.double() / math.exp(logarithm) for logarithm in GRID]
     return np.array([float(F.cross_entropy(part, labels, reduction="sum")) for part in tempered])
 
 
 def best_temperature(losses: Float64[np.ndarray, "t"]) -> float:
-    """Return the temperature under which the labels are most likely.
+    """The temperature under which the labels are most likely, by their `grid_losses`.
 
     Its logarithm is taken to be normal around 0 with `PRIOR_DEVIATION`. Otherwise a handful of
     images that are all classified correctly would ask for certainty; with many images it does not
     count.
-
-    Args:
-        losses: see `grid_losses`.
     """
     curve = CubicSpline(GRID, losses + (GRID / PRIOR_DEVIATION) ** 2 / 2)
     lowest = float(GRID[int(curve(GRID).argmin())])
@@ -89,14 +81,10 @@ def best_temperature(losses: Float64[np.ndarray, "t"]) -> float:
 
 
 def calibration_error(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> float:
-    """Return the expected calibration error, in [0, 1].
+    """Expected calibration error, in [0, 1].
 
     Mean over images of |accuracy − mean confidence| of the image's bin, with 15 bins of equal
     width over the confidence, the probability of the class that is predicted (Guo et al. 2017).
-
-    Args:
-        probabilities: rows that sum to 1.
-        labels: the true columns.
     """
     confidence, predicted = probabilities.double().max(1)
     right = (predicted == labels).double().numpy()

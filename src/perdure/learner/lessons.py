@@ -37,14 +37,9 @@ def teach(
     calibration_fraction: float,
     sink: Sink = ignore,
 ) -> LearnerState:
-    """Learn one lesson on a copy; the state before is not touched.
+    """Learn one lesson on a copy, under this configuration; the state before is not touched.
 
-    Args:
-        before: the state after any number of lessons.
-        config: configuration of this lesson.
-        labelled: the lesson's images.
-        calibration_fraction: share of every class, held out to fit temperatures on; see `held_out`.
-        sink: receives events.
+    ``calibration_fraction`` of every class is `held_out` to fit temperatures on.
 
     Raises:
         ConfigError: more images of an old class for a head that cannot take them in, or a single

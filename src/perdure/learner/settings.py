@@ -40,9 +40,8 @@ OF_RUNS = (
 def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
     """Check a classifier's parameters.
 
-    Args:
-        parameters: those named in `PARAMETERS`; ``heads`` may be None.
-        options: any other keys of a run's configuration.
+    ``parameters`` are those named in `PARAMETERS`, where ``heads`` may be None; ``options`` any other
+    keys of a run.
 
     Raises:
         ConfigError: an unknown key, one that has no use, or a value that its key does not allow.
@@ -113,11 +112,7 @@ def refuse_cumulative(config: Config) -> None:
 
 
 def next_settings(now: Config, wanted: Config) -> Config:
-    """The configuration of the next lesson of a classifier that has learned before.
-
-    Args:
-        now: configuration of the last lesson.
-        wanted: configuration that its parameters ask for.
+    """The configuration of the next lesson: that of the last one, with the keys of a lesson anew.
 
     Raises:
         ConfigError: they differ in what cannot change between lessons.

@@ -98,22 +98,11 @@ class LearnerState:
         return self.history.temperatures.get(head, 1.0)
 
     def probabilities(self, scores: Float[Tensor, "n c"], head: str) -> Float64[Tensor, "n c"]:
-        """Tempered probabilities, on the CPU.
-
-        Args:
-            scores: scores of the known classes, see `scores`.
-            head: that gave them.
-        """
+        """Tempered probabilities of a head's `scores`, on the CPU."""
         return (scores.double() / self.temperature(head)).softmax(dim=1).cpu()
 
     def rank(self, scores: Float[Tensor, "n c"], head: str, k: int) -> list[tuple[Prediction, ...]]:
-        """The k most likely classes of every image, most likely first; of ties the first to arrive.
-
-        Args:
-            scores: scores of the known classes, see `scores`.
-            head: that gave them.
-            k: number of classes, at most all.
-        """
+        """The k most likely classes by a head's `scores`, best first; of ties the first to arrive."""
         names = self.columns.names
         # By score: of probabilities many may be zero.
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()

@@ -43,13 +43,8 @@ def check_agreement(
     """Compare ONNX Runtime's answers with the model's own, computed in float32.
 
     Logits must agree within ``ATOL`` + ``RTOL`` × their size, and so must probabilities; and the
-    best class must be the same, unless two are as close as that.
-
-    Args:
-        data: the exported file.
-        state: the exported classifier.
-        head: head whose scores it gives.
-        real: transformed images of the caller's.
+    best class must be the same, unless two are as close as that. They are asked for random pixels
+    and for ``real``, transformed images of the caller's.
 
     Raises:
         ExportError: they do not agree.

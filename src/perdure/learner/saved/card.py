@@ -44,14 +44,7 @@ class Publication:
 def make_card(
     model: Model, description: Description, sizes: str, publication: Publication | None = None
 ) -> bytes:
-    """Write the card.
-
-    Args:
-        model: the described model.
-        description: content of ``config.json``.
-        sizes: sizes of its tensors, in words.
-        publication: where it goes; None while nobody knows where it will lie.
-    """
+    """Write the card of a model; without a publication it names no repository."""
     traits, config = model.method.traits, model.config
     training = config.training
     dropped = model.learning_only if description.inference_only else frozenset()

@@ -94,11 +94,7 @@ def seal(description: Description) -> bytes:
 
 
 def unseal(path: Path, data: bytes) -> Description:
-    """Read ``config.json``.
-
-    Args:
-        path: path of the file, for errors.
-        data: its content.
+    """Read ``config.json`` from its content; the path is for errors.
 
     Raises:
         CheckpointError: it is damaged, of a newer format, or no description of a model.

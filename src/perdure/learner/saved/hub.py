@@ -36,11 +36,8 @@ def is_repository(name: Path | str) -> bool:
 def fetch(repository: str, revision: str | None, builds_backbone: bool) -> Path:
     """Return the folder of a repository in the hub's cache, fetched if need be.
 
-    Args:
-        repository: its name, as ``me/model``.
-        revision: branch, tag or commit; the newest by default.
-        builds_backbone: whether its backbone is to be built from what its configuration names. A
-            file that a stranger's configuration names is not opened.
+    A weights file that a stranger's configuration names is not opened, so where the backbone is to be
+    built here, the configuration must name none.
 
     Raises:
         CheckpointError: it cannot be fetched, or its backbone cannot be built by name.

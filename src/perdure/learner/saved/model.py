@@ -42,16 +42,8 @@ def write_model(
 ) -> Sizes:
     """Write a model; whenever this is interrupted, the folder holds the old or the new one.
 
-    Args:
-        folder: created if need be; a model found there is replaced.
-        saved: the backbone's weights are not part of it.
-        inference_only: leave out what only learning on reads. A model that came back without stays
-            without.
-        publication: where the folder goes, if it is to be published: then no path of this machine
-            is written into it.
-
-    Returns:
-        How large it is.
+    The backbone's weights are not part of it. A model that came back without what only learning on
+    reads stays without. Into a folder that is to be published no path of this machine is written.
 
     Raises:
         OutputError: the folder cannot be written; a model found there is whole.
@@ -100,12 +92,7 @@ def write_model(
 def read_model(
     folder: Path, backbone: FrozenViT | None = None, device: str = "auto"
 ) -> LearnerState:
-    """Read what `write_model` wrote, now or in an earlier format.
-
-    Args:
-        folder: the model's folder.
-        backbone: the backbone it was trained on; None builds it from the configuration.
-        device: where to run, when the backbone is built here.
+    """Read what `write_model` wrote, now or in an earlier format; see `ContinualClassifier.load`.
 
     Raises:
         CheckpointError: a file is missing or damaged, the format is newer, or the backbone is another.
