@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import tomllib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -123,6 +125,45 @@ def build(part: type[Any], values: Mapping[str, Any]) -> Any:
         )
         guess = did_you_mean(str(values.get(name)), _choices(hints.get(name)))
         raise ConfigError(f"{name}={values.get(name)!r}: {allowed}.{guess}") from None
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as TOML has it, else as text; ``none`` and lists without brackets too.
+
+    Raises:
+        ConfigError: a number that is not finite.
+    """
+    if text in ("none", "None"):
+        return None
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        lowered = text.lower()
+        if lowered in ("true", "false"):
+            return lowered == "true"
+        parts = split_list(text)
+        return parts if len(parts) > 1 else text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"'{text}' is not a finite number.")
+    return value
+
+
+def split_list(text: str) -> list[str]:
+    """Split ``linear,gaussian`` at its commas, except those in brackets, parentheses and quotes.
+
+    Example:
+        >>> split_list("linear, gaussian(shrinkage=0.1)")
+        ['linear', 'gaussian(shrinkage=0.1)']
+    """
+    parts, depth, quoted = [""], 0, False
+    for letter in text:
+        quoted ^= letter == '"'
+        depth += 0 if quoted else (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth <= 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
 
 
 @cache

@@ -1,11 +1,12 @@
-"""Every registered method passes every check."""
+"""Every registered method and every registered head passes every check."""
 
 from __future__ import annotations
 
 import pytest
 
+from perdure.heads import HEADS
 from perdure.methods import METHODS
-from perdure.testing import ALL_CHECKS, Check
+from perdure.testing import ALL_CHECKS, HEAD_CHECKS, Check
 from perdure.testing.prediction import check_alone_in_batch
 from perdure.testing.protection import check_projection
 
@@ -14,12 +15,24 @@ BY_PRODUCTS = [
     *((check_alone_in_batch, name) for name in ("coda_prompt", "iprompt", "l2p", "nsp2")),
 ]
 """What is also checked by default with attention as two products and a softmax."""
+WITH_OPTIONS = [
+    "gaussian(shrinkage=validation)",
+    "language(refine_epochs=0)",
+    "linear(head_inputs=centred)",
+    "linear(head_init=fresh)",
+]
 
 
 @pytest.mark.parametrize("method_name", list(METHODS))
 @pytest.mark.parametrize("check", ALL_CHECKS, ids=lambda check: check.__name__)
 def test_conformance(check: Check, method_name: str) -> None:
     check(method_name)
+
+
+@pytest.mark.parametrize("head_name", [*HEADS, *WITH_OPTIONS])
+@pytest.mark.parametrize("check", HEAD_CHECKS, ids=lambda check: check.__name__)
+def test_conformance_of_heads(check: Check, head_name: str) -> None:
+    check(head_name)
 
 
 @pytest.fixture

@@ -281,8 +281,7 @@ def test_preset_runs(name: str, texts: Path, backbones: dict[str, FrozenViT]) ->
     check_backbone(backbone, config.method_class, config)
     stream = with_text(make_stream(config), config)
     outcome = Run(config, stream, backbone)()
-    assert set(outcome.rows) == set(loaded(name).head_names)
-    for rows in outcome.rows.values():
-        assert len(rows) == 2
-        assert rows[1] is not None
-        assert rows[1].total.sum() == 20
+    assert set(outcome.counts) == set(loaded(name).head_names)
+    for counts in outcome.counts.values():
+        assert counts.tasks == 2
+        assert counts.total[-1].sum() == 20

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from annotated_types import Ge, Gt
 
 from perdure.engine.old_keys import current
 from perdure.errors import ConfigError, unknown_name
-from perdure.heads import HEADS, HeadConfig, TrainedHead
-from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of
+from perdure.heads import HEADS, HeadChoice, HeadConfig, choose_head
+from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of, parse_value, split_list
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, Method, MethodConfig
 from perdure.presets.sections import find_preset
@@ -31,7 +31,8 @@ class TrainingConfig:
 
     Attributes:
         method: a registered method.
-        heads: heads to evaluate; empty for the method's own.
+        heads: heads to evaluate; empty for the method's own. A head may carry options of its own,
+            as ``gaussian(shrinkage=validation)``.
         seed: seed of class order (where it is drawn), initialisation, batches and augmentation.
         backbone: an index-wheel name or a timm name.
         weights: ``auto``, ``random`` or a local file.
@@ -127,17 +128,19 @@ class Config:
         return self.training.heads or self.method_class.traits.heads
 
     @property
-    def built_heads(self) -> tuple[str, ...]:
-        """Names of the evaluated heads and of the trained head."""
+    def built_heads(self) -> dict[str, HeadChoice]:
+        """The evaluated heads and the trained head, by name."""
         traits = self.method_class.traits
-        trained = (traits.trained_head,) if traits.trains else ()
-        return tuple(dict.fromkeys((*self.head_names, *trained)))
+        choices = [choose_head(name) for name in self.head_names]
+        if traits.trains and all(choice.kind != traits.trained_head for choice in choices):
+            choices.append(HeadChoice(traits.trained_head))
+        return {choice.name: choice for choice in choices}
 
     @property
     def needs_text(self) -> bool:
         """Whether a head asks for text features of the classes."""
-        guided = any(HEADS[name].needs_projection for name in self.built_heads)
-        return guided and self.heads.class_embeddings == "text"
+        options = (choice.options(self.heads) for choice in self.built_heads.values())
+        return any(getattr(own, "class_embeddings", "") == "text" for own in options)
 
     def flat(self) -> dict[str, Any]:
         """Keys and values, flat as in a preset; None is left out."""
@@ -197,6 +200,8 @@ def _join(layers: Sequence[Mapping[str, Any]], preset: str | None) -> Config:
     training, stream, runtime, heads, method = (
         build(part, {k: v for k, v in values.items() if home[k] is part}) for part in parts
     )
+    named = tuple(choose_head(one).name for head in training.heads for one in split_list(head))
+    training = dataclasses.replace(training, heads=named)
     config = Config(training, stream, runtime, heads, method, preset)
     transform = config.training.transform
     TRANSFORMS[transform]
@@ -261,25 +266,29 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def _check_heads(config: Config) -> None:
-    traits = config.method_class.traits
-    for head in config.head_names:
-        HEADS[head]
-    if traits.fixed_heads and config.head_names != traits.heads:
+    traits, method = config.method_class.traits, config.training.method
+    choices = [choose_head(head) for head in config.head_names]
+    kinds = tuple(choice.kind for choice in choices)
+    named = f"heads={list(config.head_names)}"
+    if traits.fixed_heads and kinds != traits.heads:
         raise ConfigError(
-            f"heads={list(config.head_names)}: method '{config.training.method}' works with "
-            f"heads={list(traits.heads)} only. Leave heads out."
+            f"{named}: method '{method}' works with heads={list(traits.heads)} only. Leave heads out."
         )
     if len(set(config.head_names)) != len(config.head_names):
-        raise ConfigError(f"heads={list(config.head_names)}: each head at most once.")
-    for head in config.head_names:
-        if issubclass(HEADS[head], TrainedHead) and head != traits.trained_head:
+        raise ConfigError(f"{named}: each head at most once.")
+    if traits.trains and kinds.count(traits.trained_head) > 1:
+        raise ConfigError(
+            f"{named}: method '{method}' trains under one '{traits.trained_head}'. Name it once."
+        )
+    for kind in kinds:
+        if HEADS.declared[kind].trained and kind != traits.trained_head:
             raise ConfigError(
-                f"heads={list(config.head_names)}: method '{config.training.method}' trains under "
-                f"'{traits.trained_head}', so '{head}' would stay untrained. Name "
-                f"{traits.trained_head}, or heads in closed form, as gaussian."
+                f"{named}: method '{method}' trains under '{traits.trained_head}', so '{kind}' would "
+                f"stay untrained. Name {traits.trained_head}, or heads in closed form, as gaussian."
             )
     TEMPLATES[config.heads.templates]
-    chooses = config.heads.shrinkage == "validation" and "gaussian" in config.head_names
+    options = [choice.options(config.heads) for choice in choices]
+    chooses = any(getattr(own, "shrinkage", None) == "validation" for own in options)
     if chooses and not config.stream.validation_fraction:
         raise ConfigError(
             "shrinkage='validation' needs validation images: add validation_fraction=0.25, or "
@@ -294,26 +303,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"No file '{path}'. Presets: `perdure ls presets`.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"'{path}' cannot be read as TOML: {error}") from None
-
-
-def parse_value(text: str) -> Any:
-    """Read a value as TOML has it, else as text; ``none`` and lists without brackets too.
-
-    Raises:
-        ConfigError: a number that is not finite.
-    """
-    if text in ("none", "None"):
-        return None
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        lowered = text.lower()
-        return lowered == "true" if lowered in ("true", "false") else _maybe_list(text)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"'{text}' is not a finite number.")
-    return value
-
-
-def _maybe_list(text: str) -> Any:
-    """Read ``linear,gaussian`` as a list; anything else stays text."""
-    return [part.strip() for part in text.split(",")] if "," in text else text

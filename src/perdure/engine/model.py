@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -33,7 +34,11 @@ def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) ->
             f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
             f"{spec.obstacles[0]}. Methods on frozen features (linear, ncm, lda) can take it."
         )
-    guided = [head for head in config.built_heads if HEADS[head].needs_projection]
+    guided = [
+        head
+        for head, choice in config.built_heads.items()
+        if HEADS.declared[choice.kind].needs_projection
+    ]
     if guided and spec.projection is None:
         raise BackboneError(
             f"Head '{guided[0]}' of method '{name}' compares images with their classes behind the "
@@ -92,7 +97,8 @@ class Model:
         self._read = cls.rows_read(config.method, backbone.spec)
         self.method = cls(backbone.spec, config.method, random).to(backbone.device)
         self.heads: dict[str, Head] = {
-            name: HEADS[name](backbone.spec, config.heads, random) for name in config.built_heads
+            head: HEADS[choice.kind](backbone.spec, choice.options(config.heads), random)
+            for head, choice in config.built_heads.items()
         }
         self.tasks: list[Task] = []
         self.inference_only = False
@@ -110,8 +116,9 @@ class Model:
     @property
     def trained_head(self) -> TrainedHead | None:
         """The head whose loss training minimises; None where nothing is trained."""
-        head = self.heads.get(self.method.traits.trained_head)
-        return head if isinstance(head, TrainedHead) else None
+        if not self.method.traits.trains:
+            return None
+        return next((head for head in self.heads.values() if isinstance(head, TrainedHead)), None)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -310,7 +317,7 @@ def learning_only(config: Config, names: Iterable[str]) -> frozenset[str]:
         names: names of the tensors, as `Model.state` has them.
     """
     patterns = [f"method.{pattern}" for pattern in config.method_class.learning_only]
-    for head in config.built_heads:
-        own = HEADS[head].learning_only if head in config.head_names else ("*",)
-        patterns += [f"heads.{head}.{pattern}" for pattern in own]
+    for head, choice in config.built_heads.items():
+        own = HEADS[choice.kind].learning_only if head in config.head_names else ("*",)
+        patterns += [f"heads.{glob.escape(head)}.{pattern}" for pattern in own]
     return frozenset(n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns))

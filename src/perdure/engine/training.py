@@ -30,7 +30,7 @@ def refuse_single_class(task: Task, config: Config) -> None:
     Raises:
         ConfigError: a task of one class with nothing but the trained head to evaluate.
     """
-    closed = any(HEADS[name].closed_form for name in config.head_names)
+    closed = any(HEADS.declared[c.kind].closed_form for c in config.built_heads.values())
     if config.method_class.traits.trains and len(task.classes) == 1 and not closed:
         raise ConfigError(
             f"Task {task.index + 1} has the single class '{task.names[0]}': cross-entropy has "

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from perdure.registry import Declaration, Registry
+from perdure.heads.config import HeadOptions
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """What a user may set of the heads.
-
-    Attributes:
-        head_init: ``reference``: as NSP²'s released program, the second task's linear head continues
-            from the first's weights when both have equally many classes; ``fresh``: each head starts
-            from its own default initialisation.
-        head_inputs: what the linear heads score: ``features`` as they are (the papers), or
-            ``centred``: less the mean of the first task's training features before training, over
-            their spread. Features share a large offset; without it the layers of small tasks learn
-            in few steps, and their scores compare.
-        shrinkage: of the Gaussian head's covariance: ``analytic`` (oracle-approximating) or
-            ``validation`` (chosen on the current task's validation split).
-        class_embeddings: what stands for a class in the heads ``language`` and ``zero_shot``:
-            ``text``, or ``mean``: the mean image of the class under the plain backbone (ours).
-        text_features: where texts come from: a text tower of open_clip as ``MODEL/TAG``, or a
-            ``.safetensors`` file with one vector per class under the class's name.
-        templates: the captions that a text tower gets for every class.
-        refine_epochs: passes over drawn features that refine the image projection of ``language``
-            after every task; 0 for none, and then nothing is stored of old images.
-    """
-
-    head_init: Literal["reference", "fresh"] = "reference"
-    head_inputs: Literal["features", "centred"] = "features"
-    shrinkage: Literal["analytic", "validation"] = "analytic"
-    class_embeddings: Literal["text", "mean"] = "text"
-    text_features: str = "ViT-B-16/openai"
-    templates: str = "photo"
-    refine_epochs: Annotated[int, Ge(0)] = 50
 
 
 class Head(nn.Module, abc.ABC):
@@ -52,21 +18,28 @@ class Head(nn.Module, abc.ABC):
 
     Args:
         spec: the backbone whose features it classifies.
-        config: the heads' options.
+        config: an instance of the class's ``Config``.
         generator: gives the generator of each initialisation.
 
     Attributes:
+        Config: its options; of a built-in head this and the next three are in its declaration, see
+            `HeadDeclaration`.
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.
+        recipe: of a trained head, keys of a run that suit small data.
         learning_only: tensors of its state, as patterns of their names, that prediction never reads:
             a model saved for inference only is without them.
+        fixed: options under which it chooses nothing by its data.
     """
 
-    closed_form: ClassVar[bool]
+    Config: ClassVar[type[HeadOptions]] = HeadOptions
+    closed_form: ClassVar[bool] = True
     needs_projection: ClassVar[bool] = False
+    recipe: ClassVar[Mapping[str, Any]] = {}
     learning_only: ClassVar[tuple[str, ...]] = ()
+    fixed: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__()
         self.dim = spec.dim
         self.config = config
@@ -93,9 +66,9 @@ class Head(nn.Module, abc.ABC):
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the finished task, where the head is fitted in closed form."""
 
-    @abc.abstractmethod
     def refuses(self, labels: Sequence[int]) -> str:
         """Say why more images of these classes cannot be taken in; empty where they can."""
+        return "it takes in the images of a class together, when the class is new"
 
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
         """Take in more images of classes that the head knows, as if they had been there before.
@@ -108,16 +81,18 @@ class Head(nn.Module, abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} takes in no more images")
 
-    @abc.abstractmethod
     def forget(self, label: int) -> list[Trace]:
         """Overwrite what is held of a class alone, and say what of it stays in the rest.
 
         Its output stays, so that those of other classes keep their places; what it says means
-        nothing any more.
+        nothing any more. A head that has no such method of its own overwrites nothing.
 
         Args:
             label: position of the class in order of arrival.
         """
+        return [
+            Trace("all that the head holds: it cannot take a class out", tuple(self.state_dict()))
+        ]
 
 
 class TrainedHead(Head):
@@ -141,6 +116,3 @@ class TrainedHead(Head):
     @abc.abstractmethod
     def trained(self, task: Task) -> nn.Module:
         """The part that the task trains along with the method."""
-
-
-HEADS: Registry[type[Head], Declaration] = Registry("head", Declaration)

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from perdure.errors import ConfigError
-from perdure.heads.base import HEADS, Head, HeadConfig
+from perdure.heads.base import Head
+from perdure.heads.catalog import HEADS
+from perdure.heads.config import GaussianConfig, HeadOptions
 from perdure.numerics.gaussians import (
     ClassMoments,
     class_moments,
@@ -28,13 +30,12 @@ SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 class NearestMeanHead(Head):
     """Scores a class by the cosine between the feature and the class mean."""
 
-    closed_form: ClassVar[bool] = True
     learning_only: ClassVar[tuple[str, ...]] = ("counts",)
 
     means: Tensor
     counts: Tensor
 
-    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: HeadOptions, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.register_buffer("means", torch.zeros(0, spec.dim))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
@@ -97,9 +98,10 @@ class GaussianHead(Head):
     State: one mean and one count per class and one D × D scatter matrix, whatever the number of tasks.
     """
 
-    closed_form: ClassVar[bool] = True
     learning_only: ClassVar[tuple[str, ...]] = ("means", "counts", "scatter", "rho")
+    fixed: ClassVar[Mapping[str, Any]] = {"shrinkage": 0.1}
 
+    config: GaussianConfig
     means: Tensor
     counts: Tensor
     scatter: Tensor
@@ -107,7 +109,7 @@ class GaussianHead(Head):
     bias: Tensor
     rho: Tensor
 
-    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: GaussianConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.register_buffer("means", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
@@ -147,8 +149,7 @@ class GaussianHead(Head):
         self.means[rows] = moments.means.to(self.means)
         self.counts[rows] = moments.counts.to(self.counts)
         self.scatter += moments.scatter.to(self.scatter)
-        rho = self._best_on_validation(survey) if self._validates else self._analytic()
-        self._solve(rho)
+        self._solve(self._best_on_validation(survey) if self._validates else self._shrinkage())
 
     def refuses(self, labels: Sequence[int]) -> str:
         """Nothing: moments of more images are merged exactly."""
@@ -165,7 +166,7 @@ class GaussianHead(Head):
         merged = merge_moments(old, new)
         self.means[rows], self.counts[rows] = merged.means, merged.counts
         self.scatter.copy_(merged.scatter)
-        self._solve(float(self.rho) if self._validates else self._analytic())
+        self._solve(float(self.rho) if self._validates else self._shrinkage())
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
@@ -178,7 +179,7 @@ class GaussianHead(Head):
         images = int(self.counts[label])
         if images == 1:
             self.counts[label] = 0
-            self._solve(float(self.rho) if self._validates else self._analytic())
+            self._solve(float(self.rho) if self._validates else self._shrinkage())
             return []
         return [
             Trace(
@@ -196,8 +197,10 @@ class GaussianHead(Head):
     def _covariance(self) -> Float[Tensor, "d d"]:
         return self.scatter / max(int(self.counts.sum()), 1)
 
-    def _analytic(self) -> float:
-        """The shrinkage from the covariance and the number of images alone."""
+    def _shrinkage(self) -> float:
+        """The given one, or that from the covariance and the number of images alone."""
+        if not isinstance(self.config.shrinkage, str):
+            return self.config.shrinkage
         free = int(self.counts.sum()) - int((self.counts > 0).sum())
         return max(oracle_shrinkage(self._covariance, max(free, 1)), min(SHRINKAGES))
 

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perdure.heads.base import HEADS, Head, HeadConfig, TrainedHead
+from perdure.heads.base import Head, TrainedHead
+from perdure.heads.catalog import HEADS
+from perdure.heads.config import ClassVectorConfig, LanguageConfig
 from perdure.numerics.gaussians import gaussian_factor, gaussian_samples
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
@@ -34,11 +36,12 @@ class ClassVectorHead(Head):
         generator: gives the generator of each random choice.
     """
 
-    needs_projection: ClassVar[bool] = True
-
+    config: ClassVectorConfig
     text: Tensor
 
-    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+    def __init__(
+        self, spec: BackboneSpec, config: ClassVectorConfig, generator: Generators
+    ) -> None:
         super().__init__(spec, config, generator)
         assert spec.projection is not None, "check_backbone has seen to it"
         # In a tuple: a parameter of the backbone must not become one of the head.
@@ -84,8 +87,6 @@ class ClassVectorHead(Head):
 class ZeroShotHead(ClassVectorHead):
     """CLIP as it is: cosine between image and class vector, nothing learned."""
 
-    closed_form: ClassVar[bool] = True
-
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Cosines times 100, CLIP's own scale."""
         return math.exp(LOGIT_SCALE) * self.cosines(features, self.projection[0], self.text)
@@ -120,9 +121,10 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     learned: ClassVar[str] = "the logit scale"
     learning_only: ClassVar[tuple[str, ...]] = ("means_*", "factors_*")
 
+    config: LanguageConfig
     weight: Tensor
 
-    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: LanguageConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.scale = LogitScale()
         self.register_buffer("weight", self.projection[0].detach().clone())

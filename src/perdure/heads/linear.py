@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perdure.heads.base import HEADS, HeadConfig, TrainedHead
+from perdure.heads.base import TrainedHead
+from perdure.heads.catalog import HEADS
+from perdure.heads.config import LinearConfig
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
@@ -23,7 +25,9 @@ class LinearHead(TrainedHead):
     learned: ClassVar[str] = "one linear layer"
     learning_only: ClassVar[tuple[str, ...]] = ("images", "feature_sum", "square_sum")
 
-    def __init__(self, spec: BackboneSpec, config: HeadConfig, generator: Generators) -> None:
+    config: LinearConfig
+
+    def __init__(self, spec: BackboneSpec, config: LinearConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.layers = nn.ModuleList()
         self._centred = config.head_inputs == "centred"
@@ -38,7 +42,7 @@ class LinearHead(TrainedHead):
         return "sum and sum of squares of the features" if self._centred else ""
 
     def start_task(self, task: Task) -> None:
-        """Add the task's layer: U(±1/√D), or a copy of the first task's layer (`HeadConfig`)."""
+        """Add the task's layer: U(±1/√D), or a copy of the first task's layer (`LinearConfig`)."""
         # nn.Linear's own initialisation would draw from torch's global generator
         layer = nn.utils.skip_init(nn.Linear, self.dim, len(task.classes))
         bound = self.dim**-0.5

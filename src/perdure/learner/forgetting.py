@@ -8,6 +8,7 @@ import torch
 
 from perdure.engine.model import Model
 from perdure.errors import ConfigError, did_you_mean
+from perdure.heads import Head
 from perdure.learner.history import History
 from perdure.learner.state import LearnerState
 from perdure.types import Task, Trace
@@ -68,12 +69,12 @@ def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
                 remains += [_named(trace, f"heads.{head}.") for trace in part.forget(label)]
     history = before.history
     remains += _of_history(history, name)
-    removed = (
-        "its score: it is never predicted, and has no probability",
-        f"its vectors in the heads {', '.join(model.heads)}, overwritten with zeros",
-    )
+    removed = ["its score: it is never predicted, and has no probability"]
+    overwritten = [h for h, part in model.heads.items() if type(part).forget is not Head.forget]
+    if overwritten:
+        removed.append(f"its vectors in the heads {', '.join(overwritten)}, overwritten with zeros")
     after = replace(history, forgotten=tuple(sorted((*history.forgotten, *labels))))
-    return LearnerState(model, after), Forgotten(name, removed, tuple(remains))
+    return LearnerState(model, after), Forgotten(name, tuple(removed), tuple(remains))
 
 
 def _of_history(history: History, name: str) -> list[Trace]:

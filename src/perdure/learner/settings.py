@@ -9,22 +9,16 @@ from typing import Any
 from perdure.engine.config import PARTS, Config, make_config, parts_of
 from perdure.engine.old_keys import current
 from perdure.errors import ConfigError
+from perdure.heads import HEADS
 from perdure.keys import defaults_of, keys_of
 from perdure.methods import METHODS
 from perdure.streams.config import StreamConfig
 
 METHOD = "lda"
 """The method of a classifier that names none; docs/choosing-a-method.md has the reason."""
-HEADS = ("gaussian",)
+USUAL_HEADS = ("gaussian",)
 """The heads that are evaluated where none are named and the method leaves the choice."""
 EPOCHS = 4
-
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "linear": {"batch_size": 16, "lr": 0.01, "head_inputs": "centred", "temperature": 5.0},
-    "language": {"batch_size": 16, "lr": 0.001},
-}
-"""Defaults that differ from the papers', by the head that is trained: those of ``demo/nsp2`` and
-``digits/clip_nsp2``, made for small data."""
 
 PARAMETERS = keys_of(*PARTS, role="parameter")
 """Keys of the configuration that are parameters of their own."""
@@ -38,7 +32,7 @@ OF_RUNS = (
 
 
 def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
-    """Check a classifier's parameters.
+    """Check a classifier's parameters; for small data, some defaults differ from the papers'.
 
     ``parameters`` are those named in `PARAMETERS`, where ``heads`` may be None; ``options`` any other
     keys of a run.
@@ -52,14 +46,14 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
     if values["heads"] is None:
         traits = METHODS.declared[method].traits
         free = not traits.fixed_heads and traits.heads == ("linear",)
-        values["heads"] = HEADS if free else ()
+        values["heads"] = USUAL_HEADS if free else ()
     return make_config(values)
 
 
 def _recipe(method: str) -> dict[str, Any]:
-    """The defaults of `RECIPES` for a method; without those of keys that it does not have."""
+    """Defaults for small data, by the trained head; without those of keys that the method lacks."""
     traits, known = METHODS.declared[method].traits, keys_of(*parts_of(method))
-    recipe = RECIPES.get(traits.trained_head, {}) if traits.trains else {}
+    recipe = HEADS.declared[traits.trained_head].recipe if traits.trains else {}
     return {key: value for key, value in recipe.items() if key in known}
 
 

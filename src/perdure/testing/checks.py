@@ -20,7 +20,7 @@ from perdure.testing.prediction import (
 )
 from perdure.testing.protection import check_projection
 from perdure.testing.reading import check_images_touched
-from perdure.testing.trial import Check
+from perdure.testing.trial import Check, run_all
 
 ALL_CHECKS: tuple[Check, ...] = (
     check_backbone_unchanged,
@@ -54,11 +54,4 @@ def check_method(method_name: str) -> None:
         >>> check_method("ncm")
     """
     METHODS[method_name]
-    failed: list[str] = []
-    for check in ALL_CHECKS:
-        try:
-            check(method_name)
-        except AssertionError as error:
-            failed.append(f"{check.__name__}: {error}")
-    listed = "".join(f"\n- {text}" for text in failed)
-    assert not failed, f"'{method_name}' fails {len(failed)} of {len(ALL_CHECKS)} checks:{listed}"
+    run_all(ALL_CHECKS, method_name)

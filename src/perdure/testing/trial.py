@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,9 @@ def make_trial(
     if "train_after" in own_options(method_name):
         values["train_after"] = "each"
     config = make_config({**values, **options})
-    projected = any(HEADS[name].needs_projection for name in config.built_heads)
+    projected = any(
+        HEADS.declared[choice.kind].needs_projection for choice in config.built_heads.values()
+    )
     return Trial(config, _backbone(projected), _stream(config, sizes, images, watch))
 
 
@@ -157,23 +159,39 @@ def asks_for_gradients(backbone: FrozenViT) -> bool:
     return any(tensor.requires_grad for tensor in reachable)
 
 
-def contained(check: Check) -> Check:
+def contained(check: Check, look_up: Callable[[str], object] = METHODS.check) -> Check:
     """Let a check run on one thread and leave torch's global generator as it was.
 
     Tensors are so small here that several threads would mostly wait for each other. An error that
-    perdure raises on purpose is a failure of the method, unless there is no such method.
+    perdure raises on purpose is a failure of what is checked, unless there is no such name.
     """
 
     @functools.wraps(check)
-    def run(method_name: str) -> None:
-        METHODS[method_name]
+    def run(name: str) -> None:
+        look_up(name)
         with torch.random.fork_rng(devices=[]), _one_thread():
             try:
-                check(method_name)
+                check(name)
             except PerdureError as error:
-                raise AssertionError(f"'{method_name}' was stopped: {error}") from error
+                raise AssertionError(f"'{name}' was stopped: {error}") from error
 
     return run
+
+
+def run_all(checks: Sequence[Check], name: str) -> None:
+    """Run every check and report all that fail.
+
+    Raises:
+        AssertionError: one or more checks fail; the text names them and says why.
+    """
+    failed: list[str] = []
+    for check in checks:
+        try:
+            check(name)
+        except AssertionError as error:
+            failed.append(f"{check.__name__}: {error}")
+    listed = "".join(f"\n- {text}" for text in failed)
+    assert not failed, f"'{name}' fails {len(failed)} of {len(checks)} checks:{listed}"
 
 
 @contextmanager

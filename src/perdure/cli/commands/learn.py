@@ -11,8 +11,8 @@ from perdure.atomic import check_place
 from perdure.cli.commands.predict import model_folder
 from perdure.cli.output import print_json
 from perdure.cli.progress import open_display
-from perdure.engine.config import parse_value
 from perdure.errors import ConfigError, OutputError
+from perdure.keys import parse_value
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import Lesson
 from perdure.learner.saved.contents import Sizes, is_model

@@ -12,9 +12,10 @@ from perdure.cli.commands.run import read_seeds
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import UsageError
 from perdure.cli.progress import Display, open_display
-from perdure.engine.config import Config, load_config, parse_value
+from perdure.engine.config import Config, load_config
 from perdure.errors import DivergenceError
 from perdure.experiment import default_folder
+from perdure.keys import parse_value
 from perdure.tuning import Search, Trial, best, make_search, tune, write_winner
 from perdure.wording import counted
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from perdure.atomic import atomic_write
 from perdure.errors import OutputError
+from perdure.heads.choice import file_name
 from perdure.reports.results.groups import Entry
 from perdure.reports.results.schema import find_fault
 from perdure.reports.tables.comparison import as_text_table, compare
@@ -43,7 +44,8 @@ def write_all(folder: Path | str, entries: Sequence[Entry], classes: Sequence[st
     write_accuracy(folder / "accuracy.csv", entries)
     for entry in entries:
         if entry.get("confusion") is not None:
-            write_confusion(folder / f"confusion-{entry['head']}.csv", entry["confusion"], classes)
+            name = f"confusion-{file_name(entry['head'])}.csv"
+            write_confusion(folder / name, entry["confusion"], classes)
     write_markdown(folder / "results.md", entries)
     write_results(folder / RESULTS, entries)
 

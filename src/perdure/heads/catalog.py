@@ -1,0 +1,105 @@
+"""Names of the heads, and what each built-in one is; needs no torch.
+
+A head's options are in `perdure.heads.config`, its class in the module named here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from perdure.heads.config import (
+    ClassVectorConfig,
+    GaussianConfig,
+    HeadOptions,
+    LanguageConfig,
+    LinearConfig,
+)
+from perdure.registry import Declaration, Registry
+
+if TYPE_CHECKING:
+    from perdure.heads.base import Head
+
+
+@dataclass(frozen=True)
+class HeadDeclaration(Declaration):
+    """Attributes of a head's class that are known without importing it.
+
+    Attributes:
+        summary: one line; of a head from elsewhere its docstring's first.
+        Config: its options.
+        closed_form: whether it is fitted to a task without gradients, so that one class is enough.
+        needs_projection: whether it needs the backbone's own image projection.
+        recipe: of a trained head, keys of a run that suit small data, by which a classifier learns.
+    """
+
+    summary: str
+    Config: type[HeadOptions] = HeadOptions
+    closed_form: bool = True
+    needs_projection: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> bool:
+        """Whether methods train under it, on the classes of the current task alone."""
+        return not self.closed_form
+
+    @classmethod
+    def of(cls, component: Any) -> HeadDeclaration:
+        """Read a head's declaration off its attributes and its docstring."""
+        summary = (inspect.getdoc(component) or "").partition("\n")[0]
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "summary"]
+        return cls(summary, **{name: getattr(component, name) for name in names})
+
+
+HEADS: Registry[type[Head], HeadDeclaration] = Registry("head", HeadDeclaration)
+
+HEADS.declare(
+    "linear",
+    "perdure.heads.linear",
+    HeadDeclaration(
+        "Concatenates the tasks' layers at prediction: no task id, no temperature.",
+        Config=LinearConfig,
+        closed_form=False,
+        # The settings of demo/nsp2.
+        recipe={"batch_size": 16, "lr": 0.01, "head_inputs": "centred", "temperature": 5.0},
+    ),
+)
+HEADS.declare(
+    "gaussian",
+    "perdure.heads.gaussian",
+    HeadDeclaration(
+        "Class means and one pooled covariance (linear discriminant analysis), shrunk to be "
+        "invertible.",
+        Config=GaussianConfig,
+    ),
+)
+HEADS.declare(
+    "ncm",
+    "perdure.heads.gaussian",
+    HeadDeclaration("Scores a class by the cosine between the feature and the class mean."),
+)
+HEADS.declare(
+    "language",
+    "perdure.heads.language",
+    HeadDeclaration(
+        "Cosine between projected image and class vector, times a scale that all tasks train.",
+        Config=LanguageConfig,
+        closed_form=False,
+        needs_projection=True,
+        # The settings of digits/clip_nsp2.
+        recipe={"batch_size": 16, "lr": 0.001},
+    ),
+)
+HEADS.declare(
+    "zero_shot",
+    "perdure.heads.language",
+    HeadDeclaration(
+        "CLIP as it is: cosine between image and class vector, nothing learned.",
+        Config=ClassVectorConfig,
+        needs_projection=True,
+    ),
+)
