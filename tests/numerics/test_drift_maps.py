@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.numerics.drift_maps import (
@@ -19,10 +19,12 @@ from perdure.numerics.drift_maps import (
 from tests.numerics.drifts import Affine, features, noisy
 from tests.reference import drift_literal as literal
 
+few = settings(max_examples=20)  # each is compared with a slow literal twin
 seeds = st.integers(0, 10**6)
 dims = st.integers(1, 6)
 
 
+@few
 @given(seed=seeds, count=st.integers(1, 9), dim=dims)
 def test_mean_map_is_exact_for_a_shift(seed: int, count: int, dim: int) -> None:
     before, shift = features(seed, count, dim), Affine(seed, dim).shift
@@ -31,6 +33,7 @@ def test_mean_map_is_exact_for_a_shift(seed: int, count: int, dim: int) -> None:
     torch.testing.assert_close(found.map(others), others + shift, rtol=0, atol=1e-12)
 
 
+@few
 @given(seed=seeds, extra=st.integers(2, 8), dim=dims)
 def test_linear_map_is_exact_for_an_affine_drift(seed: int, extra: int, dim: int) -> None:
     """n > d + 1: to 1e-8 on features that it was not fitted on; all of the drift is explained."""
@@ -42,6 +45,7 @@ def test_linear_map_is_exact_for_an_affine_drift(seed: int, extra: int, dim: int
     assert found.ratio == 0
 
 
+@few
 @given(seed=seeds, count=st.integers(2, 9), dim=dims)
 def test_mean_map(seed: int, count: int, dim: int) -> None:
     """Its shift and its leave-one-out error are those of the literal twin."""
@@ -52,6 +56,7 @@ def test_mean_map(seed: int, count: int, dim: int) -> None:
     assert found.drift == pytest.approx(float((after - before).square().sum()))
 
 
+@few
 @given(seed=seeds, count=st.integers(3, 10), dim=dims, ratio=st.sampled_from([1e-4, 0.1, 3.0]))
 def test_linear_map(seed: int, count: int, dim: int, ratio: float) -> None:
     """Map and leave-one-out error of one ratio are those of the literal twin, whatever n and d."""
@@ -64,6 +69,7 @@ def test_linear_map(seed: int, count: int, dim: int, ratio: float) -> None:
     assert found.error == pytest.approx(literal.linear_error(before, after, penalty), rel=1e-6)
 
 
+@few
 @given(seed=seeds, count=st.integers(3, 12), dim=dims)
 def test_the_ratio_of_the_least_error_is_taken(seed: int, count: int, dim: int) -> None:
     before, after = noisy(seed, count, dim)
@@ -103,6 +109,7 @@ def test_pairs_that_interpolate_are_no_answer() -> None:
         linear_map(before, after, (0.0,))
 
 
+@few
 @given(seed=seeds, count=st.integers(1, 7), dim=dims, narrowness=st.sampled_from([0.1, 0.3, 2.0]))
 def test_local_shift(seed: int, count: int, dim: int, narrowness: float) -> None:
     """That of the literal twin; of one pair, and of a wide kernel, the mean shift."""
@@ -114,6 +121,7 @@ def test_local_shift(seed: int, count: int, dim: int, narrowness: float) -> None
     torch.testing.assert_close(wide, literal.mean_shift(before, after).expand_as(wide))
 
 
+@few
 @given(seed=seeds, count=st.integers(8, 12), dim=st.integers(1, 4))
 def test_linear_and_local_shift(seed: int, count: int, dim: int) -> None:
     """The linear map, then the local shift of what it leaves; nothing is left of an affine drift."""
@@ -128,6 +136,7 @@ def test_linear_and_local_shift(seed: int, count: int, dim: int) -> None:
     assert float((both - drift(points)).abs().max()) < 1e-8
 
 
+@few
 @given(seed=seeds, count=st.integers(2, 9), dim=dims)
 def test_drift_size(seed: int, count: int, dim: int) -> None:
     """‖Z₁ − Z₀‖ / ‖Z₀ − m‖: the scale of the features does not matter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.numerics.drift_maps import AffineMap, linear_map, mean_map
@@ -27,6 +27,7 @@ from perdure.numerics.spectrum import add_rows, empty_spectrum
 from tests.numerics.drifts import Affine, features, noisy
 from tests.reference import drift_literal as literal
 
+few = settings(max_examples=20)  # each is compared with a slow literal twin
 seeds = st.integers(0, 10**6)
 dims = st.integers(1, 5)
 labels = torch.arange(12) % 3
@@ -37,6 +38,7 @@ def fits(seed: int, dim: int) -> list[AffineMap]:
     return [mean_map(*pairs).map, linear_map(*pairs).map]
 
 
+@few
 @given(seed=seeds, dim=dims)
 def test_moved(seed: int, dim: int) -> None:
     """Equal to the moments of the moved images; a shift leaves the scatter bit for bit."""
@@ -51,6 +53,7 @@ def test_moved(seed: int, dim: int) -> None:
         assert (fit.slope is not None) or torch.equal(found.scatter, before.scatter)
 
 
+@few
 @given(seed=seeds, dim=dims)
 def test_moved_follows_a_known_affine_drift(seed: int, dim: int) -> None:
     """The pairs are of other images than the moments: means and scatter are exact to 1e-8."""
@@ -66,6 +69,7 @@ def test_moved_follows_a_known_affine_drift(seed: int, dim: int) -> None:
     assert float((found.scatter - scatter).norm()) < 1e-8 * float(scatter.norm())
 
 
+@few
 @given(seed=seeds, dim=dims)
 def test_moved_locally(seed: int, dim: int) -> None:
     """Means by the literal twin, the scatter as it is; with the linear map before it, as that."""
@@ -82,6 +86,7 @@ def test_moved_locally(seed: int, dim: int) -> None:
     torch.testing.assert_close(both.scatter, linear.scatter)
 
 
+@few
 @given(seed=seeds, dim=dims, share=st.sampled_from([0.0, 0.5, 1.0]))
 def test_anchored(seed: int, dim: int, share: float) -> None:
     """map(a) + share · what the map of the own task missed; all of it gives the own mean back."""
@@ -128,6 +133,7 @@ def test_an_anchored_map_does_not_chain() -> None:
     assert errors[-1][0] > 1.5 * errors[-1][1]
 
 
+@few
 @given(seed=seeds, dim=dims, share=st.sampled_from([0.0, 0.3, 1.0]))
 def test_mixed(seed: int, dim: int, share: float) -> None:
     first = Moments(*literal.moments(features(seed, 12, dim), labels))
@@ -146,6 +152,7 @@ def test_precision_share(first: float, second: float, share: float) -> None:
     assert precision_share(first, second) == share
 
 
+@few
 @given(seed=seeds, dim=dims)
 def test_ridge_turn(seed: int, dim: int) -> None:
     """G ← TᵀGT and Q ← TᵀQ are the sums over moved images, thin ones too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from perdure.numerics.spectrum import add_rows, empty_spectrum, spectrum_of
 from perdure.randomness import generator
 from tests.reference.leave_one_out_literal import scores_without
 
+few = settings(max_examples=20)  # each is compared with a slow literal twin
 seeds = st.integers(0, 10**6)
 sizes = st.lists(st.integers(1, 5), min_size=2, max_size=5)
 rhos = st.sampled_from([0.01, 0.3, 0.9, 0.99, 1.0])
@@ -51,6 +52,7 @@ def literal(images: Tensor, labels: Tensor, rho: float) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).view(len(rows), len(labels.unique()))
 
 
+@few
 @given(seed=seeds, counts=sizes, dim=st.integers(1, 12), rho=rhos)
 def test_gaussian_scores_left_out(seed: int, counts: list[int], dim: int, rho: float) -> None:
     """Equal to refitting without the image, t, n − 1 and ρ as they were."""
@@ -63,6 +65,7 @@ def test_gaussian_scores_left_out(seed: int, counts: list[int], dim: int, rho: f
     )
 
 
+@few
 @given(seed=seeds, counts=sizes, rho=rhos)
 def test_a_thin_scatter_gives_the_same(seed: int, counts: list[int], rho: float) -> None:
     """Fewer images than columns: directions that no image knows have the level alone."""
@@ -79,6 +82,7 @@ def test_a_thin_scatter_gives_the_same(seed: int, counts: list[int], rho: float)
     torch.testing.assert_close(scores, literal(images, labels, rho), rtol=1e-9, atol=1e-9)
 
 
+@few
 @given(seed=seeds, counts=sizes, dim=st.sampled_from([1, 4, 40]), rho=rhos)
 def test_spectral_discriminant(seed: int, counts: list[int], dim: int, rho: float) -> None:
     """The classifier of `discriminant` for the covariance S/(n − 1), from a thin spectrum too."""
@@ -94,6 +98,7 @@ def test_spectral_discriminant(seed: int, counts: list[int], dim: int, rho: floa
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8 * float(other.abs().max()))
 
 
+@few
 @given(seed=seeds, counts=sizes, dim=st.integers(1, 6))
 def test_gaussian_left_out(seed: int, counts: list[int], dim: int) -> None:
     """Right answers and cross-entropy of every shrinkage are those of the literal scores."""

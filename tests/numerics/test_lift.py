@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.numerics.lift import Lift, cosine_lift, kernel_gamma, relu_lift
 from perdure.randomness import generator
+
+few = settings(max_examples=20)
 
 features = torch.randn(7, 4, generator=generator(0, "lifted"))
 
@@ -38,6 +40,7 @@ def test_cosine_lift() -> None:
     assert float(raised.abs().max()) <= math.sqrt(2 / 50_000)
 
 
+@few
 @given(seed=st.integers(0, 10**6), width=st.integers(1, 9))
 def test_draws_are_a_function_of_seed_and_name(seed: int, width: int) -> None:
     first, again = (relu_lift(3, width, seed, "gaussian", 1) for _ in range(2))

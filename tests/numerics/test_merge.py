@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.numerics.merge import merge
 from perdure.randomness import generator
 
+few = settings(max_examples=20)
 
+
+@few
 @given(seed=st.integers(0, 10**6), tasks=st.integers(1, 12))
 def test_merge_by_one_over_t_is_the_running_mean(seed: int, tasks: int) -> None:
     """What each task asked for, its start in the merged parameter included, is averaged."""
@@ -21,6 +24,7 @@ def test_merge_by_one_over_t_is_the_running_mean(seed: int, tasks: int) -> None:
         torch.testing.assert_close(value, asked[:task].mean(dim=0))
 
 
+@few
 @given(task=st.integers(2, 50), exponent=st.floats(0.01, 1))
 def test_merge(task: int, exponent: float) -> None:
     """old + (new − old) · t⁻ᵃ: less is kept the later the task and the larger the exponent."""

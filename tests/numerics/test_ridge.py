@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from perdure.numerics.spectrum import Spectrum, add_rows, empty_spectrum
 from perdure.randomness import generator
 from tests.reference.ridge_literal import freedom, scores_without, weights
 
+few = settings(max_examples=20)  # each is compared with a slow literal twin
 seeds = st.integers(0, 10**6)
 ratios = st.sampled_from([1e-4, 1e-2, 0.3, 10.0])
 ways = st.sampled_from(["decomposed", "factored", "thin"])
@@ -46,6 +47,7 @@ def system_of(rows: Tensor, way: str) -> System:
     return System(gram, float(gram.trace()), len(gram))
 
 
+@few
 @given(seed=seeds, count=st.integers(2, 14), dim=st.integers(1, 10), ratio=ratios, way=ways)
 def test_system(seed: int, count: int, dim: int, ratio: float, way: str) -> None:
     """Weights, leverages and degrees of freedom of the literal twin; leverages lie in [0, 1)."""
@@ -66,6 +68,7 @@ def test_system(seed: int, count: int, dim: int, ratio: float, way: str) -> None
     assert float(leverage.sum()) == pytest.approx(wanted, rel=1e-8, abs=1e-9)
 
 
+@few
 @given(seed=seeds, count=st.integers(2, 14), dim=st.integers(1, 10), ratio=ratios, way=ways)
 def test_ridge_scores_left_out(seed: int, count: int, dim: int, ratio: float, way: str) -> None:
     """Equal to solving anew without the image, at the same λ."""
@@ -78,6 +81,7 @@ def test_ridge_scores_left_out(seed: int, count: int, dim: int, ratio: float, wa
     )
 
 
+@few
 @given(seed=seeds, way=ways)
 def test_ridge_left_out(seed: int, way: str) -> None:
     """Right answers and squared error of the literal scores; one image of a class is not judged."""

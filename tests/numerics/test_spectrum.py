@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.numerics.spectrum import Spectrum, add_rows, empty_spectrum, spectrum_of
 from perdure.randomness import generator
 
+few = settings(max_examples=20)  # each is compared with a slow literal twin
 seeds = st.integers(0, 10**6)
 
 
@@ -18,6 +19,7 @@ def rows_of(seed: int, count: int, width: int) -> torch.Tensor:
     return 3 + scales * torch.randn(count, width, generator=random, dtype=torch.float64)
 
 
+@few
 @given(seed=seeds, count=st.integers(0, 9), width=st.integers(1, 7))
 def test_spectrum_of(seed: int, count: int, width: int) -> None:
     """It gives the matrix back, VᵀV = I, and the values rise from 0."""
@@ -30,6 +32,7 @@ def test_spectrum_of(seed: int, count: int, width: int) -> None:
     assert found.width == width
 
 
+@few
 @given(seed=seeds, parts=st.lists(st.integers(0, 6), max_size=6), width=st.integers(1, 9))
 def test_add_rows(seed: int, parts: list[int], width: int) -> None:
     """Whatever the division into calls, the Gram is that of all rows; r ≤ rows and r ≤ m."""
