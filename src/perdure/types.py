@@ -86,20 +86,20 @@ def classes_of(names: Sequence[str]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Midway:
-    """Images whose tokens are known as they reach a block: the blocks before it are done.
+class CachedTokens:
+    """Activations of images, cached at the input of one block.
 
     Attributes:
-        tokens: input of that block, in the backbone's compute type.
-        block: its number.
+        tokens: they, in the backbone's compute type.
+        block: number of the block.
     """
 
     tokens: Float[Tensor, "b n d"]
     block: int
 
-    def take(self, positions: Int[Tensor, "k"]) -> Midway:
+    def take(self, positions: Int[Tensor, "k"]) -> CachedTokens:
         """Return the images at these positions."""
-        return Midway(self.tokens[positions.to(self.tokens.device)], self.block)
+        return CachedTokens(self.tokens[positions.to(self.tokens.device)], self.block)
 
 
 @dataclass(frozen=True)

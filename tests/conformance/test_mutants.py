@@ -95,7 +95,7 @@ class StartsTooLate(Finetune):
 
 
 class ReadsTheInput(Finetune):
-    """What it adds depends on the first block's input, which images that are midway lack."""
+    """What it adds depends on the first block's input, which cached tokens lack."""
 
     @property
     def first_block(self) -> int:

@@ -22,7 +22,7 @@ from perdure.randomness import generator
 from perdure.reports.results.files import read_results
 from perdure.streams import build_transform
 from perdure.testing import make_trial
-from perdure.testing.trial import Trial, begin
+from perdure.testing.trial import Trial
 from tests.tiny import small_config
 
 TASKS = np.repeat(np.arange(3), 20)
@@ -63,7 +63,7 @@ def test_diagnosis_leaves_the_model_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_only_prompts_of_tasks_have_an_oracle(name: str) -> None:
     trial = make_trial(name)
-    method = begin(None, plan(trial.stream, trial.config)[0], trial)[0].method
+    method = trial.start(plan(trial.stream, trial.config)[0]).model.method
     query = torch.ones(2, method.spec.dim)
     if method.traits.prompts_of_tasks:
         assert method.oracle(query, trial.stream.tasks[0].task).blocks

@@ -14,7 +14,7 @@ from perdure.errors import BackboneError
 from perdure.methods.iprompt import IPrompt
 from perdure.randomness import generator
 from perdure.testing import make_trial
-from perdure.testing.trial import begin, evaluation_pixels
+from perdure.testing.trial import evaluation_pixels
 from perdure.types import Features
 
 
@@ -107,8 +107,8 @@ def test_keys_start_at_the_centres_of_token_keys() -> None:
     """Every key is a unit vector and is some token's closest; random ones need not be."""
     trial = make_trial("iprompt", pool=4)
     stage = next(iter(_stages(trial)))
-    model, _ = begin(None, stage, trial)
-    again, _ = begin(None, stage, trial)
+    model = trial.start(stage).model
+    again = trial.start(stage).model
     made = model.method
     assert isinstance(made, IPrompt)
     for name, keys in made.keys.items():
@@ -137,7 +137,7 @@ def test_keys_after_the_first_task(keys: str, moved: bool) -> None:
 def test_random_keys_need_no_survey_and_train_without_pull() -> None:
     trial = make_trial("iprompt", key_init="random", key_weight=0.0, scale_by_similarity=False)
     stage = next(iter(_stages(trial)))
-    model, _ = begin(None, stage, trial)
+    model = trial.start(stage).model
     names = [id(p) for group in model.method.param_groups(0.1) for p in group["params"]]
     assert not set(names) & {id(p) for p in model.method.get_submodule("keys").parameters()}
 

@@ -12,7 +12,7 @@ from perdure.engine.run import plan
 from perdure.methods.l2p import L2P
 from perdure.randomness import generator
 from perdure.testing import make_trial
-from perdure.testing.trial import begin, evaluation_pixels
+from perdure.testing.trial import evaluation_pixels
 
 
 def test_adds_the_prompts_of_the_closest_keys() -> None:
@@ -61,7 +61,7 @@ def test_unchosen_prompts_stay_where_they_are() -> None:
     """Weight decay in the gradient would have moved them by full steps of Adam."""
     trial = make_trial("l2p", pool=40, top_k=1, weight_decay=0.1)
     stage = plan(trial.stream, trial.config)[0]
-    before = begin(None, stage, trial)[0].method.get_parameter("prompts.matrices.input").detach()
+    before = trial.start(stage).model.method.get_parameter("prompts.matrices.input").detach()
     after = trial.run().model.method.get_parameter("prompts.matrices.input").detach()
     moved = (after != before).flatten(1).any(dim=1)
     assert 0 < int(moved.sum()) < 40

@@ -14,7 +14,7 @@ from perdure.engine.run import plan
 from perdure.engine.survey import ImageSurvey
 from perdure.randomness import generator
 from perdure.testing import make_trial
-from perdure.testing.trial import Trial, begin
+from perdure.testing.trial import Trial
 from perdure.types import BlockView
 
 STRICT: dict[str, Any] = {"projector": "orthogonal", "eta1": 1.0}
@@ -42,19 +42,18 @@ class Choices:
         self.seen += other.seen
 
 
-def after_one_task(trial: Trial, block: int) -> tuple[Model, ImageSurvey, Choices]:
+def after_one_task(trial: Trial, block: int) -> tuple[Model, Choices]:
     stage = plan(trial.stream, trial.config)[0]
-    model, survey = begin(None, stage, trial)
+    training = trial.start(stage)
     choices = Choices(block)
-    survey(choices)
-    with torch.no_grad():
-        model.method.end_task(stage.data.task, survey)
-    return model, survey, choices
+    ImageSurvey(training.model, stage.data)(choices)
+    training.finish()
+    return training.model, choices
 
 
 def test_every_entry_has_the_gram_of_the_images_that_chose_it() -> None:
     trial = make_trial("l2p_nsp2", pool=6, top_k=2, prompt_length=3, statistics="mean")
-    model, _, choices = after_one_task(trial, block=1)
+    model, choices = after_one_task(trial, block=1)
     twin = torch.zeros(6, 3, 3, dtype=torch.float64)
     for chosen, _, attention in choices.seen:
         heads, tokens, _ = attention.shape
@@ -68,7 +67,7 @@ def test_every_entry_has_the_gram_of_the_images_that_chose_it() -> None:
 
 def test_entries_that_no_image_chose_are_free() -> None:
     trial = make_trial("l2p_nsp2", pool=30, top_k=1, prompt_length=3, eta2=1.0, **STRICT)
-    model, _, choices = after_one_task(trial, block=0)
+    model, choices = after_one_task(trial, block=0)
     used = {entry for chosen, _, _ in choices.seen for entry in chosen.tolist()}
     assert 0 < len(used) < 30
     projectors = model.method.state_dict()["projector_aggregation_0"]
@@ -78,7 +77,7 @@ def test_entries_that_no_image_chose_are_free() -> None:
 
 def test_projected_keys_keep_the_strongest_directions_of_old_queries() -> None:
     trial = make_trial("l2p_pgp", **STRICT)
-    model, _, choices = after_one_task(trial, block=0)
+    model, choices = after_one_task(trial, block=0)
     queries = F.normalize(torch.stack([query for _, query, _ in choices.seen]), dim=-1)
     rank = round(float(model.method.state_dict()["projector_queries_keys"].trace()))
     strongest = torch.linalg.svd(queries)[2][: 64 - rank]
@@ -92,7 +91,7 @@ def test_projected_keys_keep_the_strongest_directions_of_old_queries() -> None:
 @pytest.mark.parametrize("name", ["l2p_nsp2", "l2p_pgp"])
 def test_strength_zero_projects_prompts_and_keys_nowhere(name: str) -> None:
     options = {"eta1": 0.0} | ({"eta2": 0.0} if name == "l2p_nsp2" else {})
-    model, _, _ = after_one_task(make_trial(name, **options), block=0)
+    model, _ = after_one_task(make_trial(name, **options), block=0)
     for parameter_name, parameter in model.method.named_parameters():
         delta = torch.ones_like(parameter)
         assert torch.equal(model.method.project(parameter_name, delta), delta)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from perdure.engine.run import plan
+from perdure.engine.survey import ImageSurvey
 from perdure.methods.pgp import PGP
 from perdure.randomness import generator
 from perdure.testing import make_trial
-from perdure.testing.trial import Trial, begin
+from perdure.testing.trial import Trial
 from perdure.types import BlockView
 
 
@@ -35,11 +36,10 @@ class Tokens:
 
 def after_one_task(trial: Trial) -> tuple[PGP, Tokens]:
     stage = plan(trial.stream, trial.config)[0]
-    model, survey = begin(None, stage, trial)
-    tokens = Tokens()
-    survey(tokens)
-    with torch.no_grad():
-        model.method.end_task(stage.data.task, survey)
+    training = trial.start(stage)
+    model, tokens = training.model, Tokens()
+    ImageSurvey(model, stage.data)(tokens)
+    training.finish()
     assert isinstance(model.method, PGP)
     return model.method, tokens
 

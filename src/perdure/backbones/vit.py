@@ -20,7 +20,7 @@ from perdure.backbones.anatomy import describe
 from perdure.backbones.attention import Kernel, attend, choose_kernel
 from perdure.errors import BackboneError
 from perdure.traits import Read
-from perdure.types import BackboneSpec, BlockView, Features, Midway, Observer
+from perdure.types import BackboneSpec, BlockView, CachedTokens, Features, Observer
 
 ALL: frozenset[Read] = frozenset({"cls", "tokens"})
 CLS: frozenset[Read] = frozenset({"cls"})
@@ -126,7 +126,7 @@ class FrozenViT:
 
     def forward(
         self,
-        images: Float[Tensor, "b 3 s s"] | Midway,
+        images: Float[Tensor, "b 3 s s"] | CachedTokens,
         additions: Additions | None = None,
         read: frozenset[Read] | Literal["all"] = CLS,
         observer: Observer | None = None,
@@ -148,14 +148,14 @@ class FrozenViT:
         additions = additions or Additions()
         wanted = ALL if read == "all" else read
         self._check(additions, wanted, observer)
-        start = images.block if isinstance(images, Midway) else 0
+        start = images.block if isinstance(images, CachedTokens) else 0
         first = additions.first_block
         if first is not None and start > first:
             raise BackboneError(
                 f"Something is added at block {first}, but the images are at block "
                 f"{start} already. The method's first_block must not be above what it adds to."
             )
-        x = images.tokens if isinstance(images, Midway) else self._embed(images)
+        x = images.tokens if isinstance(images, CachedTokens) else self._embed(images)
         if additions.input is not None:
             x = torch.cat([x, additions.input.to(self.dtype).expand(x.shape[0], -1, -1)], dim=1)
         penalties, records = dict(additions.penalties), dict(additions.records)
@@ -183,12 +183,12 @@ class FrozenViT:
     __call__ = forward
 
     @torch.no_grad()
-    def advance(self, images: Float[Tensor, "b 3 s s"], block: int) -> Midway:
+    def advance(self, images: Float[Tensor, "b 3 s s"], block: int) -> CachedTokens:
         """Run the plain blocks before ``block``, for methods that add nothing to them."""
         x = self._embed(images)
         for plain in self._vit.blocks[:block]:
             x = plain(x)
-        return Midway(x, block)
+        return CachedTokens(x, block)
 
     @torch.no_grad()
     def folded(self, additions: Additions) -> Additions:

@@ -19,7 +19,7 @@ from perdure.errors import BackboneError, CheckpointError, ConfigError
 from perdure.heads import HEADS, Head, TrainedHead
 from perdure.methods import Method
 from perdure.randomness import generator
-from perdure.types import Features, Loss, Midway, Observer, Survey, Task
+from perdure.types import CachedTokens, Features, Loss, Observer, Survey, Task
 
 
 def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) -> None:
@@ -162,7 +162,7 @@ class Model:
 
     def forward(
         self,
-        images: UInt8[Tensor, "b 3 s s"] | Midway,
+        images: UInt8[Tensor, "b 3 s s"] | CachedTokens,
         task: Task | None = None,
         observer: Observer | None = None,
         float32: bool = False,
@@ -173,7 +173,7 @@ class Model:
         """Run the backbone with the method's additions.
 
         Args:
-            images: pixels, 0 to 255, or the backbone's tokens on their way.
+            images: pixels, 0 to 255, or tokens cached at a block.
             task: the task being trained, None at test time.
             observer: for surveys.
             float32: compute in float32 whatever the run's precision.
@@ -185,7 +185,7 @@ class Model:
             The readout that heads classify, and all features read.
         """
         backbone = self.backbone.float32 if float32 else self.backbone
-        pixels = images if isinstance(images, Midway) else backbone.normalise(images)
+        pixels = images if isinstance(images, CachedTokens) else backbone.normalise(images)
         if additions is None:
             if query is None and self.method.traits.needs_query:
                 with torch.no_grad():
@@ -199,7 +199,7 @@ class Model:
 
     def training_loss(
         self,
-        images: UInt8[Tensor, "b 3 s s"] | Midway | None,
+        images: UInt8[Tensor, "b 3 s s"] | CachedTokens | None,
         labels: Int[Tensor, "b"],
         task: Task,
         readout: Float[Tensor, "b d"] | None = None,
@@ -208,7 +208,7 @@ class Model:
         """Compute the method's loss on a batch of the current task.
 
         Args:
-            images: pixels, 0 to 255, or the backbone's tokens on their way; None where the readout
+            images: pixels, 0 to 255, or tokens cached at a block; None where the readout
                 is known.
             labels: classes in order of arrival.
             task: the task being trained.

@@ -67,7 +67,7 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
     traits = config.method_class.traits
     if not traits.cumulative:
         stages = [Stage(data, t, t == 0) for t, data in enumerate(stream.tasks)]
-    elif getattr(config.method, "train_after", "last") == "each":
+    elif config.method_class.retrains(config.method):
         stages = [Stage(_union(stream, t), t, True) for t in range(len(stream.tasks))]
     else:
         last = len(stream.tasks) - 1

@@ -12,7 +12,7 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.streams import Batch, Subset, TaskData, batch_count, batches, build_transform
 from perdure.streams.transforms import Side
-from perdure.types import Midway, Observer, Split
+from perdure.types import CachedTokens, Observer, Split
 
 MOST_BYTES = 2 << 30  # kept of a task's tokens
 
@@ -33,7 +33,7 @@ def ordered_batches(model: Model, subset: Subset, side: Side = "test") -> Iterat
     )
 
 
-def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | None:
+def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> CachedTokens | None:
     """Return the training images' tokens before the method's first block, computed once.
 
     Batches are those of a survey, so that a run that goes on after an interruption finds the same
@@ -46,7 +46,9 @@ def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> Midway | 
     plain = build_transform(config.training.transform, backbone.img_size).deterministic
     if block == 0 or not plain or len(data.train) * size > MOST_BYTES:
         return None
-    return Midway(_once(model, data, sink, lambda x: backbone.advance(x, block).tokens), block)
+    return CachedTokens(
+        _once(model, data, sink, lambda x: backbone.advance(x, block).tokens), block
+    )
 
 
 def known_queries(model: Model, data: TaskData, sink: Sink = ignore) -> Float[Tensor, "n d"] | None:

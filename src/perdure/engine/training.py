@@ -18,7 +18,7 @@ from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS
 from perdure.streams import TaskData, batch_count, batch_order, batches, build_transform
-from perdure.types import Midway, Task
+from perdure.types import CachedTokens, Task
 
 Keep = Callable[[int, TaskOptimiser], None]
 """Told the steps done, every ``checkpoint_every`` steps and after the last."""
@@ -135,8 +135,8 @@ class Training:
         return self._survey().features("train")[0]
 
     def _batches(
-        self, done: int, known: Tensor | None, tokens: Midway | None
-    ) -> Iterator[tuple[Tensor | Midway | None, Int[Tensor, "b"]]]:
+        self, done: int, known: Tensor | None, tokens: CachedTokens | None
+    ) -> Iterator[tuple[Tensor | CachedTokens | None, Int[Tensor, "b"]]]:
         """What the remaining steps compute with, and the positions of its images.
 
         Images of which features or tokens are known are not read again.

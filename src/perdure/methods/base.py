@@ -30,9 +30,10 @@ class Method(nn.Module, abc.ABC):
     """
 
     traits: ClassVar[Traits]
-    """Of a built-in method, these four are in its declaration, in `perdure.methods.catalog`."""
+    """Of a built-in method, these are in its declaration, in `perdure.methods.catalog`."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    checked_with: ClassVar[Mapping[str, Any]] = {}
     learning_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
@@ -55,6 +56,11 @@ class Method(nn.Module, abc.ABC):
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
         """Rows of the last block that the readout needs under these options."""
         return cls.traits.reads
+
+    @classmethod
+    def retrains(cls, config: Any) -> bool:
+        """Whether a cumulative method starts anew after every task; else it trains once, at the end."""
+        return False
 
     @property
     def first_block(self) -> int:

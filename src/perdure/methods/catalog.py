@@ -6,7 +6,7 @@ A method's options are in `perdure.methods.options`, its class in the module nam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.methods.options import (
@@ -42,12 +42,14 @@ class MethodDeclaration(Declaration):
         tuned: options that `perdure tune` searches beside the learning rate, with the values to try.
         learning_only: tensors of its state, as patterns of their names, that prediction never reads: a
             model saved for inference is without them.
+        checked_with: options under which the conformance suite sees more of it than by default.
     """
 
     traits: Traits
     Config: type[MethodConfig]
-    tuned: Mapping[str, tuple[Any, ...]]
+    tuned: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     learning_only: tuple[str, ...] = ()
+    checked_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 METHODS: Registry[type[Method], MethodDeclaration] = Registry("method", MethodDeclaration)
@@ -114,6 +116,7 @@ METHODS.declare(
             cumulative=True,
         ),
         tuned=TEMPERATURE,
+        checked_with={"train_after": "each"},
     ),
 )
 METHODS.declare(
@@ -225,7 +228,6 @@ METHODS.declare(
             frozen_features=True,
             fixed_heads=True,
         ),
-        tuned={},
     ),
 )
 METHODS.declare(
@@ -241,7 +243,6 @@ METHODS.declare(
             heads=("ncm",),
             fixed_heads=True,
         ),
-        tuned={},
     ),
 )
 METHODS.declare(
@@ -257,7 +258,6 @@ METHODS.declare(
             heads=("gaussian",),
             fixed_heads=True,
         ),
-        tuned={},
     ),
 )
 METHODS.declare(
@@ -307,6 +307,7 @@ METHODS.declare(
             trained_head="language",
         ),
         tuned=TEMPERATURE,
+        checked_with={"train_after": "each"},
     ),
 )
 METHODS.declare(
@@ -322,6 +323,5 @@ METHODS.declare(
             heads=("zero_shot",),
             fixed_heads=True,
         ),
-        tuned={},
     ),
 )

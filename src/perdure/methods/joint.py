@@ -11,4 +11,7 @@ from perdure.methods.options import JointConfig
 class Joint(DeepPromptMethod):
     """Deep prompts and one linear layer trained once on the union of all tasks."""
 
-    config: JointConfig
+    @classmethod
+    def retrains(cls, config: JointConfig) -> bool:
+        """As the options say."""
+        return config.train_after == "each"

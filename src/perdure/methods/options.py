@@ -146,8 +146,8 @@ class NullSpaceOptions(MethodConfig):
         eta1: strength of the projection over the prompts' dimensions, 1 full, 0 none (η₁).
         projector: ``damped`` divides Π by its Frobenius norm (published); ``orthogonal`` keeps Π.
         rank_rule: where the null space begins: ``reference`` (the program) or ``paper`` (eq. 28).
-        statistics: ``sum``: batches of ``statistics_batch`` images add their means, over all tasks;
-            ``mean``: the plain mean over all images of all tasks.
+        statistics: ``sum`` (the program): mean Grams of batches of ``statistics_batch`` images are
+            summed over all batches and tasks; ``mean``: average over all images of all tasks.
         statistics_batch: images per batch under ``sum``, in data set order.
     """
 

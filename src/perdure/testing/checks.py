@@ -53,5 +53,5 @@ def check_method(method_name: str) -> None:
     Examples:
         >>> check_method("ncm")
     """
-    METHODS[method_name]
+    METHODS.check(method_name)
     run_all(ALL_CHECKS, method_name)

@@ -15,16 +15,12 @@ from torch import Tensor, nn
 from perdure.engine.events import Event
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
-from perdure.engine.run import Outcome, Run, Stage, plan
-from perdure.engine.survey import ImageSurvey
+from perdure.engine.run import Outcome, Run, plan
 from perdure.metrics import last_accuracy
 from perdure.randomness import generator
-from perdure.streams import batches
 from perdure.testing.reading import check_images_touched
 from perdure.testing.trial import (
-    Trial,
     asks_for_gradients,
-    begin,
     contained,
     make_trial,
 )
@@ -66,14 +62,20 @@ def check_gradients(method_name: str) -> None:
     What a task trains is what ``param_groups`` lists and its part of the head. Each of these
     must get a finite gradient that is not zero in one of the first three steps.
     """
-    trial = make_trial(method_name, batch_size=32)
+    trial = make_trial(
+        method_name, batch_size=32, epochs=FIRST_STEPS, schedule="constant", checkpoint_every=1
+    )
     model: Model | None = None
     listed: set[str] = set()
     for stage in plan(trial.stream, trial.config)[:2]:
-        model, survey = begin(model, stage, trial)
+        training = trial.start(stage, model)
+        model = training.model
+        gradients = Gradients(method_name, stage.data.task.index)
+        training.train(gradients.watch)
         if model.method.traits.trains:
-            listed |= _train_and_watch(method_name, trial, model, stage)
-        _finish(model, stage, survey)
+            gradients.check()
+        listed |= gradients.trained
+        training.finish()
     assert model is not None
     idle = {f"method.{name}" for name, _ in model.method.named_parameters()} - listed
     assert not idle, (
@@ -82,55 +84,40 @@ def check_gradients(method_name: str) -> None:
     )
 
 
-def _train_and_watch(method_name: str, trial: Trial, model: Model, stage: Stage) -> set[str]:
-    """Take a few steps on all of the stage's images; returns what was trained."""
-    task, config = stage.data.task, trial.config
-    optimiser = TaskOptimiser(
-        model.method, model.task_layer(task), config.training, protect=task.index > 0
-    )
-    trained = {
-        optimiser.names[parameter]: parameter
-        for group in optimiser.adam.param_groups
-        for parameter in group["params"]
-    }
-    layer = [name for name in trained if name.startswith("layer.")]
-    assert layer, f"'{method_name}' trains no part of a head in task {task.index}."
-    silent = set(trained)
-    for epoch in range(FIRST_STEPS):
-        batch = next(
-            batches(
-                stage.data.train,
-                len(stage.data.train),
-                transform=config.training.transform,
-                side="train",
-                img_size=trial.backbone.img_size,
-                seed=config.training.seed,
-                task=task.index,
-                epoch=epoch,
-            )
-        )
-        optimiser.step(model.training_loss(batch.images, batch.labels, task).total, 1.0)
-        for name, parameter in trained.items():
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            assert bool(gradient.isfinite().all()), (
-                f"'{method_name}': the gradient of {name} is not finite in task {task.index}."
-            )
-            if bool(gradient.any()):
-                silent.discard(name)
-    assert not silent, (
-        f"'{method_name}' trains parameters that no gradient reaches in task {task.index}: "
-        f"{', '.join(sorted(silent))}."
-    )
-    return set(trained)
+class Gradients:
+    """Names of what a task trains, and of what a gradient has reached.
 
+    Args:
+        method_name: the method.
+        task: number of the task.
+    """
 
-def _finish(model: Model, stage: Stage, survey: ImageSurvey) -> None:
-    with torch.no_grad():
-        model.method.end_task(stage.data.task, survey)
-        for head in model.heads.values():
-            head.end_task(stage.data.task, survey)
+    def __init__(self, method_name: str, task: int) -> None:
+        self.trained: set[str] = set()
+        self._reached: set[str] = set()
+        self._names = f"'{method_name}'", f"in task {task}"
+
+    def watch(self, steps: int, optimiser: TaskOptimiser) -> None:
+        """Look at the gradients of the step that was just taken."""
+        method, where = self._names
+        for group in optimiser.adam.param_groups:
+            for parameter in group["params"]:
+                name, gradient = optimiser.names[parameter], parameter.grad
+                self.trained.add(name)
+                if gradient is None:
+                    continue
+                finite = bool(gradient.isfinite().all())
+                assert finite, f"{method}: the gradient of {name} is not finite {where}."
+                if bool(gradient.any()):
+                    self._reached.add(name)
+
+    def check(self) -> None:
+        """Refuse what no gradient reached."""
+        method, where = self._names
+        layer = any(name.startswith("layer.") for name in self.trained)
+        assert layer, f"{method} trains no part of a head {where}."
+        silent = ", ".join(sorted(self.trained - self._reached))
+        assert not silent, f"{method} trains parameters that no gradient reaches {where}: {silent}."
 
 
 class Interruption(Exception):

@@ -16,7 +16,7 @@ from perdure.engine.survey import ImageSurvey
 from perdure.methods import METHODS, Method
 from perdure.randomness import generator
 from perdure.streams import Batch, batches
-from perdure.testing.trial import Trial, begin, contained, make_trial, own_options
+from perdure.testing.trial import Trial, contained, make_trial, own_options
 
 STRICT: dict[str, Any] = {
     "projector": "orthogonal",
@@ -44,16 +44,15 @@ def check_projection(method_name: str) -> None:
     parameter by parameter, to the length of the free one. A projection onto a random subspace of
     the same rank must not pass; otherwise this trial tells nothing, and the check fails.
     """
-    traits = METHODS[method_name].traits
+    traits = METHODS.declared[method_name].traits
     if not (traits.projects_updates and traits.protects_features):
         return
     trial = _trial(method_name)
     first, second = plan(trial.stream, trial.config)
-    model, survey = begin(None, first, trial)
-    _train(model, trial, first)
-    with torch.no_grad():
-        model.method.end_task(first.data.task, survey)
-    model, _ = begin(model, second, trial)
+    training = trial.start(first)
+    training.train()
+    training.finish()
+    model = trial.start(second, training.model).model
     old = _features(model, first)
     drifts = {"free": 0.0, "projected": 0.0, "random": 0.0}
     for number in range(STEPS):
@@ -114,16 +113,6 @@ def _batch(trial: Trial, stage: Stage, epoch: int) -> Batch:
             epoch=epoch,
         )
     )
-
-
-def _train(model: Model, trial: Trial, stage: Stage) -> None:
-    task = stage.data.task
-    optimiser = TaskOptimiser(
-        model.method, model.task_layer(task), trial.config.training, protect=False
-    )
-    for epoch in range(STEPS):
-        batch = _batch(trial, stage, epoch)
-        optimiser.step(model.training_loss(batch.images, batch.labels, task).total, 1.0)
 
 
 def _features(model: Model, stage: Stage) -> Float[Tensor, "n d"]:

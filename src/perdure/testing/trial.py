@@ -22,9 +22,10 @@ from perdure.engine.config import Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, Stage
-from perdure.engine.survey import ImageSurvey
+from perdure.engine.training import Training
 from perdure.errors import PerdureError
 from perdure.heads import HEADS
+from perdure.keys import keys_of
 from perdure.methods import METHODS
 from perdure.randomness import generator
 from perdure.streams import (
@@ -68,6 +69,14 @@ class Trial:
         """Go through the whole stream; with a folder, go on from the checkpoint found there."""
         return Run(self.config, self.stream, self.backbone, folder, sink)()
 
+    def start(self, stage: Stage, model: Model | None = None) -> Training:
+        """Start a stage as a run does, on the model of the stage before where it goes on from that."""
+        if model is None or stage.fresh:
+            model = Model(self.backbone, self.config)
+        training = Training(model, stage.data)
+        training.start()
+        return training
+
 
 def make_trial(
     method_name: str,
@@ -78,8 +87,7 @@ def make_trial(
 ) -> Trial:
     """Set up a method on a random backbone and a drawn stream.
 
-    Cumulative methods train after every task where they have that choice, so that every task is
-    seen.
+    The method's options are its defaults and what it is ``checked_with``.
 
     Args:
         method_name: a registered method.
@@ -108,9 +116,7 @@ def make_trial(
         "class_embeddings": "mean",
         "refine_epochs": 3,
     }
-    if "train_after" in own_options(method_name):
-        values["train_after"] = "each"
-    config = make_config({**values, **options})
+    config = make_config({**values, **METHODS.declared[method_name].checked_with, **options})
     projected = any(
         HEADS.declared[choice.kind].needs_projection for choice in config.built_heads.values()
     )
@@ -119,7 +125,7 @@ def make_trial(
 
 def own_options(method_name: str) -> frozenset[str]:
     """Names of the options that the method itself has."""
-    return frozenset(f.name for f in dataclasses.fields(METHODS[method_name].Config))
+    return frozenset(keys_of(METHODS.declared[method_name].Config))
 
 
 def evaluation_pixels(trial: Trial) -> UInt8[Tensor, "n 3 s s"]:
@@ -135,20 +141,6 @@ def evaluation_pictures(trial: Trial) -> list[Image.Image]:
         for data in trial.stream.tasks
         for index in data.test.indices
     ]
-
-
-def begin(model: Model | None, stage: Stage, trial: Trial) -> tuple[Model, ImageSurvey]:
-    """Start a stage by hand, as the engine does: grow, then prepare.
-
-    Returns:
-        The model, a new one where the stage asks for it, and the survey of the stage's images.
-    """
-    if model is None or stage.fresh:
-        model = Model(trial.backbone, trial.config)
-    model.start_task(stage.data.task)
-    survey = ImageSurvey(model, stage.data)
-    model.prepare(stage.data.task, survey)
-    return model, survey
 
 
 def asks_for_gradients(backbone: FrozenViT) -> bool:
