@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
@@ -18,11 +18,14 @@ from perdure.errors import ConfigError, unknown_name
 from perdure.heads import HEADS, HeadChoice, HeadConfig, choose_head
 from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of, parse_value, split_list
 from perdure.language import TEMPLATES
-from perdure.methods import METHODS, Method, MethodConfig
+from perdure.methods import METHODS, MethodConfig
 from perdure.presets.sections import find_preset
-from perdure.streams import TRANSFORMS, build_transform
+from perdure.streams.catalog import TRANSFORMS
 from perdure.streams.config import StreamConfig
 from perdure.streams.sources.resolve import resolve
+
+if TYPE_CHECKING:
+    from perdure.methods import Method
 
 
 @dataclass(frozen=True)
@@ -204,8 +207,8 @@ def _join(layers: Sequence[Mapping[str, Any]], preset: str | None) -> Config:
     training = dataclasses.replace(training, heads=named)
     config = Config(training, stream, runtime, heads, method, preset)
     transform = config.training.transform
-    TRANSFORMS[transform]
-    if config.training.cache_queries and not build_transform(transform, 1).deterministic:
+    draws = not TRANSFORMS.declared[transform].deterministic
+    if config.training.cache_queries and draws:
         raise ConfigError(
             f"cache_queries=true: transform '{transform}' augments, so an image's query "
             "changes from epoch to epoch. Take transform=plain, or leave cache_queries out."

@@ -27,7 +27,8 @@ from perdure.streams.sources.folder import (
     image_root,
     visible,
 )
-from perdure.streams.sources.table import TABLES, table_rows
+from perdure.streams.sources.resolve import TABLES
+from perdure.streams.sources.table import table_rows
 
 KINDS = ("gray", "alpha", "cmyk", "turned")
 """What is counted of images that are read all the same: fields of `Stored`."""

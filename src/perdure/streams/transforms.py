@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from perdure.errors import ConfigError
 from perdure.randomness import derived_seed
-from perdure.registry import Declaration, Registry
+from perdure.streams.catalog import TRANSFORMS
 
 Side = Literal["train", "test"]
 Step = Callable[[Image.Image], UInt8[Tensor, "3 s s"]]
@@ -40,9 +40,6 @@ class Transform:
     train: Step
     test: Step
     deterministic: bool = False
-
-
-TRANSFORMS: Registry[Callable[[int], Transform], Declaration] = Registry("transform", Declaration)
 
 
 @lru_cache(maxsize=64)

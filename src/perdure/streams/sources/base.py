@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perdure.errors import ConfigError, StreamError
 from perdure.keys import defaults_of, keys_of
 from perdure.randomness import permutation
-from perdure.registry import Declaration, Registry
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.sets import ArrayImages, ImageSet
 from perdure.wording import listed
@@ -80,12 +80,6 @@ class Source:
                     f"Data set '{self.name}': no {split} image for {names}. Every class needs at "
                     "least one: add images, or remove the class."
                 )
-
-
-LoadSource = Callable[[StreamConfig, int], Source]
-"""Loads the images that a stream's configuration names; the second argument is the run's seed."""
-
-SOURCES: Registry[LoadSource, Declaration] = Registry("data set", Declaration)
 
 
 def load_source(config: StreamConfig, seed: int = 0) -> Source:

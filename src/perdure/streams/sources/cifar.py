@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from perdure.errors import StreamError
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.sets import ArrayImages
 from perdure.streams.sources.base import (
-    SOURCES,
     Source,
     array_images,
     refuse_options,

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from perdure.errors import StreamError
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.file_sets import LabelledFiles, file_source, refuse_missing
-from perdure.streams.sources.base import SOURCES, Source, refuse_options
+from perdure.streams.sources.base import Source, refuse_options
 
 
 @SOURCES.register("cub200")

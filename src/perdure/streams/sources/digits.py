@@ -7,8 +7,9 @@ import importlib
 import numpy as np
 
 from perdure.errors import StreamError
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.sources.base import SOURCES, Source, array_images, refuse_options
+from perdure.streams.sources.base import Source, array_images, refuse_options
 
 TEST_FRACTION = 0.3
 

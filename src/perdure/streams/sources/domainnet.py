@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from perdure.errors import StreamError
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS, DOMAINS
 from perdure.streams.images.file_sets import LabelledFiles, file_source
-from perdure.streams.sources.base import SOURCES, Source, refuse_options
+from perdure.streams.sources.base import Source, refuse_options
 from perdure.streams.sources.splits import read_split, split_files
 
 Lines = Sequence[tuple[str, int]]

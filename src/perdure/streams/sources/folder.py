@@ -10,10 +10,11 @@ import numpy as np
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import SUFFIXES
 from perdure.streams.images.file_sets import LabelledFiles, file_source
-from perdure.streams.sources.base import SOURCES, Source, refuse_options
+from perdure.streams.sources.base import Source, refuse_options
 from perdure.wording import listed
 
 Files = Mapping[str, Sequence[Path]]

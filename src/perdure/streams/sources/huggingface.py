@@ -13,26 +13,21 @@ from PIL import Image
 
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import to_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 from perdure.streams.sources.base import (
-    SOURCES,
     Domains,
     Source,
     capped,
     refuse_options,
 )
+from perdure.streams.sources.resolve import is_saved
 from perdure.streams.sources.table import DOMAINS, LABELS, find_column
 from perdure.wording import listed
 
-_SAVED = ("dataset_dict.json", "state.json")
 _TESTS = ("test", "validation")
-
-
-def is_saved(folder: Path) -> bool:
-    """Tell whether a folder was written by ``save_to_disk``."""
-    return any((folder / name).is_file() for name in _SAVED)
 
 
 class DatasetImages(ImageSet):

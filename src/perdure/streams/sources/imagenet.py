@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from perdure.backbones.synsets import words
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import BENCHMARKS
 from perdure.streams.images.file_sets import file_source
-from perdure.streams.sources.base import SOURCES, Source, refuse_options
+from perdure.streams.sources.base import Source, refuse_options
 from perdure.streams.sources.folder import class_files, hold_out, labelled
 from perdure.streams.sources.splits import read_split, split_files
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from perdure.errors import UnknownNameError, did_you_mean
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import HUB, join_data
-from perdure.streams.sources.base import SOURCES
-from perdure.streams.sources.huggingface import is_saved
-from perdure.streams.sources.table import TABLES
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""Suffixes of a table's file."""
+_SAVED = ("dataset_dict.json", "state.json")
 
 
 def resolve(data: str) -> str:
@@ -38,3 +40,8 @@ def resolve(data: str) -> str:
         f"{did_you_mean(path.name, near)} Allowed: a folder with a folder per class, a table "
         f"({', '.join(TABLES)}) of path and label, hf:NAME, or one of {', '.join(SOURCES)}."
     )
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether a folder was written by ``save_to_disk`` of ``datasets``."""
+    return any((folder / name).is_file() for name in _SAVED)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from perdure.errors import ConfigError
 from perdure.randomness import generator
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.sets import ArrayImages
-from perdure.streams.sources.base import SOURCES, Source, refuse_options
+from perdure.streams.sources.base import Source, refuse_options
 
 TRAIN_IMAGES = 32
 TEST_IMAGES = 16

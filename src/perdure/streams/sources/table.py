@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
+from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.file_sets import LabelledFiles, file_source
-from perdure.streams.sources.base import SOURCES, Source, refuse_options
+from perdure.streams.sources.base import Source, refuse_options
 from perdure.streams.sources.folder import hold_out
+from perdure.streams.sources.resolve import TABLES
 from perdure.wording import listed
-
-TABLES = (".csv", ".tsv", ".parquet")
-"""What a table's file is called."""
 
 IMAGES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
 LABELS = ("label", "class", "category", "target", "class_name")
