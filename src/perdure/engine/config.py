@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -144,6 +146,19 @@ class Config:
         """Whether a head asks for text features of the classes."""
         options = (choice.options(self.heads) for choice in self.built_heads.values())
         return any(getattr(own, "class_embeddings", "") == "text" for own in options)
+
+    def learning_only(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the tensors of a model's state, of these names, that prediction never reads.
+
+        They are what method and heads declare, and all of a head that is not evaluated.
+        """
+        declared = METHODS.declared[self.training.method].learning_only
+        patterns = [f"method.{pattern}" for pattern in declared]
+        for head, choice in self.built_heads.items():
+            evaluated = head in self.head_names
+            own = HEADS.declared[choice.kind].learning_only if evaluated else ("*",)
+            patterns += [f"heads.{glob.escape(head)}.{pattern}" for pattern in own]
+        return frozenset(n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns))
 
     def flat(self) -> dict[str, Any]:
         """Keys and values, flat as in a preset; None is left out."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import glob
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -255,9 +253,9 @@ class Model:
 
     @property
     def learning_only(self) -> frozenset[str]:
-        """Names of the tensors that prediction never reads; see `learning_only`."""
+        """Names of the tensors that prediction never reads; see `Config.learning_only`."""
         names = [prefix + name for prefix, part in self._parts() for name in part.state_dict()]
-        return learning_only(self.config, names)
+        return self.config.learning_only(names)
 
     def state(self) -> dict[str, Tensor]:
         """Return all learned tensors and statistics by name, without the backbone."""
@@ -305,19 +303,3 @@ class Model:
         yield "method.", self.method
         for name, head in self.heads.items():
             yield f"heads.{name}.", head
-
-
-def learning_only(config: Config, names: Iterable[str]) -> frozenset[str]:
-    """Return the tensors of a model's state that prediction never reads.
-
-    They are what method and heads declare, and all of a head that is not evaluated.
-
-    Args:
-        config: configuration of the model.
-        names: names of the tensors, as `Model.state` has them.
-    """
-    patterns = [f"method.{pattern}" for pattern in config.method_class.learning_only]
-    for head, choice in config.built_heads.items():
-        own = HEADS[choice.kind].learning_only if head in config.head_names else ("*",)
-        patterns += [f"heads.{glob.escape(head)}.{pattern}" for pattern in own]
-    return frozenset(n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns))

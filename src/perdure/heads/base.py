@@ -22,7 +22,7 @@ class Head(nn.Module, abc.ABC):
         generator: gives the generator of each initialisation.
 
     Attributes:
-        Config: its options; of a built-in head this and the next three are in its declaration, see
+        Config: its options; of a built-in head this and the next four are in its declaration, see
             `HeadDeclaration`.
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.

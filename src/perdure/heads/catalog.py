@@ -33,6 +33,7 @@ class HeadDeclaration(Declaration):
         Config: its options.
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.
+        learning_only: tensors of its state, as patterns of their names, that prediction never reads.
         recipe: of a trained head, keys of a run that suit small data, by which a classifier learns.
     """
 
@@ -40,6 +41,7 @@ class HeadDeclaration(Declaration):
     Config: type[HeadOptions] = HeadOptions
     closed_form: bool = True
     needs_projection: bool = False
+    learning_only: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -64,6 +66,7 @@ HEADS.declare(
         "Concatenates the tasks' layers at prediction: no task id, no temperature.",
         Config=LinearConfig,
         closed_form=False,
+        learning_only=("images", "feature_sum", "square_sum"),
         # The settings of demo/nsp2.
         recipe={"batch_size": 16, "lr": 0.01, "head_inputs": "centred", "temperature": 5.0},
     ),
@@ -75,12 +78,16 @@ HEADS.declare(
         "Class means and one pooled covariance (linear discriminant analysis), shrunk to be "
         "invertible.",
         Config=GaussianConfig,
+        learning_only=("means", "counts", "scatter", "rho"),
     ),
 )
 HEADS.declare(
     "ncm",
     "perdure.heads.gaussian",
-    HeadDeclaration("Scores a class by the cosine between the feature and the class mean."),
+    HeadDeclaration(
+        "Scores a class by the cosine between the feature and the class mean.",
+        learning_only=("counts",),
+    ),
 )
 HEADS.declare(
     "language",
@@ -90,6 +97,7 @@ HEADS.declare(
         Config=LanguageConfig,
         closed_form=False,
         needs_projection=True,
+        learning_only=("means_*", "factors_*"),
         # The settings of digits/clip_nsp2.
         recipe={"batch_size": 16, "lr": 0.001},
     ),

@@ -30,8 +30,6 @@ SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 class NearestMeanHead(Head):
     """Scores a class by the cosine between the feature and the class mean."""
 
-    learning_only: ClassVar[tuple[str, ...]] = ("counts",)
-
     means: Tensor
     counts: Tensor
 
@@ -98,7 +96,6 @@ class GaussianHead(Head):
     State: one mean and one count per class and one D × D scatter matrix, whatever the number of tasks.
     """
 
-    learning_only: ClassVar[tuple[str, ...]] = ("means", "counts", "scatter", "rho")
     fixed: ClassVar[Mapping[str, Any]] = {"shrinkage": 0.1}
 
     config: GaussianConfig

@@ -119,7 +119,6 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     """
 
     learned: ClassVar[str] = "the logit scale"
-    learning_only: ClassVar[tuple[str, ...]] = ("means_*", "factors_*")
 
     config: LanguageConfig
     weight: Tensor

@@ -23,7 +23,6 @@ class LinearHead(TrainedHead):
     """
 
     learned: ClassVar[str] = "one linear layer"
-    learning_only: ClassVar[tuple[str, ...]] = ("images", "feature_sum", "square_sum")
 
     config: LinearConfig
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import safetensors
 
 from perdure.engine.config import Config, make_config
-from perdure.engine.model import learning_only
 from perdure.errors import CheckpointError, ConfigError
 from perdure.learner.saved import format1
 from perdure.learner.saved.files import read_bytes, read_file
@@ -44,7 +43,7 @@ class Sizes:
     @classmethod
     def of(cls, config: Config, tensors: Mapping[str, int]) -> Sizes:
         """Sum up the bytes of tensors, by name, of a model of this configuration."""
-        learning = sum(tensors[name] for name in learning_only(config, tensors))
+        learning = sum(tensors[name] for name in config.learning_only(tensors))
         return cls(sum(tensors.values()) - learning, learning)
 
     def __str__(self) -> str:
