@@ -19,7 +19,7 @@ from perdure.tuning import (
     FRACTION,
     RATES,
     Search,
-    Trial,
+    SearchTrial,
     best,
     default_space,
     make_search,
@@ -39,10 +39,10 @@ def small_search(space: dict[str, tuple[Any, ...]] = SPACE, **options: Any) -> S
     return make_search(small_config("finetune", **changes), space)
 
 
-def scored(search: Search, *scores: float | None) -> list[Trial]:
-    trials: list[Trial] = []
+def scored(search: Search, *scores: float | None) -> list[SearchTrial]:
+    trials: list[SearchTrial] = []
     for score in scores:
-        trials.append(Trial(suggest(search, trials), score, [], 0.0))
+        trials.append(SearchTrial(suggest(search, trials), score, [], 0.0))
     return trials
 
 
@@ -104,18 +104,20 @@ def test_suggestion_depends_on_the_trials_alone() -> None:
 def test_search_learns_from_its_trials() -> None:
     """With one key that decides the score, later trials prefer its good values."""
     search = small_search({"lr": tuple(0.001 * 1.1**step for step in range(60))})
-    trials: list[Trial] = []
+    trials: list[SearchTrial] = []
     for _ in range(25):
         values = suggest(search, trials)
         place = search.space["lr"].index(values["lr"])
-        trials.append(Trial(values, 1 - abs(place - 45) / 60, [], 0.0))
+        trials.append(SearchTrial(values, 1 - abs(place - 45) / 60, [], 0.0))
     places = [search.space["lr"].index(trial.values["lr"]) for trial in trials]
     late = [abs(place - 45) for place in places[15:]]
     assert sum(late) / len(late) < 15  # 20 at random
 
 
 def test_best_ignores_what_diverged_and_takes_the_earlier_of_equals() -> None:
-    trials = [Trial({"lr": n}, score, [], 0.0) for n, score in enumerate((None, 0.5, 0.5, 0.1))]
+    trials = [
+        SearchTrial({"lr": n}, score, [], 0.0) for n, score in enumerate((None, 0.5, 0.5, 0.1))
+    ]
     assert best(trials) is trials[1]
     assert best(trials[:1]) is None
 

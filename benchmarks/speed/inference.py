@@ -17,10 +17,10 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from operations import inference_operations, single_pass_methods, table
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
-from perdure.bench.inference import inference_operations, single_pass_methods, table
 from perdure.bench.training import random_pixels
 from perdure.engine.config import make_config
 from perdure.engine.model import Model

@@ -200,8 +200,8 @@ def metric(title: str, **row: Any) -> Callable[[Function], Function]:
     """Return a decorator that makes a function one of `METRICS`, under its own name.
 
     Args:
-        title: see `Metric`.
-        **row: other attributes of `Metric`.
+        title: of its column, with the unit.
+        **row: what else differs from the defaults of `Metric`.
 
     Raises:
         ValueError: the name is taken.

@@ -46,7 +46,7 @@ Space = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """A trial: one setting, its score and metrics.
 
     Attributes:
@@ -136,7 +136,7 @@ def tune(
     budget: int,
     out: Path,
     on_run: Callable[[int, Config], AbstractContextManager[Sink]] = lambda *_: nullcontext(ignore),
-) -> list[Trial]:
+) -> list[SearchTrial]:
     """Run trials until the budget or the space is used up.
 
     Finished trials are kept in ``trials.json`` and not made again; one that was interrupted goes on.
@@ -181,7 +181,7 @@ def tune(
             metrics.append({key: summary[key] for key in KEPT})
             seconds += outcome.seconds
         values = {key: config.flat()[key] for key in search.space}
-        trials.append(Trial(_plain(values), _score(metrics), metrics, round(seconds, 2)))
+        trials.append(SearchTrial(_plain(values), _score(metrics), metrics, round(seconds, 2)))
         _write(search, trials, out)
         shutil.rmtree(folder, ignore_errors=True)  # none where the first step diverged
     return trials
@@ -204,7 +204,7 @@ def validation_stream(config: Config) -> Stream:
     return stream
 
 
-def suggest(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
+def suggest(search: Search, trials: Sequence[SearchTrial]) -> dict[str, Any]:
     """Return the next setting, not tried yet, by a tree-structured Parzen estimator.
 
     A function of the search and the trials so far alone, so that a search that goes on after an
@@ -234,13 +234,15 @@ def suggest(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
     return {key: search.space[key][place] for key, place in zip(keys, chosen, strict=True)}
 
 
-def best(trials: Iterable[Trial]) -> Trial | None:
+def best(trials: Iterable[SearchTrial]) -> SearchTrial | None:
     """Return the trial with the highest score, the earliest of ties; None where all diverged."""
     scored = [trial for trial in trials if trial.score is not None]
     return max(scored, key=lambda trial: trial.score or 0.0) if scored else None
 
 
-def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: float) -> None:
+def write_winner(
+    search: Search, trials: Sequence[SearchTrial], path: Path, fraction: float
+) -> None:
     """Write the best setting as a preset, with the search it came from.
 
     Args:
@@ -274,7 +276,7 @@ def write_winner(search: Search, trials: Sequence[Trial], path: Path, fraction: 
     atomic_write(path, (head + tomli_w.dumps(preset)).encode())
 
 
-def read_trials(search: Search, out: Path) -> list[Trial]:
+def read_trials(search: Search, out: Path) -> list[SearchTrial]:
     """Return the trials recorded in a folder.
 
     Raises:
@@ -285,7 +287,7 @@ def read_trials(search: Search, out: Path) -> list[Trial]:
         return []
     try:
         content = json.loads(path.read_text("utf-8"))
-        trials = [Trial(**trial) for trial in content["trials"]]
+        trials = [SearchTrial(**trial) for trial in content["trials"]]
         asked = content["search"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -301,7 +303,7 @@ def read_trials(search: Search, out: Path) -> list[Trial]:
     return trials
 
 
-def _write(search: Search, trials: Sequence[Trial], out: Path) -> None:
+def _write(search: Search, trials: Sequence[SearchTrial], out: Path) -> None:
     content = {
         "search": search.describe(),
         "trials": [dataclasses.asdict(trial) for trial in trials],

@@ -12,10 +12,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from perdure.backbones.catalog import create_backbone, describe
-from perdure.backbones.vit import FrozenViT
-from perdure.bench.training import CLASSES, TrainingStep, now, peak_memory, random_pixels, setting
-from perdure.engine.config import make_config
+from perdure.backbones.catalog import describe
+from perdure.bench.training import (
+    CLASSES,
+    TrainingStep,
+    check_numbers,
+    peak_memory,
+    random_pixels,
+    ratio,
+    setting,
+    timed,
+)
+from perdure.engine.build import make_backbone
+from perdure.engine.config import Config, make_config
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
 from perdure.heads import HEADS
@@ -68,85 +77,44 @@ def check_methods(methods: Sequence[str], backbone: str) -> None:
             )
 
 
-def cost_report(
-    methods: Sequence[str],
-    *,
-    backbone: str = "vit_base_patch16_224.augreg_in21k",
-    batch_size: int = 8,
-    img_size: int | None = None,
-    precision: str = "auto",
-    device: str = "auto",
-    pairs: int = 5,
-) -> list[dict[str, Any]]:
-    """Measure each method in a process of its own, so that its peak memory is its own.
+def cost_report(config: Config, pairs: int = 5) -> dict[str, Any]:
+    """Measure a method in a process of its own, so that its peak memory is its own; see `measure`."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, config, pairs).result()
 
-    Weights are random: cost does not depend on them. Query passes are not cached.
+
+def measure(config: Config, pairs: int = 5) -> dict[str, Any]:
+    """Measure a method in this process; query passes are not cached.
 
     Args:
-        methods: methods that train prompts.
-        backbone: architecture.
-        batch_size: images per step.
-        img_size: side in pixels; the backbone's own by default.
-        precision: compute type.
-        device: where to run.
+        config: method, backbone, batch size; weights may be random, cost does not depend on them.
         pairs: interleaved steps of the method at task 2, at task 100, and of `REFERENCE`.
 
     Returns:
-        One JSON-ready object per method.
+        JSON-ready figures.
 
     Raises:
-        ConfigError: a method that cannot be measured here, or a value that makes no sense.
+        ConfigError: a method that cannot be measured here, or a number below 1.
     """
-    if batch_size < 1 or pairs < 1:
-        raise ConfigError(
-            f"batch_size={batch_size}, pairs={pairs}: both must be 1 or more, as batch_size=8."
-        )
-    check_methods(methods, backbone)
-    options = (backbone, batch_size, img_size, precision, device, pairs)
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for method in methods:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            rows.append(pool.submit(measure, method, *options).result())
-    return rows
-
-
-def measure(
-    method: str,
-    backbone: str,
-    batch_size: int,
-    img_size: int | None,
-    precision: str,
-    device: str,
-    pairs: int,
-) -> dict[str, Any]:
-    """Measure one method in this process; see `cost_report`."""
-    frozen = create_backbone(
-        backbone, weights="random", img_size=img_size, precision=precision, device=device
-    )
+    check_numbers(pairs=pairs)
+    check_methods([config.training.method], config.training.backbone)
+    frozen, batch_size = make_backbone(config), config.training.batch_size
     pixels = random_pixels(frozen, batch_size)
-    early, late = _model(method, frozen), _model(method, frozen)
+    early, late = Model(frozen, config), Model(frozen, config)
+    reference = make_config({"method": REFERENCE, "backbone": frozen.name})
     steps = {
         "early": TrainingStep(early, pixels),
         "late": TrainingStep(late, pixels, LATE),
-        REFERENCE: TrainingStep(_model(REFERENCE, frozen), pixels),
+        REFERENCE: TrainingStep(Model(frozen, reference), pixels),
     }
     flops = {name: count_flops(step) / batch_size for name, step in steps.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in (*steps, "inference")}
-    for _ in range(pairs):
-        for name, step in steps.items():
-            seconds[name].append(step())
-        began = now(frozen.device)
-        early.logits(pixels)
-        seconds["inference"].append(now(frozen.device) - began)
-
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
-
+    acts: dict[str, Callable[[], object]] = {**steps, "inference": lambda: early.logits(pixels)}
+    seconds = timed(acts, pairs, frozen.device, warm_up=False)  # counting has warmed up
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
     growth = (_state_bytes(late, "method.") - _state_bytes(early, "method.")) / (LATE - 2)
     heads = (_state_bytes(late, "heads.") - _state_bytes(early, "heads.")) / (LATE - 2) / CLASSES
     return {
-        "method": method,
+        "method": config.training.method,
         **setting(frozen, batch_size),
         "trainable_parameters": sum(
             p.numel() for g in early.method.param_groups(1.0) for p in g["params"]
@@ -156,18 +124,14 @@ def measure(
         "head_bytes_per_class": heads,
         "train_flops_per_image": flops["early"],
         "train_flops_per_image_task100": flops["late"],
-        "inference_flops_per_image": count_flops(lambda: early.logits(pixels)) / batch_size,
-        "train_ms_per_image": 1e3 * statistics.median(seconds["early"]) / batch_size,
-        "train_images_per_second": batch_size / statistics.median(seconds["early"]),
-        "inference_ms_per_image": 1e3 * statistics.median(seconds["inference"]) / batch_size,
-        "step_ratio_task100": ratio("late", "early"),
-        f"step_ratio_to_{REFERENCE}": ratio("early", REFERENCE),
+        "inference_flops_per_image": count_flops(acts["inference"]) / batch_size,
+        "train_ms_per_image": 1e3 * medians["early"] / batch_size,
+        "train_images_per_second": batch_size / medians["early"],
+        "inference_ms_per_image": 1e3 * medians["inference"] / batch_size,
+        "step_ratio_task100": ratio(seconds["late"], seconds["early"]),
+        f"step_ratio_to_{REFERENCE}": ratio(seconds["early"], seconds[REFERENCE]),
         "peak_memory_mib": peak_memory(frozen.device),
     }
-
-
-def _model(method: str, backbone: FrozenViT) -> Model:
-    return Model(backbone, make_config({"method": method, "backbone": backbone.name}))
 
 
 class _Counter(TorchDispatchMode):

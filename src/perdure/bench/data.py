@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perdure.bench.training import TrainingStep, random_pixels, setting
+from perdure.bench.training import TrainingStep, check_trained, random_pixels, setting, timed
 from perdure.bench.verdict import Reading, verdict
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
@@ -68,7 +68,7 @@ def data_report(
         step()
         seconds, readings = [], []
         for count in workers:
-            seconds.append(step())
+            seconds += timed({"step": step}, 1, backbone.device, warm_up=False)["step"]
             readings.append(read(subset, config, backbone.img_size, count))
     size = 3 * backbone.img_size**2
     needed = config.training.batch_size / statistics.median(seconds)
@@ -167,10 +167,7 @@ def _figures(reading: Reading, needed: float) -> dict[str, Any]:
 
 
 def _check(config: Config, workers: Sequence[int]) -> None:
-    if not config.method_class.traits.trains:
-        raise ConfigError(
-            f"Method '{config.training.method}' has no training step. Name one that trains: nsp2."
-        )
+    check_trained(config)
     most = max(2, usable_cores())
     wrong = [count for count in workers if not 0 <= count <= most]
     if wrong or not workers or len(set(workers)) < len(workers):

@@ -8,7 +8,7 @@ counted work with these layers can be faster than floor, except by leaving count
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,18 +51,20 @@ class Shape:
         """Weights of a block's four linear layers."""
         return 4 * self.dim**2 + 2 * self.dim * self.hidden
 
+    def linear_flops(self, images: int) -> int:
+        """Operations of all linear layers, forward; multiply-adds count as two."""
+        return images * self.blocks * 2 * self.tokens * self.linear_weights
+
     def forward_flops(self, images: int) -> int:
-        """Multiply-adds count as two: patch embedding, linear layers, attention products."""
-        linear = 2 * self.tokens * self.linear_weights
-        attention = 2 * 2 * self.tokens**2 * self.dim
+        """Operations of patch embedding, linear layers and attention products."""
+        attention = self.blocks * 2 * 2 * self.tokens**2 * self.dim
         embedding = 2 * self.patches * self.patch_values * self.dim
-        return images * (self.blocks * (linear + attention) + embedding)
+        return self.linear_flops(images) + images * (attention + embedding)
 
     def backward_flops(self, images: int) -> int:
         """Gradients of activations only: each linear layer once, each attention product twice."""
-        linear = 2 * self.tokens * self.linear_weights
-        attention = 2 * 2 * 2 * self.tokens**2 * self.dim
-        return images * self.blocks * (linear + attention)
+        attention = self.blocks * 2 * 2 * 2 * self.tokens**2 * self.dim
+        return self.linear_flops(images) + images * attention
 
     def prompt_flops(self, images: int) -> int:
         """M prompts as keys and values of every block: once per step, attended to by every token."""
@@ -75,40 +77,21 @@ class Shape:
         return self.forward_flops(images) + self.backward_flops(images) + self.prompt_flops(images)
 
 
-class LinearRate:
-    """Timer of a block's four linear layers on as many rows as a step has.
+def linear_layers(
+    shape: Shape, images: int, dtype: torch.dtype, device: torch.device
+) -> Callable[[], None]:
+    """Return what runs the four linear layers of every block on as many rows as a step has."""
+    rows, dim, hidden = images * shape.tokens, shape.dim, shape.hidden
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for wide, narrow in ((3 * dim, dim), (dim, dim), (hidden, dim), (dim, hidden)):
+        source = torch.randn(rows, narrow, device=device).to(dtype)
+        weight = torch.randn(wide, narrow, device=device).to(dtype)
+        pairs.append((source, weight))
 
-    Args:
-        shape: sizes of the backbone.
-        images: images per step.
-        dtype: compute type.
-        device: where to run.
-    """
+    @torch.no_grad()
+    def run() -> None:
+        for _ in range(shape.blocks):
+            for source, weight in pairs:
+                F.linear(source, weight)
 
-    def __init__(self, shape: Shape, images: int, dtype: torch.dtype, device: torch.device) -> None:
-        rows, dim, hidden = images * shape.tokens, shape.dim, shape.hidden
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        for wide, narrow in ((3 * dim, dim), (dim, dim), (hidden, dim), (dim, hidden)):
-            source = torch.randn(rows, narrow, device=device).to(dtype)
-            weight = torch.randn(wide, narrow, device=device).to(dtype)
-            self._pairs.append((source, weight))
-        self._flops = 2 * rows * shape.linear_weights
-        self._device = device
-        self._shape = shape
-
-    def __call__(self) -> float:
-        """Floating-point operations per second of as many layers as the backbone has blocks."""
-        synchronise(self._device)
-        began = time.perf_counter()
-        with torch.no_grad():
-            for _ in range(self._shape.blocks):
-                for source, weight in self._pairs:
-                    F.linear(source, weight)
-        synchronise(self._device)
-        return self._shape.blocks * self._flops / (time.perf_counter() - began)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return run

@@ -8,44 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
-from perdure.bench.floor import LinearRate, Shape
+from perdure.bench.floor import Shape, linear_layers
 from perdure.bench.training import (
     TimedSurvey,
     TrainingStep,
+    check_numbers,
+    check_trained,
     now,
     peak_memory,
     random_pixels,
+    ratio,
     setting,
+    timed,
 )
-from perdure.engine.config import make_config
+from perdure.engine.build import make_backbone
+from perdure.engine.config import Config
 from perdure.engine.model import Model
-from perdure.errors import ConfigError
 from perdure.methods.options import DeepPromptConfig
 
 
-def step_report(
-    method: str,
-    *,
-    batch_size: int = 8,
-    precision: str = "auto",
-    backbone: str = "vit_base_patch16_224.augreg_in21k",
-    img_size: int | None = None,
-    device: str = "auto",
-    pairs: int = 5,
-) -> dict[str, Any]:
+def step_report(config: Config, pairs: int = 5) -> dict[str, Any]:
     """Time training steps of a method's second task against the floor, in interleaved pairs.
 
-    Weights are random: time does not depend on them.
-
     Args:
-        method: a method that trains.
-        batch_size: images per step.
-        precision: compute type of the step and of the floor's layers.
-        backbone: architecture.
-        img_size: side in pixels; the backbone's own by default.
-        device: where to run.
+        config: method, backbone, batch size; weights may be random, time does not depend on them.
         pairs: interleaved runs of layers and step.
 
     Returns:
@@ -53,41 +40,30 @@ def step_report(
         ``survey_ratio`` a survey over a plain float32 forward of the same images.
 
     Raises:
-        ConfigError: the method is not trained, or a value that makes no sense.
+        ConfigError: the method is not trained, or a number below 1.
     """
-    if batch_size < 1 or pairs < 1:
-        raise ConfigError(
-            f"batch_size={batch_size}, pairs={pairs}: both must be 1 or more, as batch_size=8."
-        )
-    config = make_config({"method": method, "backbone": backbone})
-    if not config.method_class.traits.trains:
-        raise ConfigError(f"Method '{method}' has no training step. Name one that trains: nsp2.")
-    frozen = create_backbone(
-        backbone, weights="random", img_size=img_size, precision=precision, device=device
-    )
+    check_numbers(pairs=pairs)
+    check_trained(config)
+    frozen, batch_size = make_backbone(config), config.training.batch_size
     model = Model(frozen, config)
     pixels = random_pixels(frozen, batch_size)
     step = TrainingStep(model, pixels)
     shape = Shape.of(frozen.spec, frozen.hidden, frozen.patch, _prompts(config.method))
-    rate = LinearRate(shape, batch_size, frozen.dtype, frozen.device)
-    step()
-    rate()
-    rates, seconds = [], []
-    for _ in range(pairs):
-        rates.append(rate())
-        seconds.append(step())
-    floor = shape.step_flops(batch_size) / max(rates)
-    middle = statistics.median(seconds)
+    layers = linear_layers(shape, batch_size, frozen.dtype, frozen.device)
+    seconds = timed({"layers": layers, "step": step}, pairs, frozen.device)
+    rate = shape.linear_flops(batch_size) / min(seconds["layers"])
+    floor = shape.step_flops(batch_size) / rate
+    middle = statistics.median(seconds["step"])
     return {
-        "method": method,
+        "method": config.training.method,
         **setting(frozen, batch_size),
         "pairs": pairs,
         "step_seconds": middle,
         "images_per_second": batch_size / middle,
         "floor_flops": shape.step_flops(batch_size),
-        "linear_gflops_per_second": max(rates) / 1e9,
+        "linear_gflops_per_second": rate / 1e9,
         "floor_seconds": floor,
-        "share_of_floor": statistics.median(floor / one for one in seconds),
+        "share_of_floor": statistics.median(floor / one for one in seconds["step"]),
         **_survey_figures(model, pixels, pairs),
         "peak_memory_mib": peak_memory(frozen.device),
     }
@@ -109,9 +85,8 @@ def _survey_figures(model: Model, pixels: Tensor, pairs: int) -> dict[str, float
         if survey.seconds is None:
             return {"survey_ratio": None}
         surveys.append(survey.seconds)
-    ratios = [ours / floor for ours, floor in zip(surveys, plain, strict=True)]
     return {
-        "survey_ratio": statistics.median(ratios),
+        "survey_ratio": ratio(surveys, plain),
         "survey_images_per_second": len(images) / statistics.median(surveys),
     }
 

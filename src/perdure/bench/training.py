@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +14,38 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from perdure.backbones.vit import FrozenViT
-from perdure.bench.floor import synchronise
+from perdure.engine.config import Config
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
+from perdure.errors import ConfigError
 from perdure.randomness import generator
 from perdure.types import Observer, Split, Task
 
 CLASSES = 10
 """Classes per task."""
+
+
+def check_trained(config: Config) -> None:
+    """Refuse a method without training steps.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not config.method_class.traits.trains:
+        raise ConfigError(
+            f"Method '{config.training.method}' has no training step. Name one that trains: nsp2."
+        )
+
+
+def check_numbers(**numbers: int) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if min(numbers.values()) < 1:
+        given = ", ".join(f"{name}={number}" for name, number in numbers.items())
+        raise ConfigError(f"{given}: each must be 1 or more.")
 
 
 def random_pixels(backbone: FrozenViT, count: int) -> UInt8[Tensor, "b 3 s s"]:
@@ -104,18 +130,45 @@ class TrainingStep:
         layer = model.task_layer(self._task)
         self._optimiser = TaskOptimiser(model.method, layer, model.config.training, protect=True)
 
-    def __call__(self) -> float:
-        """Take one step and return its seconds."""
-        device = self._model.backbone.device
-        began = now(device)
+    def __call__(self) -> None:
+        """Take one step."""
         loss = self._model.training_loss(self._pixels, self._labels, self._task)
         self._optimiser.step(loss.total, 1.0)
-        return now(device) - began
+
+
+def timed(
+    acts: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    warm_up: bool = True,
+) -> dict[str, list[float]]:
+    """Return the seconds of several acts, one after the other in every round.
+
+    Args:
+        acts: by name.
+        rounds: how often each is timed.
+        device: of the computation.
+        warm_up: whether there is a round before that is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in acts}
+    for turn in range(rounds + warm_up):
+        for name, act in acts.items():
+            began = now(device)
+            act()
+            if turn >= warm_up:
+                seconds[name].append(now(device) - began)
+    return seconds
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median over rounds of one time over another."""
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def now(device: torch.device) -> float:
     """Return seconds on a clock, once the device has finished."""
-    synchronise(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 

@@ -56,6 +56,11 @@ class Point:
     seconds: float = 0.0
 
     @property
+    def progress(self) -> dict[str, int]:
+        """The stages and steps done, as events tell them."""
+        return {"stages_done": self.stages_done, "steps_done": self.steps_done}
+
+    @property
     def files(self) -> list[StoredFile]:
         """The files that this point needs."""
         return [file for file in (self.base, self.step) if file is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from perdure.engine.model import Model
 from perdure.engine.survey import ordered_batches
 from perdure.errors import ConfigError
 from perdure.methods import METHODS
+from perdure.metrics import Counts, count_batch, last_accuracy
 from perdure.streams import Subset, TaskData, batch_count
 from perdure.types import Task, classes_of
 
@@ -128,7 +128,7 @@ class _Passes:
 
     def oracle_accuracy(self) -> dict[str, float]:
         """Return the accuracy over all test images, each under its own task's prompts."""
-        model, right, total = self._model, dict[str, int](), 0
+        model, counts = self._model, dict[str, Counts]()
         if not model.method.traits.prompts_of_tasks:
             return {}
 
@@ -138,12 +138,11 @@ class _Passes:
         class_of = torch.tensor(classes_of(model.label_names))
         for data in self._tasks:
             features, labels = self._over(data.test, data.task, readout)
-            total += len(labels)
             if len(labels):
                 for head, logits in model.head_logits(features).items():
-                    hits = int((class_of[logits.argmax(1).cpu()] == class_of[labels]).sum())
-                    right[head] = right.get(head, 0) + hits
-        return {head: hits / total for head, hits in right.items()}
+                    new = count_batch(logits, labels, torch.zeros_like(class_of), class_of)
+                    counts[head] = counts[head] + new if head in counts else new
+        return {head: last_accuracy(one) for head, one in counts.items()}
 
     @torch.no_grad()
     def _over(
@@ -153,6 +152,6 @@ class _Passes:
         for batch in ordered_batches(self._model, subset):
             outputs.append(compute(batch.images, task))
             self._done += 1
-            fields: dict[str, Any] = {"phase": "diagnosis", "done": self._done}
-            self._sink(Event("progress", task.index, {**fields, "total": self._total}))
+            fields = {"phase": "diagnosis", "done": self._done, "total": self._total}
+            self._sink(Event("progress", task.index, fields))
         return torch.cat(outputs) if outputs else torch.zeros(0), subset.labels

@@ -58,24 +58,18 @@ class Evaluator:
                     new = count_batch(logits, labels, task_of_class, class_of)
                     counts[head] = counts[head] + new if head in counts else new
                 done += 1
-                self._sink(
-                    Event(
-                        "progress",
-                        tasks[-1].task.index,
-                        {"phase": "evaluation", "done": done, "total": total},
-                    )
-                )
+                fields = {"phase": "evaluation", "done": done, "total": total}
+                self._sink(Event("progress", tasks[-1].task.index, fields))
         return counts
 
     @torch.no_grad()
     def _readouts(self, model: Model, data: TaskData) -> list[tuple[Tensor, Tensor]]:
-        config, index = model.config, data.task.index
+        size, index = model.config.runtime.eval_batch_size, data.task.index
         if not len(data.test):
             return []
-        labels = data.test.labels.split(config.runtime.eval_batch_size)
+        labels = data.test.labels.split(size)
         if index in self._frozen:
-            kept = self._frozen[index].split(config.runtime.eval_batch_size)
-            return list(zip(kept, labels, strict=True))
+            return list(zip(self._frozen[index].split(size), labels, strict=True))
         readouts = []
         for batch in ordered_batches(model, data.test):
             readout, features = model.forward(batch.images)

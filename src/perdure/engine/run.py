@@ -181,12 +181,7 @@ class Run:
                 stored = self._checkpoints.save(name, optimiser.state(), {})
                 point = replace(point, step=stored)
             self._checkpoints.commit(point)
-            self.sink(
-                Event(
-                    "checkpoint",
-                    fields={"stages_done": point.stages_done, "steps_done": point.steps_done},
-                )
-            )
+            self.sink(Event("checkpoint", fields=point.progress))
         self._point = point
 
     def _restore(self) -> dict[str, torch.Tensor] | None:
@@ -204,8 +199,7 @@ class Run:
             counts = _from_tensors(tensors)
             self.counts = {head: counts[head] for head in self.config.head_names if head in counts}
             self.selection = notes["selection"]
-        fields = {"stages_done": point.stages_done, "steps_done": point.steps_done}
-        self.sink(Event("resume", fields=fields))
+        self.sink(Event("resume", fields=point.progress))
         if not begun:
             return None
         if not point.prepared:

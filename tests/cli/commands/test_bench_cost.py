@@ -11,11 +11,17 @@ import pytest
 from perdure.backbones.catalog import create_backbone
 from perdure.bench import cost
 from perdure.bench.floor import Shape
+from perdure.engine.config import make_config
 from perdure.errors import PerdureError
 from tests.cli.command import Perdure
 
 CLIP = "vit_xsmall_patch16_clip_224"
-BACKBONE = ("test_vit", 4, 32, "fp32", "cpu", 1)
+
+
+def measure(method: str, backbone: str = "test_vit", pairs: int = 1) -> dict[str, Any]:
+    small = {"batch_size": 4, "img_size": 32, "precision": "fp32", "device": "cpu"}
+    keys = {"method": method, "backbone": backbone, "weights": "random", **small}
+    return cost.measure(make_config(keys), pairs)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +29,7 @@ def rows() -> dict[str, dict[str, Any]]:
     """All methods at the small size, the late task an early one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "LATE", 4)
-        return {name: cost.measure(name, *BACKBONE) for name in cost.methods_on("test_vit")}
+        return {name: measure(name) for name in cost.methods_on("test_vit")}
 
 
 def test_methods_are_those_that_train_prompts() -> None:
@@ -44,7 +50,7 @@ def test_methods_that_need_a_projection_are_measured_where_there_is_one() -> Non
 def test_state_of_the_language_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """Per class a vector of 512 numbers, a mean of 256 and a factor of 256 × 256."""
     monkeypatch.setattr(cost, "LATE", 4)
-    row = cost.measure("clip_nsp2", CLIP, *BACKBONE[1:])
+    row = measure("clip_nsp2", CLIP)
     assert row["head_bytes_per_class"] == 4 * (512 + 256 + 256**2)
     assert row["state_bytes_per_task"] == 0
 
@@ -80,14 +86,14 @@ def test_growth_is_that_of_an_expert(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def test_refusals() -> None:
-    for methods, options, text in (
-        (["lda"], {}, "trains no prompts"),
-        (["nsp"], {}, "Did you mean 'nsp2'"),
-        (["nsp2"], {"pairs": 0}, "pairs=0"),
-        (["clip_nsp2"], {}, "'clip_nsp2' needs an image projection, and 'test_vit' has none"),
+    for method, pairs, text in (
+        ("lda", 1, "trains no prompts"),
+        ("nsp", 1, "Did you mean 'nsp2'"),
+        ("nsp2", 0, r"pairs=0: each must be 1 or more\."),
+        ("clip_nsp2", 1, "'clip_nsp2' needs an image projection, and 'test_vit' has none"),
     ):
         with pytest.raises(PerdureError, match=text):
-            cost.cost_report(methods, backbone="test_vit", **options)  # type: ignore[arg-type]
+            measure(method, pairs=pairs)
 
 
 def test_command(
@@ -96,7 +102,7 @@ def test_command(
     monkeypatch: pytest.MonkeyPatch,
     rows: dict[str, dict[str, Any]],
 ) -> None:
-    monkeypatch.setattr(cost, "cost_report", lambda methods, **_: [rows[m] for m in methods])
+    monkeypatch.setattr(cost, "cost_report", lambda config, pairs: rows[config.training.method])
     said = perdure("bench", "cost", "--out", tmp_path / "c", "--methods", "nsp2,l2p")
     assert said.code == 0
     assert "nsp2 on vit_base_patch16_224.augreg_in21k, batches of 8" in said.err

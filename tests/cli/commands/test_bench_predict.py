@@ -55,7 +55,7 @@ def test_figures_of_a_model(
         assert listed[-1].read_bytes().startswith(b"\xff\xd8")
         passed[0] += 2
 
-    monkeypatch.setattr(prediction, "now", lambda device: passed[0])
+    monkeypatch.setattr("perdure.bench.training.now", lambda device: passed[0])
     monkeypatch.setattr(prediction, "_each", move)
     monkeypatch.setattr("perdure.cli.commands.predict.write_answers", predict)
     said = perdure("bench", "predict", finished, *SMALL)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from perdure.cli.commands import doctor as module
+from perdure.engine.config import Config
 from perdure.streams import BENCHMARKS
 from tests.cli.command import Perdure
 from tests.streams.published import offer
@@ -99,24 +100,27 @@ def test_a_cache_that_cannot_be_written(
 
 
 def test_bench_step(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
+    given: list[tuple[Config, int]] = []
 
-    def step_report(**arguments: Any) -> dict[str, Any]:
-        given.update(arguments)
+    def step_report(config: Config, pairs: int) -> dict[str, Any]:
+        given.append((config, pairs))
         return {"share_of_floor": 0.81234, "bf16": None, "threads": 2, "runs": [1.5, 2.25]}
 
     stub = ModuleType("perdure.bench.step")
     stub.step_report = step_report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "perdure.bench.step", stub)
     said = perdure("bench", "step", "--method", "finetune", "--batch-size", 4, "--pairs", "2")
-    assert given == {
+    ((config, pairs),) = given
+    assert pairs == 2
+    asked = {
         "method": "finetune",
         "batch_size": 4,
         "precision": "auto",
         "backbone": "vit_base_patch16_224.augreg_in21k",
+        "weights": "random",
         "img_size": 224,
-        "pairs": 2,
     }
+    assert asked.items() <= config.flat().items()
     assert said.out.splitlines() == [
         "share of floor  0.8123",
         "bf16            n/a",

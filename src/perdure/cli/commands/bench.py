@@ -8,11 +8,14 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.cli.looking import TIMED
 from perdure.cli.output import messages, print_columns, print_fields, print_json
 from perdure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perdure.engine.config import Config
 
 COLUMNS = {
     "method": ("method", 1),
@@ -34,15 +37,7 @@ def step(args: argparse.Namespace) -> int:
     """Do ``perdure bench step``."""
     from perdure.bench.step import step_report
 
-    report = step_report(
-        method=args.method,
-        batch_size=args.batch_size,
-        precision=args.precision,
-        backbone=args.backbone,
-        img_size=args.img_size,
-        pairs=args.pairs,
-    )
-    _print_report(report, args.json)
+    _print_report(step_report(_config(args), args.pairs), args.json)
     return 0
 
 
@@ -70,13 +65,7 @@ def predict(args: argparse.Namespace) -> int:
         if args.model:
             folder = model_folder(Path(args.model))
         else:
-            save_untrained(
-                folder,
-                method=args.method or "nsp2",
-                backbone=args.backbone or TIMED,
-                img_size=args.img_size,
-                precision=args.precision or "auto",
-            )
+            save_untrained(folder, _config(args))
         report = predict_report(
             folder, write, images=args.images, batch_size=args.batch_size, rounds=args.rounds
         )
@@ -87,10 +76,8 @@ def predict(args: argparse.Namespace) -> int:
 def data(args: argparse.Namespace) -> int:
     """Do ``perdure bench data``."""
     from perdure.bench.data import data_report
-    from perdure.engine.config import make_config
 
-    keys = ("method", "backbone", "transform", "batch_size", "img_size", "precision", "data")
-    config = make_config({key: getattr(args, key) for key in keys} | {"weights": "random"})
+    config = _config(args, transform=args.transform, data=args.data)
     if args.data is None:
         messages().print("No --data: JPEG files are drawn into a temporary folder.")
     report = data_report(config, args.data, args.workers, args.images)
@@ -125,14 +112,8 @@ def cost(args: argparse.Namespace) -> int:
         for batch_size in args.batch_sizes:
             for method in methods:
                 messages().print(f"{method} on {backbone}, batches of {batch_size}")
-                rows += cost_report(
-                    [method],
-                    backbone=backbone,
-                    batch_size=batch_size,
-                    img_size=args.img_size,
-                    precision=args.precision,
-                    pairs=args.pairs,
-                )
+                one = _config(args, method=method, backbone=backbone, batch_size=batch_size)
+                rows.append(cost_report(one, args.pairs))
     atomic_write(folder / "cost.json", (json.dumps(rows, indent=1) + "\n").encode())
     draw_cost(rows, folder / "cost.png")
     if args.json:
@@ -144,6 +125,17 @@ def cost(args: argparse.Namespace) -> int:
     print_columns(list(columns), cells)
     print(f"\npicture  {folder / 'cost.png'}\nfigures  {folder / 'cost.json'}")
     return 0
+
+
+def _config(args: argparse.Namespace, **keys: Any) -> Config:
+    """The configuration that the options ask for, with random weights."""
+    from perdure.engine.config import make_config
+
+    given = {"method": "nsp2", "backbone": TIMED, "weights": "random", **keys}
+    for key in ("method", "backbone", "batch_size", "img_size", "precision"):
+        if key not in keys and getattr(args, key, None) is not None:
+            given[key] = getattr(args, key)
+    return make_config(given)
 
 
 def _print_report(report: Mapping[str, Any], as_json: bool) -> None:

@@ -16,7 +16,7 @@ from perdure.engine.config import Config, load_config
 from perdure.errors import DivergenceError
 from perdure.experiment import default_folder
 from perdure.keys import parse_value
-from perdure.tuning import Search, Trial, best, make_search, tune, write_winner
+from perdure.tuning import Search, SearchTrial, best, make_search, tune, write_winner
 from perdure.wording import counted
 
 
@@ -72,7 +72,7 @@ def _say(search: Search) -> str:
     return f"{counted(search.size, 'setting')}: {keys}"
 
 
-def _print(search: Search, trials: Sequence[Trial]) -> None:
+def _print(search: Search, trials: Sequence[SearchTrial]) -> None:
     """Print every trial, best first."""
     keys = list(search.space)
     order = sorted(range(len(trials)), key=lambda place: -(trials[place].score or -1.0))
@@ -90,7 +90,7 @@ def _print(search: Search, trials: Sequence[Trial]) -> None:
     print()
 
 
-def _scores(trial: Trial) -> list[str]:
+def _scores(trial: SearchTrial) -> list[str]:
     if trial.score is None:
         return ["diverged", ""]
     lost = [one["forgetting"] for one in trial.metrics if one["forgetting"] is not None]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
 
@@ -100,14 +101,10 @@ def look(place: int) -> tuple[str, str]:
 def draw_curves(
     ax: Axes, curves: Sequence[Curve], bounds: tuple[float, float] = (-1.0, 101.0)
 ) -> None:
-    """Draw a line with markers per curve, and a band of one standard deviation.
+    """Draw on empty axes a line with markers per curve, and a band of one standard deviation.
 
     A curve of which only the last value is known is a dashed level line with a marker at its end.
-
-    Args:
-        ax: empty axes.
-        curves: at least one; colour and marker follow from its place.
-        bounds: limits of the vertical axis.
+    Colour and marker follow from a curve's place; the vertical axis never leaves the bounds.
     """
     last = max(len(curve.curve) for curve in curves)
     dress(ax)
@@ -150,20 +147,13 @@ def shared_scale(curves: Sequence[Curve]) -> Normalize:
 
 
 def draw_matrix(ax: Axes, curve: Curve, norm: Normalize, size: float) -> None:
-    """Draw the accuracy matrix of a group.
-
-    Args:
-        ax: empty axes.
-        curve: curve whose matrix is drawn, and the title.
-        norm: scale of the colours.
-        size: side of the axes in inches.
-    """
+    """Draw the accuracy matrix of a group on empty axes with so many inches a side."""
     tasks = len(curve.matrix)
     later = np.triu(np.ones((tasks, tasks), bool), 1)
     draw_cells(ax, curve.matrix, norm, size, hidden=later)
     ax.set_title(wrapped(curve.label, size), fontsize=FONT, color=INK)
     number_tasks(ax, tasks)
-    ax.set_xlabel("evaluated on task", fontsize=FONT, color=INK)
+    name_axes(ax, "evaluated on task")
     missing = [after for after, row in enumerate(curve.matrix) if np.isnan(row).all()]
     if missing:
         ax.text(-0.3, missing[-1], "not evaluated", fontsize=7, color=SOFT, va="center")
@@ -177,13 +167,13 @@ def draw_cells(
     hidden: Bool[np.ndarray, "n n"],
     scale: Colormap = SCALE,
 ) -> None:
-    """Draw a heat map, with a number in each cell where cells have room for one.
+    """Draw a heat map on empty axes, with a number in each cell where cells have room for one.
 
     Args:
-        ax: empty axes.
+        ax: with ``size`` inches a side.
         values: per cell, NaN where unknown.
-        norm: scale of the colours.
-        size: side of the axes in inches.
+        norm: from values to the scale of colours.
+        size: side of the axes.
         hidden: cells that are left empty.
         scale: the colours.
     """
@@ -197,41 +187,35 @@ def draw_cells(
     font = min(FONT - 1, cell * (0.36 if digits else 0.46))
     if font < _SMALLEST_FONT:
         return
-    for row, column in zip(*np.nonzero(~np.isnan(values) & ~hidden), strict=True):
-        ax.text(
-            column,
-            row,
-            f"{values[row, column]:.{digits}f}",
-            fontsize=font,
-            color=legible(colours[row, column]),
-            horizontalalignment="center",
-            verticalalignment="center_baseline",
-        )
+    for row, column in np.argwhere(~np.isnan(values) & ~hidden).tolist():
+        text = f"{values[row, column]:.{digits}f}"
+        write_in_cell(ax, (row, column), text, font, colours[row, column])
 
 
-def legible(cell: Float64[np.ndarray, "4"]) -> str:
-    """Return the colour of a number on a cell."""
-    if cell[3] < _SEEN_THROUGH:
-        return INK
-    return _ON_DARK if np.dot(cell[:3], _LUMINANCE) < _HALF else _ON_LIGHT
+def write_in_cell(
+    ax: Axes, place: tuple[int, int], text: str, font: float, cell: Float64[np.ndarray, "4"]
+) -> None:
+    """Write a number into the cell at a row and column, legible on the cell's colour."""
+    on_light = np.dot(cell[:3], _LUMINANCE) >= _HALF
+    colour = INK if cell[3] < _SEEN_THROUGH else _ON_LIGHT if on_light else _ON_DARK
+    row, column = place
+    ax.text(column, row, text, fontsize=font, color=colour, ha="center", va="center_baseline")
 
 
 def number_tasks(ax: Axes, tasks: int) -> None:
     """Write task numbers beside a square of tasks."""
-    shown = ticks(tasks)
-    ax.set_xticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
-    ax.set_yticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
+    number(ax.xaxis, tasks)
+    number(ax.yaxis, tasks)
+
+
+def number(axis: Axis, count: int) -> None:
+    """Write numbers from 1 beside the cells along an axis, or beside some of many."""
+    shown = ticks(count)
+    axis.set_ticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
 
 
 def dress_bar(bar: Colorbar, label: str, font: float = FONT, length: float = 3.5) -> None:
-    """Give a colour bar its plain look.
-
-    Args:
-        bar: the bar.
-        label: meaning of the colours.
-        font: size of the label in points.
-        length: length of the ticks in points.
-    """
+    """Give a colour bar its plain look; font and length of ticks are in points."""
     bar.set_label(label, fontsize=font, color=INK)
     bar.ax.tick_params(labelsize=font - 1, color=FAINT, labelcolor=INK, length=length)
     bar.outline.set_visible(False)
@@ -253,6 +237,14 @@ def ticks(tasks: int) -> list[int]:
         return list(range(1, tasks + 1))
     step = next(step for step in (2, 5, 10, 20, 50, tasks) if tasks / step <= _TICKS)
     return [tick for tick in range(1, tasks + 1) if tick % step == 0]
+
+
+def name_axes(ax: Axes, x: str = "", y: str = "") -> None:
+    """Name what axes show; an empty name leaves what is there."""
+    if x:
+        ax.set_xlabel(x, fontsize=FONT, color=INK)
+    if y:
+        ax.set_ylabel(y, fontsize=FONT, color=INK)
 
 
 def dress(ax: Axes) -> None:

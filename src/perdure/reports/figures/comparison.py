@@ -27,6 +27,7 @@ from perdure.reports.figures.axes import (
     literal,
     look,
     mean_curve,
+    name_axes,
     shared_scale,
 )
 from perdure.reports.figures.render import write_png
@@ -54,12 +55,8 @@ def draw(entries: Sequence[Entry], path: Path | str) -> None:
     Seeds are joined: lines and cells show means, a band one standard deviation. A result that was
     evaluated only after the last task is a dashed level line with a marker at its end.
 
-    Args:
-        entries: results as in ``results.json``, at least one.
-        path: file to write, replaced as a whole.
-
     Raises:
-        OutputError: there is nothing to draw, or the file cannot be written.
+        OutputError: there is nothing to draw.
     """
     if not entries:
         raise OutputError(
@@ -92,7 +89,7 @@ def _figure(groups: Sequence[Group]) -> Figure:
     for place, (ax, curve) in enumerate(zip(places, curves, strict=False)):
         draw_matrix(ax, curve, norm, layout.map_size)
         if place % layout.columns == 0:
-            ax.set_ylabel("task learned", fontsize=FONT, color=INK)
+            name_axes(ax, y="task learned")
     for ax in places[len(curves) :]:
         ax.set_visible(False)
     bar = below.colorbar(
@@ -119,19 +116,12 @@ def _lay_out(maps: int, tasks: int) -> _Layout:
 def _draw_labelled_curves(ax: Axes, curves: Sequence[Curve], high: float) -> None:
     draw_curves(ax, curves)
     ax.set_title("Accuracy over all classes seen so far", fontsize=11, color=INK, loc="left")
-    ax.set_xlabel("tasks learned", fontsize=FONT, color=INK)
-    ax.set_ylabel("accuracy, %", fontsize=FONT, color=INK)
+    name_axes(ax, "tasks learned", "accuracy, %")
     _label_ends(ax, curves, high * 0.7 * POINTS)
 
 
 def _label_ends(ax: Axes, curves: Sequence[Curve], high: float) -> None:
-    """Write each curve's name and last value beside its end, moved apart where they would meet.
-
-    Args:
-        ax: the axes of the curves.
-        curves: in the order in which they were drawn.
-        high: height of the axes in points.
-    """
+    """Write each curve's name and last value beside its end, moved apart; ``high`` is in points."""
     named = [(float(curve.curve[-1]), place) for place, curve in enumerate(curves)]
     named = [pair for pair in sorted(named) if not math.isnan(pair[0])]
     low, top = ax.get_ylim()

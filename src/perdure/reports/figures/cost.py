@@ -20,12 +20,7 @@ PANELS = (
 
 
 def draw_cost(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG with a bar per method in every panel.
-
-    Args:
-        rows: rows of `cost_report`, at least one.
-        path: the file.
-    """
+    """Write a PNG with a bar per row of `cost_report` in every panel."""
     labels = [_label(row, rows) for row in rows]
     figure = Figure(figsize=(11, 1.2 + 0.28 * len(rows)), dpi=120, layout="constrained")
     for place, (key, title, factor) in enumerate(PANELS):

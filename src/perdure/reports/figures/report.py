@@ -34,6 +34,7 @@ from perdure.reports.figures.axes import (
     literal,
     look,
     mean_curve,
+    name_axes,
     number_tasks,
     shared_scale,
     wrapped,
@@ -67,8 +68,7 @@ def accuracy_figure(curves: Sequence[Curve]) -> Figure:
     """Draw the accuracy over all classes seen, as tasks arrive, with a legend below."""
     figure, ax = _with_legend(curves)
     draw_curves(ax, curves)
-    ax.set_xlabel("tasks learned", fontsize=FONT, color=INK)
-    ax.set_ylabel("accuracy, %", fontsize=FONT, color=INK)
+    name_axes(ax, "tasks learned", "accuracy, %")
     return figure
 
 
@@ -80,8 +80,7 @@ def forgetting_figure(groups: Sequence[Group]) -> Figure | None:
     figure, ax = _with_legend(curves, mean=True)
     draw_curves(ax, curves, bounds=(-101.0, 101.0))
     ax.axhline(0, color=FAINT, linewidth=1, zorder=0)
-    ax.set_xlabel("task", fontsize=FONT, color=INK)
-    ax.set_ylabel("forgotten, points", fontsize=FONT, color=INK)
+    name_axes(ax, "task", "forgotten, points")
     return figure
 
 
@@ -93,7 +92,7 @@ def matrix_figures(curves: Sequence[Curve]) -> list[Figure]:
         size = float(np.clip(1.1 + 0.21 * len(curve.matrix), 2.4, 4.2))
         figure, ax = _square(size, curve.label)
         draw_matrix(ax, curve, norm, size)
-        ax.set_ylabel("task learned", fontsize=FONT, color=INK)
+        name_axes(ax, y="task learned")
         _colour_bar(figure, ax, ScalarMappable(norm, SCALE), "accuracy on the task, %")
         figures.append(figure)
     return figures
@@ -127,7 +126,7 @@ def readings_figure(rows: Sequence[ComparisonRow]) -> Figure | None:
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(-2, 102)
     ax.grid(axis="x", color=FAINT, linewidth=0.6)
-    ax.set_xlabel("%", fontsize=FONT, color=INK)
+    name_axes(ax, "%")
     _legend(figure, *ax.get_legend_handles_labels(), columns=3)
     return figure
 
@@ -164,19 +163,13 @@ def confusion_figure(joined: Group) -> Figure | None:
         ax.set_yticks(range(len(shown)), shown)
     else:
         number_tasks(ax, len(counts))
-    ax.set_xlabel(f"predicted {what}", fontsize=FONT, color=INK)
-    ax.set_ylabel(f"true {what}", fontsize=FONT, color=INK)
+    name_axes(ax, f"predicted {what}", f"true {what}")
     _colour_bar(figure, ax, ScalarMappable(norm, SHARES), f"of the images of the {what}, %")
     return figure
 
 
 def spectrum_figure(spectra: Sequence[BlockSpectrum], title: str) -> Figure:
-    """Draw the spectra of one side, a line per block, with a dot where its null space begins.
-
-    Args:
-        spectra: spectra of one run and one side, at least one.
-        title: names both.
-    """
+    """Draw the spectra of one side, a line per block, with a dot where its null space begins."""
     figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
     ax = figure.add_subplot()
     dress(ax)
@@ -194,8 +187,7 @@ def spectrum_figure(spectra: Sequence[BlockSpectrum], title: str) -> Figure:
     ax.yaxis.set_major_formatter(lambda value, _: f"1e{math.log10(value):.0f}")
     ax.yaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
-    ax.set_xlabel("eigenvalue, largest first", fontsize=FONT, color=INK)
-    ax.set_ylabel("over the largest", fontsize=FONT, color=INK)
+    name_axes(ax, "eigenvalue, largest first", "over the largest")
     handles = [
         Line2D([], [], color=_BLOCKS(0.15 + 0.75 * norm(one.block)), linewidth=1.3)
         for one in spectra
@@ -246,13 +238,7 @@ def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], colum
 
 
 def _square(size: float, title: str, names: float = 0.0) -> tuple[Figure, Axes]:
-    """Return a figure around square axes.
-
-    Args:
-        size: side of the axes in inches.
-        title: title of the axes.
-        names: inches that names beside the axes need.
-    """
+    """Return a figure around square axes; sizes are in inches, ``names`` of what stands beside them."""
     lines = wrapped(title, size)
     height = size + names + 1.2 + 0.15 * (lines.count("\n") + 1)
     figure = Figure(figsize=(size + names + 0.75, height), layout="constrained")

@@ -25,9 +25,10 @@ from perdure.reports.figures.axes import (
     SOFT,
     dress,
     dress_bar,
-    legible,
     literal,
-    ticks,
+    name_axes,
+    number,
+    write_in_cell,
 )
 from perdure.reports.figures.render import write_png
 from perdure.wording import counted
@@ -42,7 +43,6 @@ _SPREAD = 15  # largest over smallest cell from which colours follow the logarit
 _SMALLEST_FONT, _ROOM = 5.0, 0.62  # of a number in a cell; width of a digit over its height
 _CELLS = LinearSegmentedColormap.from_list("images", SCALE(np.linspace(0.1, 0.72, 64)))
 """Neither so light that a cell of one image is lost, nor so dark that equal counts are all black."""
-_TRAIN, _TEST = COLOURS[0], "#C9D6E6"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,12 @@ class StreamCounts:
     val: Int64[np.ndarray, "c t"]
     test: Int64[np.ndarray, "c t"]
 
+    @property
+    def splits(self) -> list[tuple[str, Int64[np.ndarray, "c t"], str]]:
+        """Splits that have images: name, counts and colour."""
+        named = [("training", self.train, COLOURS[0]), ("validation", self.val, COLOURS[4])]
+        return [one for one in (*named, ("test", self.test, "#C9D6E6")) if one[1].any()]
+
 
 def count_stream(stream: Stream) -> StreamCounts:
     """Count the images of a stream; none is read."""
@@ -80,16 +86,7 @@ def count_stream(stream: Stream) -> StreamCounts:
 
 
 def draw_stream(counts: StreamCounts, title: str, path: Path | str) -> None:
-    """Write a PNG: a heat map of training images, with sums per task above and per class beside it.
-
-    Args:
-        counts: counts of the stream.
-        title: title of the figure.
-        path: file to write, replaced as a whole.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a PNG: training images per class and task, with sums above and beside."""
     write_png(_figure(counts, title), path)
 
 
@@ -130,15 +127,7 @@ def _titled(counts: StreamCounts, title: str) -> str:
     parts = [counted(tasks, "task"), f"{classes} classes"]
     if counts.domains:
         parts.append(counted(len(set(counts.domains)), "domain"))
-    images = [
-        f"{int(part.sum()):,} {name} images"
-        for part, name in (
-            (counts.train, "training"),
-            (counts.val, "validation"),
-            (counts.test, "test"),
-        )
-        if part.any()
-    ]
+    images = [f"{int(part.sum()):,} {name} images" for name, part, _ in counts.splits]
     return literal("\n".join("   ·   ".join(line) for line in ([title, *parts], images)))
 
 
@@ -177,17 +166,9 @@ def _draw_cells(ax: Axes, counts: StreamCounts, norm: Normalize, size: tuple[flo
     font = min(FONT - 1, high * 0.6, wide * 0.85 / (digits * _ROOM))
     if font < _SMALLEST_FONT:
         return False
-    for row, column in zip(*np.nonzero(counts.train), strict=True):
+    for row, column in np.argwhere(counts.train).tolist():
         value = int(counts.train[row, column])
-        ax.text(
-            column,
-            row,
-            str(value),
-            fontsize=font,
-            color=legible(np.array(_CELLS(norm(value)))),
-            horizontalalignment="center",
-            verticalalignment="center_baseline",
-        )
+        write_in_cell(ax, (row, column), str(value), font, np.array(_CELLS(norm(value))))
     return True
 
 
@@ -204,9 +185,8 @@ def _name_tasks(ax: Axes, counts: StreamCounts, wide: float) -> None:
             rotation_mode="anchor" if turned else "default",
         )
     else:
-        shown = ticks(tasks)
-        ax.set_xticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
-    ax.set_xlabel("domain" if counts.domains else "task", fontsize=FONT, color=INK)
+        number(ax.xaxis, tasks)
+    name_axes(ax, "domain" if counts.domains else "task")
 
 
 def _name_classes(ax: Axes, counts: StreamCounts) -> None:
@@ -214,9 +194,8 @@ def _name_classes(ax: Axes, counts: StreamCounts) -> None:
     if classes <= _MOST_NAMED:
         ax.set_yticks(range(classes), [literal(_short(name)) for name in counts.classes])
     else:
-        shown = ticks(classes)
-        ax.set_yticks([tick - 1 for tick in shown], [str(tick) for tick in shown])
-        ax.set_ylabel("class, in order of arrival", fontsize=FONT, color=INK)
+        number(ax.yaxis, classes)
+        name_axes(ax, y="class, in order of arrival")
         ax.grid(color=FAINT, linewidth=0.4)
 
 
@@ -229,19 +208,12 @@ def _draw_sums(ax: Axes, counts: StreamCounts, axis: int) -> None:
     dress(ax)
     bottom = np.zeros(counts.train.shape[1 - axis])
     thick = 0.8 if len(bottom) <= _MOST_NAMED else 1.0
-    for part, colour, name in (
-        (counts.train, _TRAIN, "training"),
-        (counts.val, COLOURS[4], "validation"),
-        (counts.test, _TEST, "test"),
-    ):
-        if not part.any():
-            continue
+    for name, part, colour in counts.splits:
         sums = part.sum(axis)
-        places = np.arange(len(sums))
         if axis == 0:
-            ax.bar(places, sums, thick, bottom=bottom, color=colour, label=name)
+            ax.bar(range(len(sums)), sums, thick, bottom=bottom, color=colour, label=name)
         else:
-            ax.barh(places, sums, thick, left=bottom, color=colour, label=name)
+            ax.barh(range(len(sums)), sums, thick, left=bottom, color=colour, label=name)
         bottom = bottom + sums
     ax.grid(axis="y" if axis == 0 else "x", color=FAINT, linewidth=0.6)
     if axis == 0:

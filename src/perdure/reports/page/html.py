@@ -43,13 +43,9 @@ class ReportFiles:
 
 
 def make_report(runs: Sequence[FinishedRun], against: bool = False) -> ReportFiles:
-    """Put a report together.
+    """Put a report together, published numbers beside ours where that is asked for.
 
     Runs over different streams get parts and tables of their own.
-
-    Args:
-        runs: at least one.
-        against: whether published numbers are put beside ours.
 
     Raises:
         OutputError: there is no run.
@@ -97,11 +93,7 @@ def check_target(out: Path) -> None:
 
 
 def write_report(report: ReportFiles, out: Path) -> list[Path]:
-    """Write the files beside the page, then the page.
-
-    Args:
-        report: the report to write.
-        out: the page; the files go to ``<stem>_files`` beside it.
+    """Write a report's files to ``<stem>_files`` beside the page, then the page.
 
     Returns:
         Everything written, the page first.

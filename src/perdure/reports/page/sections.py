@@ -83,7 +83,7 @@ def sections_of(
     Args:
         stream: the runs.
         rows: their comparison.
-        published: comparison with published numbers, if wanted.
+        published: the comparison with published numbers, where it was asked for.
     """
     groups = [row.group for row in rows]
     curves = [named_curve(joined) for joined in groups]

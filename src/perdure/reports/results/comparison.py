@@ -16,15 +16,9 @@ from perdure.reports.tables.comparison import as_records, compare
 def write_comparison(
     folder: Path, entries: Sequence[Entry], name: str = "comparison"
 ) -> list[Path]:
-    """Write ``NAME.png``, ``NAME.md`` and ``NAME.json``, the last a list of rows.
+    """Write ``NAME.png``, ``NAME.md`` and ``NAME.json``, the last a list of rows, and return them.
 
-    Args:
-        folder: where to; created when it is not there.
-        entries: results of any number of runs, at least one.
-        name: name of the files.
-
-    Raises:
-        OutputError: they cannot be written.
+    The folder is created when it is not there; there is at least one entry.
     """
     make_folder(folder)
     files = [folder / f"{name}.{suffix}" for suffix in ("png", "md", "json")]

@@ -6,6 +6,8 @@
 | ``accuracy.csv`` | one line per head, task learned and task evaluated |
 | ``confusion-<head>.csv`` | images per true (down) and predicted class (across) at the end |
 | ``results.md`` | the comparison as a GitHub table |
+
+What cannot be written is an `OutputError`; the file is then as it was before.
 """
 
 from __future__ import annotations
@@ -30,16 +32,7 @@ RESULTS = "results.json"
 
 
 def write_all(folder: Path | str, entries: Sequence[Entry], classes: Sequence[str]) -> None:
-    """Write every file of results of one run into its folder, ``results.json`` last.
-
-    Args:
-        folder: where to; it must exist.
-        entries: one per head.
-        classes: names of the classes in order of arrival.
-
-    Raises:
-        OutputError: a file cannot be written; those written before it stay.
-    """
+    """Write every file of results of one run into its folder, ``results.json`` last."""
     folder = Path(folder)
     write_accuracy(folder / "accuracy.csv", entries)
     for entry in entries:
@@ -54,9 +47,6 @@ def write_results(path: Path | str, entries: Sequence[Entry]) -> None:
     """Write ``results.json``: one key per line, one line per row of a matrix.
 
     Numbers of NumPy are written as numbers, NaN and infinities as null.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     text = ",\n".join(_entry_text(_plain(entry)) for entry in entries)
     atomic_write(path, f"[\n{text}\n]\n".encode() if text else b"[]\n")
@@ -99,13 +89,6 @@ def write_accuracy(path: Path | str, entries: Sequence[Entry]) -> None:
 
     Tasks count from 1; the accuracy is a fraction, empty for a task without test images. A row that
     was not evaluated has no lines.
-
-    Args:
-        path: file to write.
-        entries: one per head, with ``accuracy_matrix`` and ``test_counts``.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     lines: list[Sequence[object]] = [
         ("head", "after_task", "on_task", "accuracy", "correct", "total")
@@ -126,16 +109,10 @@ def write_accuracy(path: Path | str, entries: Sequence[Entry]) -> None:
 def write_confusion(
     path: Path | str, confusion: Sequence[Sequence[int]], classes: Sequence[str]
 ) -> None:
-    """Write a confusion matrix: predicted classes across, true classes down.
-
-    Args:
-        path: file to write.
-        confusion: images per (true, predicted) class.
-        classes: names of the classes in order of arrival, as many.
+    """Write a confusion matrix: predicted classes across, true classes down, in order of arrival.
 
     Raises:
         ValueError: the matrix is not as large as the list of names.
-        OutputError: the file cannot be written.
     """
     sides = {len(confusion), *(len(row) for row in confusion)}
     if sides != {len(classes)}:
@@ -145,11 +122,7 @@ def write_confusion(
 
 
 def write_markdown(path: Path | str, entries: Sequence[Entry]) -> None:
-    """Write ``results.md``, the comparison of these entries as a GitHub table.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write ``results.md``, the comparison of these entries as a GitHub table."""
     atomic_write(path, encode(as_text_table(compare(entries)).markdown()))
 
 

@@ -148,10 +148,7 @@ class StreamRuns:
 
 
 def read_run(folder: Path) -> FinishedRun | None:
-    """Read a finished run; None where its ``results.json`` is an empty list.
-
-    Args:
-        folder: folder with ``results.json`` and, as a rule, ``config.toml`` and ``env.json``.
+    """Read the folder of a finished run; None where its ``results.json`` is an empty list.
 
     Raises:
         OutputError: a file is damaged or cannot be read, or there is no ``results.json``.
@@ -179,10 +176,7 @@ def by_stream(runs: Sequence[FinishedRun]) -> list[StreamRuns]:
 
 
 def describe_tasks(tasks: int | tuple[int, ...]) -> str:
-    """Say how classes come.
-
-    Args:
-        tasks: classes per task, or only the number of tasks.
+    """Say how classes come, from the classes per task or only the number of tasks.
 
     Examples:
         >>> describe_tasks((50, 10, 10)), describe_tasks((2,)), describe_tasks(3)

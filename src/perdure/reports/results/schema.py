@@ -46,9 +46,6 @@ def find_fault(content: Any) -> str | None:
 
     Keys that are not known are left alone, so that results of a newer version can still be read.
 
-    Args:
-        content: parsed JSON.
-
     Returns:
         A clause that names the entry (from 1), the key, what it holds and what is allowed.
     """

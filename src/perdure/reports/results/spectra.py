@@ -39,13 +39,10 @@ class BlockSpectrum:
 
 
 def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum]:
-    """Decompose the Grams in a saved model, block after block, side after side.
+    """Decompose the Grams in the weights of a saved model, block after block, side after side.
 
-    Grams that are no square matrices, such as one per prompt of a pool, are passed over.
-
-    Args:
-        weights: the ``weights.safetensors`` of a model.
-        config: configuration of the run; ``rank_rule`` says where a null space begins.
+    Grams that are no square matrices, such as one per prompt of a pool, are passed over. Where a
+    null space begins follows from ``rank_rule`` in the run's configuration.
 
     Raises:
         OSError: the file is missing or cannot be read.

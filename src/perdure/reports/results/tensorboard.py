@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from perdure.engine.events import Event, Sink, ignore
 from perdure.errors import ConfigError
@@ -37,70 +36,47 @@ def check_logger(logger: str | None) -> None:
 
 @contextmanager
 def logged(logger: str | None, run: Path, then: Sink = ignore) -> Iterator[Sink]:
-    """Give the sink that writes a run's figures, and close its files at the end.
+    """Give the sink that writes a run's figures and passes events on; closes its files at the end.
 
-    Args:
-        logger: ``tensorboard``, or None for nothing but passing events on.
-        run: the run's folder; nothing is created in it before there is a figure.
-        then: the sink that also wants the events.
+    With None for logger events are only passed on. Nothing is created before there is a figure. A
+    figure that an interrupted run has written already is left as it is: resuming repeats the steps
+    since the last checkpoint with the same results.
     """
     if logger is None:
         yield then
         return
-    log = ScalarLog(run / FOLDER, then)
-    try:
-        yield log
-    finally:
-        log.close()
+    with ExitStack() as closing:
+        write = None
+        stages = 0
+
+        def sink(event: Event) -> None:
+            nonlocal write, stages
+            stages = event.fields.get("stages_done", stages)
+            for figure in scalars(event, stages):
+                write = write or _open(run / FOLDER, closing)
+                write(*figure)
+            then(event)
+
+        yield sink
 
 
-class ScalarLog:
-    """Writes an event's figures and passes the event on.
+def _open(folder: Path, closing: ExitStack) -> Callable[[str, int, float], None]:
+    known = written(folder)
+    writing = importlib.import_module("torch.utils.tensorboard")
+    writer = writing.SummaryWriter(str(folder))
+    closing.callback(writer.close)
 
-    A figure that an interrupted run has written already is left as it is: resuming repeats the
-    steps since the last checkpoint with the same results.
+    def write(tag: str, step: int, value: float) -> None:
+        if (tag, step) not in known:
+            writer.add_scalar(tag, value, step)
 
-    Args:
-        folder: folder of the event files.
-        then: the sink that also wants the events.
-    """
-
-    def __init__(self, folder: Path, then: Sink = ignore) -> None:
-        self._folder, self._then = folder, then
-        self._stage = 0
-        self._writer: Any = None
-        self._written: set[tuple[str, int]] = set()
-
-    def __call__(self, event: Event) -> None:
-        """Write and pass on one event."""
-        if event.kind in ("checkpoint", "resume"):
-            self._stage = event.fields["stages_done"]
-        for tag, step, value in scalars(event, self._stage):
-            self._write(tag, step, value)
-        self._then(event)
-
-    def close(self) -> None:
-        """Write out what is waiting."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def _write(self, tag: str, step: int, value: float) -> None:
-        if self._writer is None:
-            self._written = set(written(self._folder))
-            writing = importlib.import_module("torch.utils.tensorboard")
-            self._writer = writing.SummaryWriter(str(self._folder))
-        if (tag, step) not in self._written:
-            self._writer.add_scalar(tag, value, step)
+    return write
 
 
 def scalars(event: Event, stage: int) -> Iterator[Scalar]:
-    """Pick the figures of an event.
+    """Pick the figures of an event, given how many rounds of training are finished.
 
     Losses count steps or epochs within their task, everything else the tasks learned.
-
-    Args:
-        event: event of a run.
-        stage: rounds of training that are finished.
     """
     fields = event.fields
     during = f"task_{stage + 1:02d}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,8 @@ from perdure.metrics import METRICS, Spread, spread
 from perdure.reports.results.groups import SETTING, Entry, Group, group
 from perdure.reports.tables.text_table import MISSING, Cell, TextTable
 
+NAMES = ("method", "head")
+"""Columns that every comparison begins with."""
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -42,8 +45,7 @@ class _Column(NamedTuple):
 def compare(entries: Sequence[Entry]) -> list[ComparisonRow]:
     """Return one row per method and head, seeds joined, in order of arrival.
 
-    Args:
-        entries: results as in ``results.json``; a metric that is absent or None is unknown.
+    A metric that is absent from an entry of ``results.json``, or None, is unknown.
     """
     keys = (*METRICS, "seconds")
     return [
@@ -54,35 +56,33 @@ def compare(entries: Sequence[Entry]) -> list[ComparisonRow]:
 
 def as_rich(rows: Sequence[ComparisonRow], title: str | None = None) -> Table:
     """Return the comparison for the terminal; the best value of each column is bold."""
+    content = as_text_table(rows)
     table = Table(
         title=title,
         title_justify="left",
-        caption=_note(rows) or None,
+        caption=content.note or None,
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),
         collapse_padding=True,
         pad_edge=False,
     )
-    (heads, named), columns = name_columns(rows), _columns()
-    for head in heads:
-        table.add_column(head, no_wrap=head in ("method", "head"), overflow="fold")
-    for column in columns:
-        table.add_column(column.narrow, justify="right", overflow="fold")
-    for row, names in zip(rows, named, strict=True):
-        cells = [_cell(row, rows, column) for column in columns]
+    narrow = {column.title: column.narrow for column in _columns()}
+    for head in content.heads:
+        side: JustifyMethod = "right" if head in narrow else "left"
+        table.add_column(
+            narrow.get(head, head), justify=side, no_wrap=head in NAMES, overflow="fold"
+        )
+    for row in content.rows:
         # Without the space a narrow terminal breaks the line before the sign, not after it.
-        shown = [Text(c.text.replace("± ", "±"), style="bold" if c.best else "") for c in cells]
-        table.add_row(*map(Text, names), *shown)
+        table.add_row(*(Text(c.text.replace("± ", "±"), "bold" if c.best else "") for c in row))
     return table
 
 
 def as_text_table(rows: Sequence[ComparisonRow], *, every: bool = False) -> TextTable:
     """Return the comparison for files and pages; the best value of each column is marked.
 
-    Args:
-        rows: rows of the comparison.
-        every: whether to show all metrics, not only those that fit a terminal.
+    With every metric, or only with those that fit a terminal.
     """
     (heads, named), columns = name_columns(rows), _columns(every)
     lines = [
@@ -115,7 +115,7 @@ def name_columns(rows: Sequence[ComparisonRow]) -> tuple[list[str], list[list[st
     """Return the columns that tell the rows of a comparison apart: heads, and texts per row."""
     varying = rows[0].group.varying if rows else ()
     several = ["seeds"] if any(len(row.group.entries) > 1 for row in rows) else []
-    heads = ["method", "head", *(key for key in SETTING if key in varying), *several]
+    heads = [*NAMES, *(key for key in SETTING if key in varying), *several]
     named = []
     for row in rows:
         repeat = f" #{row.group.repeat}" if row.group.repeat > 1 else ""

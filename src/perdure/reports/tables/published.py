@@ -143,7 +143,9 @@ class PublishedComparison:
                 "source": pair.published.source,
                 "accuracy": pair.published.accuracy / 100,
                 "ours": pair.ours.group.label if pair.ours else None,
-                "our_accuracy": _ours(pair, pair.published.accuracy_is),
+                "our_accuracy": (
+                    pair.ours.values[pair.published.accuracy_is].mean if pair.ours else None
+                ),
                 "comparable": not pair.obstacles,
                 "obstacles": list(pair.obstacles),
                 "caveats": list(pair.caveats),
@@ -153,12 +155,7 @@ class PublishedComparison:
 
 
 def against_paper(stream: StreamRuns, rows: Sequence[ComparisonRow]) -> PublishedComparison:
-    """Put the published results beside those of a stream's runs.
-
-    Args:
-        stream: the runs.
-        rows: their comparison.
-    """
+    """Put the published results beside those of a stream's runs and their comparison."""
     methods = {run.method for run in stream.runs}
     streams = {str(run.entries[0]["stream"]) for run in stream.runs}
     listed = _all()
@@ -196,13 +193,7 @@ def published_cost() -> str:
 
 
 def judge(published: PublishedResult, row: ComparisonRow, run: FinishedRun) -> Pair:
-    """Put a result of ours beside a published one, and say whether they compare.
-
-    Args:
-        published: the other result.
-        row: ours.
-        run: the run of its first seed.
-    """
+    """Put a result of ours beside a published one; ``run`` is that of its first seed."""
     if not run.config:
         return Pair(published, row, ("the run's config.toml is not at hand",), ())
     obstacles = [*_stream_obstacles(published, run), *_input_obstacles(published, run)]
@@ -272,38 +263,27 @@ def _pairs(
     return [Pair(published, None, closest.obstacles, ("not run here",))]
 
 
-def _theirs(published: PublishedResult) -> tuple[str, ...]:
-    forgotten = published.forgetting
-    return (
-        published.name,
-        published.benchmark.title,
-        _figure(published.accuracy / 100, (published.deviation or math.nan) / 100),
-        MISSING if forgotten is None else f"{forgotten:.2f}",
-    )
+def _theirs(one: PublishedResult) -> tuple[str, ...]:
+    deviation = None if one.deviation is None else one.deviation / 100
+    forgotten = MISSING if one.forgetting is None else f"{one.forgetting:.2f}"
+    return one.name, one.benchmark.title, _figure(one.accuracy / 100, deviation), forgotten
 
 
 def _our_cells(pair: Pair) -> tuple[str, ...]:
-    label = pair.ours.group.label if pair.ours else MISSING
-    return label, _shown(pair, pair.published.accuracy_is), _shown(pair, "forgetting")
+    if pair.ours is None:
+        return (MISSING,) * len(_OURS)
+    spreads = [pair.ours.values[key] for key in (pair.published.accuracy_is, "forgetting")]
+    return pair.ours.group.label, *(_figure(one.mean, one.std) for one in spreads)
 
 
 def _reasons(given: Sequence[str], pair: Pair) -> tuple[str, str]:
     return "; ".join(given) or "nothing that is stated", pair.published.source
 
 
-def _ours(pair: Pair, metric: str) -> float | None:
-    return pair.ours.values[metric].mean if pair.ours else None
-
-
-def _shown(pair: Pair, metric: str) -> str:
-    mean = _ours(pair, metric)
-    if pair.ours is None or mean is None:
+def _figure(mean: float | None, std: float | None) -> str:
+    if mean is None:
         return MISSING
-    return _figure(mean, pair.ours.values[metric].std or math.nan)
-
-
-def _figure(mean: float, std: float) -> str:
-    return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
+    return f"{100 * mean:.2f}" + (f" ± {100 * std:.2f}" if std else "")
 
 
 def _published(content: Mapping[str, Any]) -> Iterator[PublishedResult]:

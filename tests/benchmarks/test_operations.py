@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from operations import Operations, inference_operations, single_pass_methods, table
 
-from perdure.bench import inference
-from perdure.bench.inference import Operations, inference_operations, single_pass_methods, table
 from perdure.engine.model import Model
 from perdure.methods import METHODS
 from perdure.testing.trial import make_trial
@@ -64,5 +63,5 @@ def test_prompts_of_the_formula_are_those_that_are_there() -> None:
 
 
 def test_table_shows_millions() -> None:
-    shown = inference.table([Operations("nsp2", 2_000_000, 1_000_000, 3_000_000)])
+    shown = table([Operations("nsp2", 2_000_000, 1_000_000, 3_000_000)])
     assert shown.splitlines()[2] == "| `nsp2` | 2.000 | 1.000 | 3.000 | 3.000 | 1.0000 |"
