@@ -151,7 +151,7 @@ def parse_value(text: str) -> Any:
 def split_list(text: str) -> list[str]:
     """Split ``linear,gaussian`` at its commas, except those in brackets, parentheses and quotes.
 
-    Example:
+    Examples:
         >>> split_list("linear, gaussian(shrinkage=0.1)")
         ['linear', 'gaussian(shrinkage=0.1)']
     """

@@ -13,7 +13,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
         one: the noun of one thing.
         many: that of several; with an s by default.
 
-    Example:
+    Examples:
         >>> counted(1, "task"), counted(2000, "task"), counted(0, "class", "classes")
         ('1 task', '2,000 tasks', '0 classes')
     """
@@ -23,7 +23,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def listed(items: Sequence[str], most: int = 5) -> str:
     """Return the first items joined by commas, and how many more there are.
 
-    Example:
+    Examples:
         >>> listed(["ant", "bee", "cow"], most=2)
         'ant, bee and 1 more'
     """
@@ -34,7 +34,7 @@ def listed(items: Sequence[str], most: int = 5) -> str:
 def per_cent(share: float | None, digits: int = 1) -> str:
     """Return a fraction in per cent; a dash where it is not known.
 
-    Example:
+    Examples:
         >>> per_cent(0.1234), per_cent(1.0, 0), per_cent(None)
         ('12.3 %', '100 %', '–')
     """

@@ -27,7 +27,7 @@ def current(
     Raises:
         ConfigError: an old key stands beside the one that it has become.
 
-    Example:
+    Examples:
         >>> current({"stream": "folder", "path": "photos", "epochs": 2}, ["data", "epochs"])
         {'epochs': 2, 'data': 'folder:photos'}
     """

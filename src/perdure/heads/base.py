@@ -1,4 +1,4 @@
-"""The contract of a head: it classifies features and grows with classes."""
+"""Head contract: a classifier of features that grows with the classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
 class Head(nn.Module, abc.ABC):
-    """Classifies features of all classes seen so far.
+    """Head: a classifier of features over all classes seen so far.
 
     Args:
         spec: the backbone whose features it classifies.
@@ -67,7 +67,7 @@ class Head(nn.Module, abc.ABC):
         """Take in the finished task, where the head is fitted in closed form."""
 
     def refuses(self, labels: Sequence[int]) -> str:
-        """Say why more images of these classes cannot be taken in; empty where they can."""
+        """Return why more images of these classes cannot be taken in; empty where they can."""
         return "it takes in the images of a class together, when the class is new"
 
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
@@ -82,7 +82,7 @@ class Head(nn.Module, abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} takes in no more images")
 
     def forget(self, label: int) -> list[Trace]:
-        """Overwrite what is held of a class alone, and say what of it stays in the rest.
+        """Overwrite the class's own tensors, and return what of it remains in shared ones.
 
         Its output stays, so that those of other classes keep their places; what it says means
         nothing any more. A head that has no such method of its own overwrites nothing.
@@ -96,7 +96,7 @@ class Head(nn.Module, abc.ABC):
 
 
 class TrainedHead(Head):
-    """A head that methods train under, on the classes of the current task alone.
+    """Head under which methods train, on the classes of the current task alone.
 
     Attributes:
         learned: what a task trains of it, in words.
@@ -106,7 +106,7 @@ class TrainedHead(Head):
     learned: ClassVar[str]
 
     def refuses(self, labels: Sequence[int]) -> str:
-        """It is trained, not fitted."""
+        """Refuse: the head is trained, not fitted."""
         return "it is trained on a task's images together, and they are gone"
 
     @abc.abstractmethod
@@ -115,4 +115,4 @@ class TrainedHead(Head):
 
     @abc.abstractmethod
     def trained(self, task: Task) -> nn.Module:
-        """The part that the task trains along with the method."""
+        """Part of the head that the task trains along with the method."""

@@ -1,4 +1,4 @@
-"""Names of the heads, and what each built-in one is; needs no torch.
+"""Head registry: names and declarations of the built-in heads; needs no torch.
 
 A head's options are in `perdure.heads.config`, its class in the module named here.
 """
@@ -63,7 +63,7 @@ HEADS.declare(
     "linear",
     "perdure.heads.linear",
     HeadDeclaration(
-        "Concatenates the tasks' layers at prediction: no task id, no temperature.",
+        "One linear layer per task, concatenated at prediction: no task id, no temperature.",
         Config=LinearConfig,
         closed_form=False,
         learning_only=("images", "feature_sum", "square_sum"),
@@ -85,7 +85,7 @@ HEADS.declare(
     "ncm",
     "perdure.heads.gaussian",
     HeadDeclaration(
-        "Scores a class by the cosine between the feature and the class mean.",
+        "Cosine between the feature and the class mean: nearest class mean.",
         learning_only=("counts",),
     ),
 )

@@ -1,4 +1,4 @@
-"""Heads as a configuration names them, some with options of their own; needs no torch."""
+"""Choice of heads in a configuration, each with options of its own; needs no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLAIN = re.compile(r"[\w./:+-]+")
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """A head with options of its own, which win over those that all heads share.
+    """Chosen head with options of its own, which win over those that all heads share.
 
     Attributes:
         kind: a registered head.
@@ -32,9 +32,9 @@ class HeadChoice:
 
     @property
     def name(self) -> str:
-        """How it is named everywhere: as it can be typed, one way for one choice.
+        """Canonical name of the choice, as it can be typed.
 
-        Example:
+        Examples:
             >>> choose_head("gaussian( shrinkage = 1 )").name
             'gaussian(shrinkage=1.0)'
         """
@@ -87,7 +87,7 @@ def choose_head(text: str) -> HeadChoice:
 def file_name(head: str) -> str:
     """Return a head's name in a form that is safe in the names of files; no two heads share one.
 
-    Example:
+    Examples:
         >>> file_name("gaussian(shrinkage=validation)")
         'gaussian,shrinkage=validation'
     """

@@ -1,4 +1,4 @@
-"""Options of the heads; needs no torch."""
+"""Head options: configuration dataclasses of the heads; needs no torch."""
 
 from __future__ import annotations
 

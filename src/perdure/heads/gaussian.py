@@ -1,4 +1,4 @@
-"""Heads in closed form: updated once per task from its features, no image kept."""
+"""Closed-form heads, nearest mean and Gaussian: updated once per task, no image kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 @HEADS.register("ncm")
 class NearestMeanHead(Head):
-    """Scores a class by the cosine between the feature and the class mean."""
+    """Cosine between the feature and the class mean: nearest class mean."""
 
     means: Tensor
     counts: Tensor
@@ -60,7 +60,7 @@ class NearestMeanHead(Head):
         self.counts[list(task.classes)] = moments.counts.to(self.counts)
 
     def refuses(self, labels: Sequence[int]) -> str:
-        """Nothing, unless the model was saved when counts were not kept yet."""
+        """Refuse only in models saved before counts were kept."""
         if all(int(self.counts[label]) for label in labels):
             return ""
         return "the model was saved by a version that did not keep how many images a mean is of"
@@ -149,7 +149,7 @@ class GaussianHead(Head):
         self._solve(self._best_on_validation(survey) if self._validates else self._shrinkage())
 
     def refuses(self, labels: Sequence[int]) -> str:
-        """Nothing: moments of more images are merged exactly."""
+        """Refuse nothing: moments of more images are merged exactly."""
         return ""
 
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:

@@ -1,4 +1,4 @@
-"""Heads guided by language: an image is compared with its classes behind CLIP's own projection."""
+"""Language heads: images compared with class texts behind CLIP's image projection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 
 
 class ClassVectorHead(Head):
-    """Holds one unit vector per class: its text, or its mean image under the plain backbone.
+    """Class vectors of the language heads: each class's text, or its mean image, as a unit vector.
 
     Args:
         spec: a backbone with an image projection.
@@ -95,7 +95,7 @@ class ZeroShotHead(ClassVectorHead):
         """Learn nothing."""
 
     def refuses(self, labels: Sequence[int]) -> str:
-        """It does not learn."""
+        """Refuse: the head does not learn."""
         return "it learns nothing from images once a class has its vector"
 
 
@@ -168,7 +168,7 @@ class LanguageHead(ClassVectorHead, TrainedHead):
         self.weight.copy_(weight.detach())
 
     def refuses(self, labels: Sequence[int]) -> str:
-        """Means and factors alone cannot be merged."""
+        """Refuse: means and factors alone cannot be merged."""
         return "its Gaussians do not keep how many images they are of"
 
     def forget(self, label: int) -> list[Trace]:

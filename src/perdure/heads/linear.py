@@ -1,4 +1,4 @@
-"""One linear layer per task, trained with the prompts on that task's classes only."""
+"""Linear head: one layer per task, trained with the prompts on that task's classes only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 @HEADS.register("linear")
 class LinearHead(TrainedHead):
-    """Concatenates the tasks' layers at prediction: no task id, no temperature.
+    """One linear layer per task, concatenated at prediction: no task id, no temperature.
 
     With ``head_inputs="centred"`` every layer scores (x − μ)/σ: mean and spread of the training
     features of all tasks so far, those of earlier tasks as they were when these ended.

@@ -1,4 +1,4 @@
-"""Methods: one file each, found by name in `METHODS`."""
+"""Methods: one file each, by name in `METHODS`."""
 
 from __future__ import annotations
 

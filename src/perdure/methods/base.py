@@ -18,7 +18,7 @@ from perdure.types import BackboneSpec, Features, Generators, Loss, Survey, Task
 
 
 class Method(nn.Module, abc.ABC):
-    """Learns additions to a frozen backbone, task after task.
+    """Method: learns additions to a frozen backbone, task after task.
 
     It holds only what it learns; the engine owns the backbone, the images and the heads. The number
     of tasks is never known in advance. What protects old features is a `Guard` that it may hold.

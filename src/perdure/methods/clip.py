@@ -1,4 +1,4 @@
-"""Prompts in the image tower of CLIP, learned under a head that compares images with texts."""
+"""CLIP methods: prompts in CLIP's image tower, learned under a language head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a guard: what protects old features while a method's prompts learn on."""
+"""Guard contract: protection of old features while a method's prompts learn on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perdure.types import Survey, Task
 
 
 class Guard(nn.Module, abc.ABC):
-    """Protects what was learned in earlier tasks; a method holds it and asks it.
+    """Guard: protects the features of earlier tasks; a method holds one.
 
     In the method's state, its tensors stand among the method's own, under the names they have here.
     """

@@ -13,5 +13,5 @@ class Joint(DeepPromptMethod):
 
     @classmethod
     def retrains(cls, config: JointConfig) -> bool:
-        """As the options say."""
+        """Whether it starts anew after every task, by ``train_after``."""
         return config.train_after == "each"

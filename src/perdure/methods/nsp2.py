@@ -18,7 +18,7 @@ from perdure.types import BackboneSpec, BlockView, Generators, Survey, Task
 
 
 class QueryStatistics(WeightedImages):
-    """Sums, per prompted block, what both conditions need.
+    """Observer of NSP²: sums, per prompted block, the statistics of both conditions.
 
     Per block: Σ w qᵀq of each head (d × d each) for the affinity Gram, and Σ w SᵀS over the attention
     weights S on the prompts (M × M) for the aggregation Gram. Every image weighs ``w``/(H · N).

@@ -50,7 +50,7 @@ Grams = dict[Gram, Float[Tensor, "*e n n"]]
 
 
 class WeightedImages(abc.ABC):
-    """Watches a survey, weighs its images as the statistics ask, and sums Grams.
+    """Observer that sums Grams over the weighted images of a survey.
 
     Args:
         blocks: the blocks that have prompts.
@@ -105,7 +105,7 @@ class WeightedImages(abc.ABC):
 
 
 class NullSpaceGuard(Guard):
-    """Projects the updates of prompts into null spaces of Grams that are accumulated over tasks.
+    """Null-space guard: projects prompt updates into null spaces of Grams accumulated over tasks.
 
     Buffers, per Gram: the Gram, and the damped projector made from it. Their size does not grow with
     the number of tasks.
@@ -145,7 +145,7 @@ class NullSpaceGuard(Guard):
 
     @abc.abstractmethod
     def statistics(self) -> WeightedImages:
-        """A new observer that sums what `grams` needs."""
+        """Return a new observer that sums the statistics for `grams`."""
 
     def grams(self, seen: WeightedImages) -> Grams:
         """The Grams that a survey of the task's training images adds."""

@@ -86,7 +86,7 @@ class StreamConfig:
 def split_data(data: str) -> tuple[str, str | None]:
     """Return the source and the place that ``data`` names in full.
 
-    Example:
+    Examples:
         >>> split_data("digits"), split_data("folder:photos"), split_data("hf:user/name")
         (('digits', None), ('folder', 'photos'), ('huggingface', 'user/name'))
     """

@@ -262,7 +262,7 @@ def check_head(head_name: str) -> None:
         UnknownNameError: no such head.
         AssertionError: one or more checks fail; the text names them and says why.
 
-    Example:
+    Examples:
         >>> check_head("gaussian(shrinkage=0.5)")
     """
     choose_head(head_name)
