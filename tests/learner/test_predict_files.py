@@ -31,9 +31,9 @@ IMAGES = 6
 
 
 @cache
-def classifier_of(method: str, selection: str = "image") -> ContinualClassifier:
+def classifier_of(method: str, vote: str = "image") -> ContinualClassifier:
     """A classifier of four classes that has learned them with a method."""
-    options = {} if selection == "image" else {"selection": selection}
+    options = {} if vote == "image" else {"vote": vote}
     return ContinualClassifier.from_model(make_trial(method, images=2, **options).run().model)
 
 

@@ -135,7 +135,7 @@ def test_keys_after_the_first_task(keys: str, moved: bool) -> None:
 
 
 def test_random_keys_need_no_survey_and_train_without_pull() -> None:
-    trial = make_trial("iprompt", key_init="random", key_weight=0.0, scale_by_similarity=False)
+    trial = make_trial("iprompt", key_init="random", key_pull=0.0, scale_by_similarity=False)
     stage = next(iter(_stages(trial)))
     model = trial.start(stage).model
     names = [id(p) for group in model.method.param_groups(0.1) for p in group["params"]]
@@ -163,7 +163,7 @@ def _stages(trial: Any) -> Any:
         {"target": "cls"},
         {"target": "cls", "readout": "cls"},
         {"key_init": "random"},
-        {"key_weight": 0.0},
+        {"key_pull": 0.0},
         {"keys": "residual"},
         {"readout": "tokens"},
         {"token_weights": "similarity"},

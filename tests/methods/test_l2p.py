@@ -48,8 +48,8 @@ def test_deep_prompts_are_those_of_the_chosen_entries_in_every_block() -> None:
 
 
 def test_voting_breaks_batch_invariance_and_the_default_does_not() -> None:
-    for selection, same in (("image", True), ("batch", False)):
-        trial = make_trial("l2p", selection=selection, top_k=1)
+    for vote, same in (("image", True), ("batch", False)):
+        trial = make_trial("l2p", vote=vote, top_k=1)
         model = trial.run().model
         pixels = evaluation_pixels(trial)
         together = model.logits(pixels)["linear"]

@@ -40,7 +40,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"top_k=21: it must lie in 1 to 20, the size of the pool\.",
     ),
     ({"method": "iprompt", "softness": 0.0}, r"softness=0\.0: it must be above 0\."),
-    ({"method": "iprompt", "key_weight": -1.0}, r"key_weight=-1\.0: it must be 0 or more\."),
+    ({"method": "iprompt", "key_pull": -1.0}, r"key_pull=-1\.0: it must be 0 or more\."),
     (
         {"method": "iprompt", "target": "cls", "token_weights": "similarity"},
         r"token_weights='similarity' weighs patches by their own match",
@@ -48,7 +48,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "iprompt", "readout": "cl"}, r"readout='cl': .* Did you mean 'cls'\?"),
     ({"method": "l2p", "top_k": 11}, r"top_k=11: it must lie in 1 to 10, the size of the pool\."),
     ({"method": "l2p", "prompt_length": 0}, r"prompt_length=0: it must be 1 or more\."),
-    ({"method": "l2p", "key_weight": -1.0}, r"key_weight=-1\.0: it must be 0 or more\."),
+    ({"method": "l2p", "key_pull": -1.0}, r"key_pull=-1\.0: it must be 0 or more\."),
     ({"method": "l2p_nsp2", "eta2": 1.1}, r"eta2=1\.1: it must be 0 or more and at most 1\."),
     ({"method": "l2p_nsp2", "prompt_length": 2}, r"needs at least 3 prompts; set prompt_length=3"),
     ({"method": "l2p_nsp2", "top_k": 0}, r"top_k=0: it must lie in 1 to 10"),
@@ -59,7 +59,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"method": "dualprompt", "expert_blocks": []},
         r"expert_blocks=\[\]: it must be a list of 1 or",
     ),
-    ({"method": "dualprompt", "key_weight": -1.0}, r"key_weight=-1\.0: it must be 0 or more\."),
+    ({"method": "dualprompt", "key_pull": -1.0}, r"key_pull=-1\.0: it must be 0 or more\."),
     (
         {"method": "coda_prompt", "prompt_length": 7},
         r"prompt_length=7: it must be .* a multiple of 2",
@@ -90,6 +90,20 @@ def test_refused(values: dict[str, Any], text: str) -> None:
 )
 def test_limits_are_allowed(values: dict[str, Any]) -> None:
     make_config(values)
+
+
+@pytest.mark.parametrize("name", ["l2p", "dualprompt"])
+def test_names_of_before_are_understood(name: str) -> None:
+    config = make_config({"method": name, "key_weight": 0.25, "selection": "batch"})
+    assert config == make_config({"method": name, "key_pull": 0.25, "vote": "batch"})
+    assert {"key_weight", "selection"}.isdisjoint(config.flat())
+    with pytest.raises(ConfigError, match="key_weight is called key_pull now, and both are given"):
+        make_config({"method": name, "key_weight": 0.25, "key_pull": 0.5})
+
+
+def test_selection_of_iprompt_keeps_its_name() -> None:
+    config = make_config({"method": "iprompt", "key_weight": 0.25, "selection": "soft"}).flat()
+    assert (config["key_pull"], config["selection"]) == (0.25, "soft")
 
 
 @pytest.mark.parametrize("name", list(METHODS))

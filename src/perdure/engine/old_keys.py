@@ -8,7 +8,7 @@ from typing import Any
 from perdure.errors import ConfigError
 from perdure.streams.config import StreamConfig, join_data, split_data
 
-OLD_KEYS: Mapping[str, str] = {}
+OLD_KEYS: Mapping[str, str] = {"key_weight": "key_pull", "selection": "vote"}
 """Today's key by the one of before; where a method still has a key of the old name, that is meant."""
 _IMAGES = ("stream", "path")
 """What ``data`` was before, in two keys: a source, and where its images are."""

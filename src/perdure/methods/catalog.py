@@ -57,7 +57,7 @@ METHODS: Registry[type[Method], MethodDeclaration] = Registry("method", MethodDe
 NULL_SPACE_STATISTICS = ("gram_*", "projector_*", "images_seen")
 NSP2_STATISTICS = (*NULL_SPACE_STATISTICS, "old_mean_*", "old_std_*")
 TEMPERATURE = {"temperature": (1.0, 5.0, 28.0)}
-KEY_WEIGHT = {"key_weight": (0.1, 0.5, 1.0)}
+KEY_PULL = {"key_pull": (0.1, 0.5, 1.0)}
 CLIP_NSP2 = "Lu et al., NeurIPS 2024, arXiv 2406.05658"
 GAUSSIANS = "per class one mean and one D × D factor of its covariance (unless refine_epochs=0)"
 
@@ -145,7 +145,7 @@ METHODS.declare(
             needs_query=True,
             selects=True,
         ),
-        tuned=KEY_WEIGHT,
+        tuned=KEY_PULL,
     ),
 )
 METHODS.declare(
@@ -164,7 +164,7 @@ METHODS.declare(
             ),
             selects=True,
         ),
-        tuned=KEY_WEIGHT,
+        tuned=KEY_PULL,
         learning_only=NSP2_STATISTICS,
     ),
 )
@@ -181,7 +181,7 @@ METHODS.declare(
             stores_statistics="per block one D × D Gram of old tokens; one D × D of queries",
             selects=True,
         ),
-        tuned=KEY_WEIGHT,
+        tuned=KEY_PULL,
         learning_only=NULL_SPACE_STATISTICS,
     ),
 )

@@ -43,6 +43,11 @@ class DualPrompt(Method):
             self.general[str(block)] = nn.Parameter(start)
         self.experts, self.keys = nn.ParameterList(), nn.ParameterList()
 
+    @classmethod
+    def votes(cls, config: DualPromptConfig) -> bool:
+        """As the options say."""
+        return config.vote == "batch"
+
     @property
     def first_block(self) -> int:
         """The first block that gets a prefix."""
@@ -68,9 +73,9 @@ class DualPrompt(Method):
         similarity = cosine(query, torch.stack(list(self.keys)))
         if task is not None:
             pull = (1 - similarity[:, task.index]).mean()
-            penalties = {"key_pull": self.config.key_weight * pull}
+            penalties = {"key_pull": self.config.key_pull * pull}
             return Additions(prefix=self._prefix(self._expert_of(task)), penalties=penalties)
-        chosen = choose(similarity, 1, self.config.selection)
+        chosen = choose(similarity, 1, self.config.vote)
         expert = torch.stack(list(self.experts))[chosen[:, 0]]
         records = {"selection": share(chosen, len(self.keys))}
         return Additions(prefix=self._prefix(expert), records=records)

@@ -112,7 +112,7 @@ class IPrompt(Method):
 
     def start_task(self, task: Task) -> None:
         """Let keys learn in the first task, and later where they may."""
-        trained = self.config.key_weight > 0 or (
+        trained = self.config.key_pull > 0 or (
             self.config.scale_by_similarity or self.config.selection == "soft"
         )
         self._learns_keys = trained and (task.index == 0 or self.config.keys == "residual")
@@ -177,8 +177,8 @@ class IPrompt(Method):
     ) -> Loss:
         """Cross-entropy over the current task's classes (others masked), and the pull of the keys."""
         terms = {"cross_entropy": F.cross_entropy(logits, labels)}
-        if self._learns_keys and self.config.key_weight > 0:
-            terms["key_pull"] = self.config.key_weight * features.penalties["key_pull"]
+        if self._learns_keys and self.config.key_pull > 0:
+            terms["key_pull"] = self.config.key_pull * features.penalties["key_pull"]
         return Loss(terms)
 
     def end_task(self, task: Task, survey: Survey) -> None:

@@ -42,6 +42,11 @@ class L2P(Method):
         """The prompts' rows, or the class token where prompts have none."""
         return frozenset({"cls"} if config.prompt_blocks else {"input"})
 
+    @classmethod
+    def votes(cls, config: L2PConfig) -> bool:
+        """As the options say."""
+        return config.vote == "batch"
+
     @property
     def first_block(self) -> int:
         """The first block that has prompts."""
@@ -51,7 +56,7 @@ class L2P(Method):
         """Add the chosen prompts, and pull their keys."""
         assert query is not None
         similarity = cosine(query, self.keys)
-        chosen = choose(similarity, self.config.top_k, self.config.selection)
+        chosen = choose(similarity, self.config.top_k, self.config.vote)
         pull = (1 - similarity.gather(1, chosen)).sum(dim=1).mean()
         taken = {
             name: matrix[chosen].flatten(1, 2) for name, matrix in self.prompts.matrices.items()
@@ -59,7 +64,7 @@ class L2P(Method):
         return Additions(
             input=taken.get("input"),
             tokens={block: taken[str(block)] for block in self.prompts.blocks},
-            penalties={"key_pull": self.config.key_weight * pull},
+            penalties={"key_pull": self.config.key_pull * pull},
             records={
                 "selection": share(chosen, self.config.pool),
                 "chosen": chosen,

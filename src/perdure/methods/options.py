@@ -70,16 +70,16 @@ class L2PConfig(PromptConfig):
             last; empty: prompts join the input tokens (published).
         pool: prompts in the pool, each with a key.
         top_k: prompts per image.
-        key_weight: weight of the pull of chosen keys to the query.
-        selection: ``image``: every image chooses for itself; ``batch``: all take what most of the
+        key_pull: weight of the pull of chosen keys to the query.
+        vote: ``image``: every image chooses for itself; ``batch``: all take what most of the
             batch chose, as the published program does: breaks batch invariance.
     """
 
     prompt_length: Positive = 5
     pool: Positive = 10
     top_k: int = 5
-    key_weight: Weight = 0.5
-    selection: Vote = "image"
+    key_pull: Weight = 0.5
+    vote: Vote = "image"
 
     def __post_init__(self) -> None:
         """Refuse more prompts per image than the pool holds.
@@ -291,8 +291,8 @@ class DualPromptConfig(MethodConfig):
         general_length: its keys, and its values, per block.
         expert_blocks: blocks that get the expert prefix.
         expert_length: its keys, and its values, per block.
-        key_weight: weight of the pull of the task's key to the query.
-        selection: at test time, ``image``: every image takes the expert of its own closest key;
+        key_pull: weight of the pull of the task's key to the query.
+        vote: at test time, ``image``: every image takes the expert of its own closest key;
             ``batch``: all take the one that most of the batch chose: breaks batch invariance.
     """
 
@@ -300,8 +300,8 @@ class DualPromptConfig(MethodConfig):
     general_length: Positive = 5
     expert_blocks: SomeBlocks = (2, 3, 4)
     expert_length: Positive = 20
-    key_weight: Weight = 1.0
-    selection: Vote = "image"
+    key_pull: Weight = 1.0
+    vote: Vote = "image"
 
 
 @dataclass(frozen=True)
@@ -336,7 +336,7 @@ class IPromptConfig(MethodConfig):
         where: ``attention``: added after the attention residual, before the MLP; ``mlp``: after it.
         target: ``patches``, or ``cls``: the class token alone, matched by its own key.
         key_init: ``kmeans``: centres of the first task's token keys; ``random``.
-        key_weight: weight of the pull of keys to the tokens that chose them.
+        key_pull: weight of the pull of keys to the tokens that chose them.
         keys: keys after the first task: ``frozen``, or ``residual``: learn on.
         readout: vector that is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
         token_weights: of the image tokens in what is classified: the class token's ``attention`` in
@@ -353,7 +353,7 @@ class IPromptConfig(MethodConfig):
     where: Literal["attention", "mlp"] = "attention"
     target: Literal["patches", "cls"] = "patches"
     key_init: Literal["kmeans", "random"] = "kmeans"
-    key_weight: Weight = 0.1
+    key_pull: Weight = 0.1
     keys: Literal["frozen", "residual"] = "frozen"
     readout: Literal["cls", "tokens", "cls+tokens"] = "cls+tokens"
     token_weights: Literal["attention", "similarity", "uniform"] = "attention"

@@ -209,12 +209,12 @@ def test_missing_packages(
 def test_models_that_no_graph_can_stand_for(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = small(make_trial("l2p", sizes=(2,), images=4, selection="batch"))
+    trial = small(make_trial("l2p", sizes=(2,), images=4, vote="batch"))
     model = Model(trial.backbone, trial.config)
     with pytest.raises(ExportError, match="'l2p' has learned nothing yet"):
         export_onnx(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
     model.start_task(trial.stream.tasks[0].task)
-    with pytest.raises(ExportError, match=r"'l2p' with selection='batch' cannot be exported"):
+    with pytest.raises(ExportError, match=r"'l2p' with vote='batch' cannot be exported"):
         export_onnx(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
     with pytest.raises(ExportError, match=r"The weights are 2\.0 GiB"):
         export.check_size(2**31)

@@ -142,10 +142,10 @@ def check_exportable(model: Model) -> None:
     name = model.config.training.method
     if not model.tasks:
         raise ExportError(f"This model of '{name}' has learned nothing yet: there is no class.")
-    if getattr(model.config.method, "selection", "image") == "batch":
+    if model.method.votes(model.config.method):
         raise ExportError(
-            f"Method '{name}' with selection='batch' cannot be exported: what it answers for an "
-            "image depends on the other images of the batch. Train with selection=image."
+            f"Method '{name}' with vote='batch' cannot be exported: what it answers for an "
+            "image depends on the other images of the batch. Train with vote=image."
         )
     if model.backbone.device.type != "cpu":
         raise ExportError(
