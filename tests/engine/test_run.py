@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 
 from perdure.backbones.vit import FrozenViT
@@ -120,6 +122,27 @@ def test_other_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
         run(small_config("ncm", seed=1), tmp_path / "r", resume=True)
     assert run(small_config("ncm", eval_batch_size=3), tmp_path / "r", resume=True).already
+
+
+def test_folder_of_an_earlier_version(tmp_path: Path) -> None:
+    """A finished run is found again; one that is not is refused, with the keys that tell why."""
+    config, file = small_config("ncm"), tmp_path / "r" / "config.toml"
+    run(config, tmp_path / "r")
+    written = tomllib.loads(file.read_text())
+    source = written.pop("data")
+    assert written.pop("attention") == "auto"
+    del written["device"]  # neutral: its absence tells nothing
+    file.write_text(tomli_w.dumps({**written, "stream": source}))
+    assert run(config, tmp_path / "r", resume=True).already
+    with pytest.raises(
+        CheckpointError, match=r"configuration \(attention: auto there, fused now\)"
+    ):
+        run(config.replace(attention="fused"), tmp_path / "r", resume=True)
+    (tmp_path / "r" / "results.json").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"keys were others \(stream, attention\): its checkp"
+    ):
+        run(config, tmp_path / "r", resume=True)
 
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from perdure.backbones.attention import KERNELS, Kernel
 from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.old_keys import current
 from perdure.errors import CheckpointError, OutputError
-from perdure.keys import keys_of
+from perdure.keys import defaults_of, keys_of
 
 PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy", "safetensors")
 ENVIRONMENT = "env.json"
@@ -99,20 +100,22 @@ def claim_folder(path: Path, config: Config, resume: bool) -> None:
             f"The folder '{path}' holds no run: it has no config.toml. Choose another --out."
         )
     else:
-        atomic_write(file, tomli_w.dumps(_as_toml(config)).encode())
+        atomic_write(file, tomli_w.dumps(_as_toml(config.flat())).encode())
 
 
-def _as_toml(config: Config) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.flat().items()}
+def _as_toml(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
 
 
 def _check_same(path: Path, config: Config) -> None:
-    new = _as_toml(config)
+    new, parts = _as_toml(config.flat()), parts_of(config.training.method)
     try:
         written = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' cannot be read ({error}). Choose another --out.") from None
-    old = current(written, keys_of(*parts_of(config.training.method)))
+    now = current(written, keys_of(*parts))
+    # A key that came since stands at its default, under which nothing else is computed.
+    old = {**_as_toml(defaults_of(*parts)), **now}
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in NEUTRAL]
     if keys:
         changes = ", ".join(f"{key}: {old.get(key)} there, {new.get(key)} now" for key in keys[:5])
@@ -120,10 +123,11 @@ def _check_same(path: Path, config: Config) -> None:
             f"The run in '{path.parent}' has another configuration ({changes}). "
             f"Go on with `perdure run {path} --out {path.parent} --resume`, or choose another --out."
         )
-    if old != written and not (path.parent / "results.json").exists():
-        renamed = ", ".join(key for key in written if key not in old)
+    since = [key for key in old if key not in now and key not in NEUTRAL]
+    others = [*(key for key in written if key not in now), *since]
+    if others and not (path.parent / "results.json").exists():
         raise CheckpointError(
-            f"The run in '{path.parent}' was begun by an earlier version of perdure, whose keys had "
-            f"other names ({renamed}): its checkpoints belong to that version. Go on with it there, "
-            "or choose another --out."
+            f"The run in '{path.parent}' was begun by an earlier version of perdure, whose keys were "
+            f"others ({', '.join(others)}): its checkpoints belong to that version. Go on with it "
+            "there, or choose another --out."
         )
