@@ -9,22 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from perdure.methods.options import (
-    CLIPFinetuneConfig,
-    CLIPJointConfig,
-    CLIPNSP2Config,
-    CodaPromptConfig,
-    DualPromptConfig,
-    FinetuneConfig,
-    IPromptConfig,
-    JointConfig,
-    L2PConfig,
-    L2PNSP2Config,
-    L2PPGPConfig,
-    MethodConfig,
-    NSP2Config,
-    PGPConfig,
-)
+from perdure.methods import options
 from perdure.registry import Declaration, Registry
 from perdure.traits import Traits
 
@@ -46,7 +31,7 @@ class MethodDeclaration(Declaration):
     """
 
     traits: Traits
-    Config: type[MethodConfig]
+    Config: type[options.MethodConfig] = options.MethodConfig
     tuned: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     learning_only: tuple[str, ...] = ()
     checked_with: Mapping[str, Any] = field(default_factory=dict)
@@ -62,98 +47,95 @@ CLIP_NSP2 = "Lu et al., NeurIPS 2024, arXiv 2406.05658"
 GAUSSIANS = "per class one mean and one D × D factor of its covariance (unless refine_epochs=0)"
 
 
-METHODS.declare(
+def _declare(module: str, **methods: MethodDeclaration) -> None:
+    for name, declaration in methods.items():
+        METHODS.declare(name, f"perdure.methods.{module}", declaration)
+
+
+_declare(
     "nsp2",
-    "perdure.methods.nsp2",
-    MethodDeclaration(
-        Config=NSP2Config,
-        traits=Traits(
+    nsp2=MethodDeclaration(
+        Traits(
             paper="Lu et al., NeurIPS 2024, arXiv 2406.05658",
             summary="prompt updates projected into the null space of old tasks' features",
             projects_updates=True,
             protects_features=True,
             stores_statistics="per block one D × D and one M × M Gram of old features",
         ),
+        options.NSP2Config,
         tuned=TEMPERATURE,
         learning_only=NSP2_STATISTICS,
     ),
 )
-METHODS.declare(
+_declare(
     "pgp",
-    "perdure.methods.pgp",
-    MethodDeclaration(
-        Config=PGPConfig,
-        traits=Traits(
+    pgp=MethodDeclaration(
+        Traits(
             paper="Qiao et al., ICLR 2024 (PGP); VPT-PGP in Lu et al., NeurIPS 2024",
             summary="prompt updates orthogonal to old tasks' input tokens",
             projects_updates=True,
             stores_statistics="per block one D × D Gram of old tokens",
         ),
+        options.PGPConfig,
         tuned=TEMPERATURE,
         learning_only=NULL_SPACE_STATISTICS,
     ),
 )
-METHODS.declare(
+_declare(
     "finetune",
-    "perdure.methods.finetune",
-    MethodDeclaration(
-        Config=FinetuneConfig,
-        traits=Traits(
+    finetune=MethodDeclaration(
+        Traits(
             paper="Jia et al., ECCV 2022 (VPT-Deep); VPT-Seq in Lu et al., NeurIPS 2024",
             summary="deep prompts trained task after task, nothing protected",
         ),
+        options.FinetuneConfig,
         tuned=TEMPERATURE,
     ),
 )
-METHODS.declare(
+_declare(
     "joint",
-    "perdure.methods.joint",
-    MethodDeclaration(
-        Config=JointConfig,
-        traits=Traits(
+    joint=MethodDeclaration(
+        Traits(
             paper="upper bound in Lu et al., NeurIPS 2024",
             summary="the same prompts trained once on all classes: the upper bound, sees old images",
             cumulative=True,
         ),
+        options.JointConfig,
         tuned=TEMPERATURE,
         checked_with={"train_after": "each"},
     ),
 )
-METHODS.declare(
+_declare(
     "iprompt",
-    "perdure.methods.iprompt",
-    MethodDeclaration(
-        Config=IPromptConfig,
-        traits=Traits(
+    iprompt=MethodDeclaration(
+        Traits(
             paper="Han, Na, Hwang, WACV 2025, arXiv 2403.11537 (reconstruction)",
             summary="prompts matched to image tokens inside the layer and added to them, in one pass",
             reads=frozenset({"cls", "tokens", "cls_attention"}),
             selects=True,
         ),
+        options.IPromptConfig,
         tuned={"pool": (10, 20, 40)},
     ),
 )
-METHODS.declare(
+_declare(
     "l2p",
-    "perdure.methods.l2p",
-    MethodDeclaration(
-        Config=L2PConfig,
-        traits=Traits(
+    l2p=MethodDeclaration(
+        Traits(
             paper="Wang et al., CVPR 2022 (L2P)",
             summary="prompts chosen from a pool by a plain pass's features join the input",
             reads=frozenset({"input"}),
             needs_query=True,
             selects=True,
         ),
+        options.L2PConfig,
         tuned=KEY_PULL,
     ),
 )
-METHODS.declare(
-    "l2p_nsp2",
-    "perdure.methods.l2p_projected",
-    MethodDeclaration(
-        Config=L2PNSP2Config,
-        traits=Traits(
+_declare(
+    "l2p_projected",
+    l2p_nsp2=MethodDeclaration(
+        Traits(
             paper="Lu et al., NeurIPS 2024 (L2P-NSP²); Wang et al., CVPR 2022 (L2P)",
             summary="a pool of deep prompts, updates projected into the null space of old features",
             needs_query=True,
@@ -164,16 +146,12 @@ METHODS.declare(
             ),
             selects=True,
         ),
+        options.L2PNSP2Config,
         tuned=KEY_PULL,
         learning_only=NSP2_STATISTICS,
     ),
-)
-METHODS.declare(
-    "l2p_pgp",
-    "perdure.methods.l2p_projected",
-    MethodDeclaration(
-        Config=L2PPGPConfig,
-        traits=Traits(
+    l2p_pgp=MethodDeclaration(
+        Traits(
             paper="Qiao et al., ICLR 2024 (PGP); L2P-PGP in Lu et al., NeurIPS 2024",
             summary="a pool of deep prompts, updates orthogonal to old tasks' input tokens",
             needs_query=True,
@@ -181,16 +159,15 @@ METHODS.declare(
             stores_statistics="per block one D × D Gram of old tokens; one D × D of queries",
             selects=True,
         ),
+        options.L2PPGPConfig,
         tuned=KEY_PULL,
         learning_only=NULL_SPACE_STATISTICS,
     ),
 )
-METHODS.declare(
+_declare(
     "dualprompt",
-    "perdure.methods.dualprompt",
-    MethodDeclaration(
-        Config=DualPromptConfig,
-        traits=Traits(
+    dualprompt=MethodDeclaration(
+        Traits(
             paper="Wang et al., ECCV 2022 (DualPrompt)",
             summary="general prefixes, and per task an expert prefix chosen by a plain pass's features",
             needs_query=True,
@@ -198,15 +175,14 @@ METHODS.declare(
             prompts_of_tasks=True,
             state_growth="per task",
         ),
+        options.DualPromptConfig,
         tuned={"expert_length": (5, 10, 20)},
     ),
 )
-METHODS.declare(
+_declare(
     "coda_prompt",
-    "perdure.methods.coda_prompt",
-    MethodDeclaration(
-        Config=CodaPromptConfig,
-        traits=Traits(
+    coda_prompt=MethodDeclaration(
+        Traits(
             paper="Smith et al., CVPR 2023 (CODA-Prompt)",
             summary="prefixes summed from components by attention on a plain pass's features",
             needs_query=True,
@@ -214,28 +190,22 @@ METHODS.declare(
             prompts_of_tasks=True,
             state_growth="per task",
         ),
+        options.CodaPromptConfig,
         tuned={"orthogonality": (0.0, 0.1, 1.0)},
     ),
 )
-METHODS.declare(
-    "linear",
-    "perdure.methods.frozen",
-    MethodDeclaration(
-        Config=MethodConfig,
-        traits=Traits(
+_declare(
+    "frozen",
+    linear=MethodDeclaration(
+        Traits(
             paper="linear probing",
             summary="frozen features, one linear layer per task",
             frozen_features=True,
             fixed_heads=True,
         ),
     ),
-)
-METHODS.declare(
-    "ncm",
-    "perdure.methods.frozen",
-    MethodDeclaration(
-        Config=MethodConfig,
-        traits=Traits(
+    ncm=MethodDeclaration(
+        Traits(
             paper="nearest class mean",
             summary="frozen features, nearest class mean",
             trains=False,
@@ -244,13 +214,8 @@ METHODS.declare(
             fixed_heads=True,
         ),
     ),
-)
-METHODS.declare(
-    "lda",
-    "perdure.methods.frozen",
-    MethodDeclaration(
-        Config=MethodConfig,
-        traits=Traits(
+    lda=MethodDeclaration(
+        Traits(
             paper="linear discriminant analysis",
             summary="frozen features, class means and one pooled covariance",
             trains=False,
@@ -260,12 +225,10 @@ METHODS.declare(
         ),
     ),
 )
-METHODS.declare(
-    "clip_nsp2",
-    "perdure.methods.clip",
-    MethodDeclaration(
-        Config=CLIPNSP2Config,
-        traits=Traits(
+_declare(
+    "clip",
+    clip_nsp2=MethodDeclaration(
+        Traits(
             paper=CLIP_NSP2,
             summary="CLIP with prompts in its first blocks, updates projected as in nsp2",
             projects_updates=True,
@@ -274,31 +237,23 @@ METHODS.declare(
             heads=("language",),
             trained_head="language",
         ),
+        options.CLIPNSP2Config,
         tuned=TEMPERATURE,
         learning_only=NSP2_STATISTICS,
     ),
-)
-METHODS.declare(
-    "clip_finetune",
-    "perdure.methods.clip",
-    MethodDeclaration(
-        Config=CLIPFinetuneConfig,
-        traits=Traits(
+    clip_finetune=MethodDeclaration(
+        Traits(
             paper=f"CLIP-Seq in {CLIP_NSP2}",
             summary="CLIP with prompts in its first blocks, trained task after task",
             stores_statistics=GAUSSIANS,
             heads=("language",),
             trained_head="language",
         ),
+        options.CLIPFinetuneConfig,
         tuned=TEMPERATURE,
     ),
-)
-METHODS.declare(
-    "clip_joint",
-    "perdure.methods.clip",
-    MethodDeclaration(
-        Config=CLIPJointConfig,
-        traits=Traits(
+    clip_joint=MethodDeclaration(
+        Traits(
             paper=f"upper bound in {CLIP_NSP2}",
             summary="the prompts of CLIP trained once on all classes: the upper bound, sees old images",
             stores_statistics=GAUSSIANS,
@@ -306,16 +261,12 @@ METHODS.declare(
             heads=("language",),
             trained_head="language",
         ),
+        options.CLIPJointConfig,
         tuned=TEMPERATURE,
         checked_with={"train_after": "each"},
     ),
-)
-METHODS.declare(
-    "clip_zero_shot",
-    "perdure.methods.clip",
-    MethodDeclaration(
-        Config=MethodConfig,
-        traits=Traits(
+    clip_zero_shot=MethodDeclaration(
+        Traits(
             paper="Radford et al., ICML 2021",
             summary="CLIP without any learning: images compared with texts",
             trains=False,

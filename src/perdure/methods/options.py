@@ -82,11 +82,7 @@ class L2PConfig(PromptConfig):
     vote: Vote = "image"
 
     def __post_init__(self) -> None:
-        """Refuse more prompts per image than the pool holds.
-
-        Raises:
-            ConfigError: there are more.
-        """
+        """Refuse more prompts per image than the pool holds."""
         super().__post_init__()
         _check_top_k(self.top_k, self.pool)
 
@@ -98,11 +94,7 @@ class DeepL2PConfig(L2PConfig):
     prompt_blocks: Blocks = FIRST_THREE
 
     def __post_init__(self) -> None:
-        """Refuse prompts that join the input.
-
-        Raises:
-            ConfigError: no block is named.
-        """
+        """Refuse prompts that join the input."""
         super().__post_init__()
         if not self.prompt_blocks:
             raise ConfigError(
@@ -175,11 +167,7 @@ class NSP2Options(NullSpaceOptions):
     ln_terms: Literal["both", "std"] = "both"
 
     def __post_init__(self) -> None:
-        """Refuse too few prompts for the aggregation projection.
-
-        Raises:
-            ConfigError: a spectrum of so few values has no knee.
-        """
+        """Refuse too few prompts for the aggregation projection."""
         super().__post_init__()
         length: int = vars(self)["prompt_length"]  # of the prompts that are protected
         if self.eta2 > 0 and length < SHORTEST_SPECTRUM:
@@ -359,12 +347,7 @@ class IPromptConfig(MethodConfig):
     token_weights: Literal["attention", "similarity", "uniform"] = "attention"
 
     def __post_init__(self) -> None:
-        """Refuse options that do not go together.
-
-        Raises:
-            ConfigError: more prompts per token than the pool holds, or token weights that the target
-                does not give.
-        """
+        """Refuse options that do not go together."""
         super().__post_init__()
         if self.selection == "topk":
             _check_top_k(self.top_k, self.pool)

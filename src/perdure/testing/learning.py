@@ -16,6 +16,7 @@ from perdure.engine.events import Event
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
 from perdure.engine.run import Outcome, Run, plan
+from perdure.engine.training import Training
 from perdure.metrics import last_accuracy
 from perdure.randomness import generator
 from perdure.testing.reading import check_images_touched
@@ -66,58 +67,46 @@ def check_gradients(method_name: str) -> None:
         method_name, batch_size=32, epochs=FIRST_STEPS, schedule="constant", checkpoint_every=1
     )
     model: Model | None = None
-    listed: set[str] = set()
+    trained: set[str] = set()
     for stage in plan(trial.stream, trial.config)[:2]:
         training = trial.start(stage, model)
-        model = training.model
-        gradients = Gradients(method_name, stage.data.task.index)
-        training.train(gradients.watch)
-        if model.method.traits.trains:
-            gradients.check()
-        listed |= gradients.trained
+        trained |= _train_and_watch(method_name, training)
         training.finish()
+        model = training.model
     assert model is not None
-    idle = {f"method.{name}" for name, _ in model.method.named_parameters()} - listed
+    idle = {f"method.{name}" for name, _ in model.method.named_parameters()} - trained
     assert not idle, (
         f"'{method_name}' declares parameters that neither of its first two tasks trains: "
         f"{', '.join(sorted(idle))}. List them in param_groups, or register them as buffers."
     )
 
 
-class Gradients:
-    """Names of what a task trains, and of what a gradient has reached.
+def _train_and_watch(method_name: str, training: Training) -> set[str]:
+    """Take all steps of a task; returns what was trained."""
+    where = f"in task {training.data.task.index}"
+    trained: set[str] = set()
+    reached: set[str] = set()
 
-    Args:
-        method_name: the method.
-        task: number of the task.
-    """
-
-    def __init__(self, method_name: str, task: int) -> None:
-        self.trained: set[str] = set()
-        self._reached: set[str] = set()
-        self._names = f"'{method_name}'", f"in task {task}"
-
-    def watch(self, steps: int, optimiser: TaskOptimiser) -> None:
-        """Look at the gradients of the step that was just taken."""
-        method, where = self._names
+    def watch(steps: int, optimiser: TaskOptimiser) -> None:
         for group in optimiser.adam.param_groups:
             for parameter in group["params"]:
                 name, gradient = optimiser.names[parameter], parameter.grad
-                self.trained.add(name)
-                if gradient is None:
-                    continue
-                finite = bool(gradient.isfinite().all())
-                assert finite, f"{method}: the gradient of {name} is not finite {where}."
-                if bool(gradient.any()):
-                    self._reached.add(name)
+                trained.add(name)
+                assert gradient is None or bool(gradient.isfinite().all()), (
+                    f"'{method_name}': the gradient of {name} is not finite {where}."
+                )
+                if gradient is not None and bool(gradient.any()):
+                    reached.add(name)
 
-    def check(self) -> None:
-        """Refuse what no gradient reached."""
-        method, where = self._names
-        layer = any(name.startswith("layer.") for name in self.trained)
-        assert layer, f"{method} trains no part of a head {where}."
-        silent = ", ".join(sorted(self.trained - self._reached))
-        assert not silent, f"{method} trains parameters that no gradient reaches {where}: {silent}."
+    training.train(watch)
+    if training.model.method.traits.trains:
+        layer = any(name.startswith("layer.") for name in trained)
+        assert layer, f"'{method_name}' trains no part of a head {where}."
+    assert trained == reached, (
+        f"'{method_name}' trains parameters that no gradient reaches {where}: "
+        f"{', '.join(sorted(trained - reached))}."
+    )
+    return trained
 
 
 class Interruption(Exception):

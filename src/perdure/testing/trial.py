@@ -30,9 +30,7 @@ from perdure.methods import METHODS
 from perdure.randomness import generator
 from perdure.streams import (
     ImageSet,
-    Source,
     Stream,
-    StreamConfig,
     build_stream,
     build_transform,
     load_source,
@@ -106,7 +104,9 @@ def make_trial(
         "img_size": SIDE,
         "precision": "fp32",
         "device": "cpu",
-        "data": "synthetic",
+        "data": f"synthetic:{sum(sizes)}x{SIDE}",
+        "images_per_class": images,
+        "test_images_per_class": TEST_IMAGES,
         "tasks": sizes,
         "class_order": "sorted",
         "epochs": 1,
@@ -120,7 +120,7 @@ def make_trial(
     projected = any(
         HEADS.declared[choice.kind].needs_projection for choice in config.built_heads.values()
     )
-    return Trial(config, _backbone(projected), _stream(config, sizes, images, watch))
+    return Trial(config, _backbone(projected), _stream(config, watch))
 
 
 def own_options(method_name: str) -> frozenset[str]:
@@ -217,24 +217,9 @@ def _backbone(projected: bool) -> FrozenViT:
     return backbone
 
 
-@functools.cache
-def _drawn(classes: int, images: int) -> Source:
-    return load_source(
-        StreamConfig(
-            data=f"synthetic:{classes}x{SIDE}",
-            images_per_class=images,
-            test_images_per_class=TEST_IMAGES,
-        )
-    )
-
-
-def _stream(config: Config, sizes: tuple[int, ...], images: int, watch: Watch | None) -> Stream:
-    source = _drawn(sum(sizes), images)
+def _stream(config: Config, watch: Watch | None) -> Stream:
+    source = load_source(config.stream, config.training.seed)
     if watch is not None:
-        source = Source(
-            source.name,
-            source.class_names,
-            watch(source.train, "train"),
-            watch(source.test, "test"),
-        )
+        train, test = watch(source.train, "train"), watch(source.test, "test")
+        source = dataclasses.replace(source, train=train, test=test)
     return build_stream(config.stream, config.training.seed, source)
