@@ -85,9 +85,7 @@ def loaded(name: str, *overrides: str) -> Config:
 
 
 def test_every_row_of_the_papers_has_a_preset() -> None:
-    assert set(preset_names()) == PAPERS | OURS
-    assert len(preset_names()) == 255
-    assert (len(PAPERS), len(OURS)) == (217, 38)
+    assert sorted(preset_names()) == sorted(PAPERS | OURS)
 
 
 @pytest.mark.parametrize("benchmark", benchmarks(), ids=lambda one: one.name)
@@ -113,19 +111,22 @@ def test_every_section_holds_for_a_preset() -> None:
     assert [key for key, count in presets.items() if count == 0] == []
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_preset_is_valid_and_explains_itself(name: str) -> None:
-    config, preset = loaded(name), find_preset(name)
-    assert config.training.method == preset.method
-    assert all(preset.about)
-    assert config.stream.source == ("digits" if name.startswith("demo/") else preset.benchmark)
-    sizes = task_sizes(config.stream.tasks, BENCHMARKS[config.stream.source].classes)
-    assert len(set(sizes[1:])) == 1, "the last task is smaller: no paper has this stream"
-    if name in PAPERS:
-        assert (config.stream.class_order, config.training.seed) == ("nsp2", 2024)
-        assert config.heads.head_inputs == "features"
-        assert config.head_names == config.method_class.traits.heads
-        assert config.training.img_size == 224
+def test_every_preset_is_valid_and_explains_itself() -> None:
+    for name in preset_names():
+        config, preset = loaded(name), find_preset(name)
+        assert config.training.method == preset.method, name
+        assert all(preset.about), name
+        source = "digits" if name.startswith("demo/") else preset.benchmark
+        assert config.stream.source == source, name
+        sizes = task_sizes(config.stream.tasks, BENCHMARKS[source].classes)
+        assert len(set(sizes[1:])) == 1, (
+            f"{name}: the last task is smaller: no paper has this stream"
+        )
+        if name in PAPERS:
+            assert (config.stream.class_order, config.training.seed) == ("nsp2", 2024), name
+            assert config.heads.head_inputs == "features", name
+            assert config.head_names == config.traits.heads, name
+            assert config.training.img_size == 224, name
 
 
 @pytest.mark.parametrize(("group", "stated"), MAIN.items())

@@ -18,7 +18,7 @@ presets = ["shop-{a,b}/{nsp2,finetune}", "shop-a/nsp2-loud"]
 
 ["*"]
 about = "Everything"
-stream = "digits"
+data = "digits"
 epochs = 3
 lr = 0.5
 
@@ -57,7 +57,7 @@ def test_expand() -> None:
 
 
 @pytest.mark.usefixtures("shop")
-def test_the_later_section_wins_and_recipes_come_last() -> None:
+def test_the_section_that_holds_for_fewer_presets_wins() -> None:
     assert preset_names() == [
         "shop-a/nsp2",
         "shop-a/finetune",
@@ -94,6 +94,43 @@ def test_a_key_that_no_method_of_its_section_has_is_refused(shop: Path) -> None:
     ):
         read_preset("shop-a/finetune")
     assert read_preset("shop-a/nsp2")["method"] == "nsp2"
+
+
+def test_the_benchmarks_own_file_wins_over_a_recipe(shop: Path) -> None:
+    with (shop / "shop.toml").open("a") as file:
+        file.write('\n["*/nsp2*"]\nepochs = 7\n\n["shop-b/nsp2"]\nepochs = 99\n')
+    assert read_preset("shop-a/nsp2")["epochs"] == 7
+    assert read_preset("shop-b/nsp2")["epochs"] == 99
+    assert read_preset("shop-b/finetune")["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "more", "said"),
+    [
+        (
+            "shop.toml",
+            '["*/nsp2*"]\nlr = 0.125\n',
+            r"lr in section '\*/nsp2\*' of recipes/house\.toml has no effect: section '\*/nsp2\*' of "
+            r"shop\.toml holds for fewer presets, or stands later, and sets it too",
+        ),
+        (
+            "recipes/house.toml",
+            '["*"]\ntasks = "B0-Inc2"\nepochs = 1\n',
+            r"epochs in section '\*' of recipes/house\.toml has no effect: section '\*' of shop\.toml",
+        ),
+    ],
+)
+def test_a_key_without_effect_is_refused(shop: Path, file: str, more: str, said: str) -> None:
+    with (shop / file).open("a") as opened:
+        opened.write(f"\n{more}")
+    with pytest.raises(ConfigError, match=said):
+        read_preset("shop-a/nsp2")
+
+
+def test_old_keys_of_a_section_are_understood(shop: Path) -> None:
+    text = (shop / "shop.toml").read_text("utf-8").replace("data =", "stream =")
+    (shop / "shop.toml").write_text(text, "utf-8")
+    assert read_preset("shop-a/nsp2")["data"] == "digits"
 
 
 @pytest.mark.parametrize(

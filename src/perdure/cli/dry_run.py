@@ -54,7 +54,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     return {
         "preset": first.preset,
         "method": first.training.method,
-        "summary": first.method_class.traits.summary,
+        "summary": first.traits.summary,
         "heads": list(first.head_names),
         **_trained(first, backbone, stream),
         "epochs": first.training.epochs,
@@ -115,7 +115,7 @@ def print_plan(made: dict[str, Any]) -> None:
 def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
     steps = [0] * len(stream.tasks)
     for stage in plan(stream, config):
-        if config.method_class.traits.trains and len(stage.data.task.classes) > 1:
+        if config.traits.trains and len(stage.data.task.classes) > 1:
             count = batch_count(len(stage.data.train), config.training.batch_size)
             steps[stage.last] = config.training.epochs * count
     return [

@@ -147,7 +147,7 @@ class Display(abc.ABC):
     def _where(self, task: int | None) -> str:
         if task is None:
             return ""
-        if self.config.method_class.traits.cumulative:
+        if self.config.traits.cumulative:
             return "tasks together"
         domain = f" ({self._domains[task]})" if self._domains else ""
         return f"task {task + 1}{f' of {len(self._sizes)}' if self._sizes else ''}{domain}"

@@ -7,9 +7,10 @@ import glob
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,10 +22,18 @@ from perdure.heads import HEADS, HeadChoice, HeadConfig, choose_head
 from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of, parse_value, split_list
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, MethodConfig
-from perdure.presets.sections import find_preset
+from perdure.presets.sections import (
+    Benchmark,
+    Preset,
+    Section,
+    benchmarks,
+    find_preset,
+    method_of,
+)
 from perdure.streams.catalog import TRANSFORMS
 from perdure.streams.config import StreamConfig
 from perdure.streams.sources.resolve import resolve
+from perdure.traits import Traits
 
 if TYPE_CHECKING:
     from perdure.methods import Method
@@ -128,14 +137,19 @@ class Config:
         return METHODS[self.training.method]
 
     @property
+    def traits(self) -> Traits:
+        """The method's traits."""
+        return METHODS.declared[self.training.method].traits
+
+    @property
     def head_names(self) -> tuple[str, ...]:
         """Names of the evaluated heads."""
-        return self.training.heads or self.method_class.traits.heads
+        return self.training.heads or self.traits.heads
 
     @property
     def built_heads(self) -> dict[str, HeadChoice]:
         """The evaluated heads and the trained head, by name."""
-        traits = self.method_class.traits
+        traits = self.traits
         choices = [choose_head(name) for name in self.head_names]
         if traits.trains and all(choice.kind != traits.trained_head for choice in choices):
             choices.append(HeadChoice(traits.trained_head))
@@ -184,7 +198,7 @@ def parts_of(method: str) -> tuple[type[Any], ...]:
     Raises:
         UnknownNameError: no such method.
     """
-    return (*PARTS, METHODS[method].Config)
+    return (*PARTS, METHODS.declared[method].Config)
 
 
 def make_config(values: Mapping[str, Any], preset: str | None = None) -> Config:
@@ -268,23 +282,72 @@ def read_preset(name: str) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: no such preset, or a key that no method of its section has.
-        ConfigError: the name is not of the form of a preset's.
+        ConfigError: the name is not of the form of a preset's, or a key of one of its sections has no
+            effect on any preset.
     """
     preset = find_preset(name)
-    values: dict[str, Any] = {"method": preset.method}
-    own = keys_of(*parts_of(preset.method))
+    known, effective = _known(preset.method), _effective(benchmarks())
     for section in preset.sections:
-        for option, value in current(section.values, own).items():
-            if option in own:
-                values[option] = value
-            elif not any(option in keys_of(*parts_of(method)) for method in section.methods):
-                where = f" in section '{section.title}' of {section.file}"
-                raise unknown_name("key", option, own, where)
-    return values
+        for option in current(section.values, known):
+            _refuse_without_effect(preset, section, option, effective)
+    values = {option: value for option, (value, _) in _settings(preset).items()}
+    return {"method": preset.method, **values}
+
+
+def _settings(preset: Preset) -> dict[str, tuple[Any, Section]]:
+    """Return every key that a preset's sections set: its value, and the section that wins."""
+    own = _known(preset.method)
+    return {
+        option: (value, section)
+        for section in preset.ranked
+        for option, value in current(section.values, own).items()
+        if option in own
+    }
+
+
+_Place = tuple[str, str, str]
+"""File, title of the section, key."""
+
+
+@cache
+def _effective(files: tuple[Benchmark, ...]) -> frozenset[_Place]:
+    """Return the places of all files that set a key of some preset."""
+    return frozenset(
+        (section.file, section.title, option)
+        for name in (name for file in files for name in file.names)
+        for option, (_, section) in _settings(find_preset(name)).items()
+    )
+
+
+def _refuse_without_effect(
+    preset: Preset, section: Section, option: str, effective: Container[_Place]
+) -> None:
+    """Refuse a key that no method of its section has, or that loses for every preset.
+
+    Raises:
+        UnknownNameError: no method has it.
+        ConfigError: other sections win wherever it would hold.
+    """
+    if (section.file, section.title, option) in effective:
+        return
+    where = f" in section '{section.title}' of {section.file}"
+    holders = [name for name in section.presets if option in _known(method_of(name))]
+    if not holders:
+        raise unknown_name("key", option, _known(preset.method), where)
+    winner = _settings(find_preset(holders[0]))[option][1]
+    raise ConfigError(
+        f"{option}{where} has no effect: section '{winner.title}' of {winner.file} holds for fewer "
+        f"presets, or stands later, and sets it too. Remove one of the two."
+    )
+
+
+def _known(method: str) -> tuple[str, ...]:
+    """Return the keys of a configuration of this method."""
+    return keys_of(*parts_of(method))
 
 
 def _check_heads(config: Config) -> None:
-    traits, method = config.method_class.traits, config.training.method
+    traits, method = config.traits, config.training.method
     choices = [choose_head(head) for head in config.head_names]
     kinds = tuple(choice.kind for choice in choices)
     named = f"heads={list(config.head_names)}"

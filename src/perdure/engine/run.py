@@ -64,7 +64,7 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
     Raises:
         ConfigError: a task of one class with nothing but the trained head to evaluate.
     """
-    traits = config.method_class.traits
+    traits = config.traits
     if not traits.cumulative:
         stages = [Stage(data, t, t == 0) for t, data in enumerate(stream.tasks)]
     elif config.method_class.retrains(config.method):

@@ -31,7 +31,7 @@ def refuse_single_class(task: Task, config: Config) -> None:
         ConfigError: a task of one class with nothing but the trained head to evaluate.
     """
     closed = any(HEADS.declared[c.kind].closed_form for c in config.built_heads.values())
-    if config.method_class.traits.trains and len(task.classes) == 1 and not closed:
+    if config.traits.trains and len(task.classes) == 1 and not closed:
         raise ConfigError(
             f"Task {task.index + 1} has the single class '{task.names[0]}': cross-entropy has "
             f"nothing to learn from it. Add heads={','.join(config.head_names)},gaussian, or "

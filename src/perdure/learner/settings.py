@@ -97,7 +97,7 @@ def refuse_cumulative(config: Config) -> None:
     Raises:
         ConfigError: it trains on the union of all tasks.
     """
-    if config.method_class.traits.cumulative:
+    if config.traits.cumulative:
         raise ConfigError(
             f"Method '{config.training.method}' trains on all tasks at once and needs the images of "
             "old ones, which a classifier that goes on learning does not keep. Choose another method: "

@@ -1,4 +1,7 @@
-"""Preset files: sections that hold for every preset whose name their title matches."""
+"""Preset files: sections that hold for every preset whose name their title matches.
+
+Of two sections that set a key of a preset, the one that holds for fewer presets wins.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Section:
         return {method_of(name) for name in self.presets}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Benchmark:
     """A file with the presets of one benchmark.
 
@@ -45,7 +48,7 @@ class Benchmark:
         name: name of the file.
         patterns: patterns of the names of its presets, as the file has them.
         names: names of its presets.
-        sections: its own, then those of its recipes; of two for one preset, the later wins.
+        sections: its own, then those of its recipes.
     """
 
     name: str
@@ -61,7 +64,7 @@ class Preset:
     Attributes:
         name: ``group/method``, or ``group/method-variant``.
         benchmark: the file it stands in.
-        sections: those that hold for it; of two, the later wins.
+        sections: those that hold for it: the benchmark's own, then those of its recipes.
     """
 
     name: str
@@ -72,6 +75,16 @@ class Preset:
     def method(self) -> str:
         """The method that its name begins with, after the group."""
         return method_of(self.name)
+
+    @property
+    def ranked(self) -> list[Section]:
+        """Its sections, the winning last: the specific beats the shared.
+
+        Of two, the one wins that holds for fewer presets of the benchmark; where they hold for equally
+        many, that of the benchmark's own file; of two in one file, the later.
+        """
+        own = f"{self.benchmark}.toml"
+        return sorted(self.sections, key=lambda one: (-len(one.presets), one.file == own))
 
     @property
     def about(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def check_images_touched(method_name: str) -> None:
     trial = make_trial(method_name, sizes=(2, 2, 2), watch=log.watch, validation_fraction=0.25)
     trial.run(sink=log.sink)
     log.close()
-    cumulative = trial.config.method_class.traits.cumulative
+    cumulative = trial.config.traits.cumulative
     tasks = len(trial.stream.tasks)
     # A cumulative method with one stage trains once, after the last task.
     first = tasks - len(log.stages) if cumulative else 0

@@ -66,6 +66,7 @@ def test_every_format_loads_and_scores_as_stored(number: int) -> None:
     assert loaded.model.label_names == tuple(f"pattern_{k}" for k in range(4))
     assert [task.classes for task in loaded.model.tasks] == [(0, 1), (2, 3)]
     assert loaded.history_ == (History() if number == 1 else OLD)
+    assert loaded.model.config.stream.data == "synthetic"  # `stream` when they were written
     for head, stored in json.loads((MODELS / "scores.json").read_text()).items():
         scores = loaded.logits(portable_pictures(), head)
         known = [label for label in range(4) if label not in loaded.history_.forgotten]
