@@ -131,11 +131,10 @@ def _config(args: argparse.Namespace, **keys: Any) -> Config:
     """The configuration that the options ask for, with random weights."""
     from perdure.engine.config import make_config
 
-    given = {"method": "nsp2", "backbone": TIMED, "weights": "random", **keys}
-    for key in ("method", "backbone", "batch_size", "img_size", "precision"):
-        if key not in keys and getattr(args, key, None) is not None:
-            given[key] = getattr(args, key)
-    return make_config(given)
+    options = ("method", "backbone", "batch_size", "img_size", "precision")
+    asked = {**{key: getattr(args, key, None) for key in options}, **keys}
+    given = {key: value for key, value in asked.items() if value is not None}
+    return make_config({"method": "nsp2", "backbone": TIMED, "weights": "random", **given})
 
 
 def _print_report(report: Mapping[str, Any], as_json: bool) -> None:
