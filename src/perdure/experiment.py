@@ -149,7 +149,7 @@ def check(config: Config) -> Stream:
         PerdureError: what would stop the run.
     """
     check_logger(config.runtime.logger)
-    stream = with_text(make_stream(config), config, fetch=False)
+    stream = with_text(make_stream(config, fetch=False), config, fetch=False)
     plan(stream, config)
     return stream
 

@@ -31,7 +31,7 @@ def check_trained(config: Config) -> None:
     Raises:
         ConfigError: it has none.
     """
-    if not config.method_class.traits.trains:
+    if not config.traits.trains:
         raise ConfigError(
             f"Method '{config.training.method}' has no training step. Name one that trains: nsp2."
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,8 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
 from perdure.experiment import check, check_folder
 from perdure.streams import BENCHMARKS, Stream, batch_count
-from perdure.streams.sources.fashion import FILES
 from perdure.wording import counted, listed
 
-FASHION_IMAGES = {"train": 60_000, "test": 10_000}
 _NAMES_SHOWN = 12
 
 
@@ -28,7 +24,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     """Check everything that can be checked without computing, and say what would be done.
 
     Nothing is created or fetched: weights that are not at hand are stood in for by random ones of
-    the same shape, and Fashion-MNIST by empty images.
+    the same shape, and images that a run would fetch by blank ones.
 
     Args:
         config: configuration of the run.
@@ -46,7 +42,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     # Published weights would be fetched; a file of the user's own is read and so checked.
     standing_in = first.replace(weights="random") if first.training.weights == "auto" else first
     backbone = make_backbone(standing_in)
-    stream, at_hand = _stream(first)
+    stream = check(first)
     tasks = _tasks(first, stream)
     notes = list(stream.notes)
     if first.needs_text and stream.tasks[0].task.text_features is None:
@@ -65,7 +61,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "device": str(backbone.device),
         "precision": backbone.precision,
         "stream": first.stream.source,
-        "data_at_hand": at_hand,
+        "data_at_hand": _at_hand(first),
         "transform": first.training.transform,
         "tasks": tasks,
         "steps": sum(task["steps"] for task in tasks),
@@ -151,17 +147,10 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
     return {"trained": " and ".join(parts), "trainable_parameters": count}
 
 
-def _stream(config: Config) -> tuple[Stream, bool]:
-    """Return the stream, and whether its images are on this machine."""
-    absent = config.stream.data == "fashion_mnist"
-    if not absent or BENCHMARKS["fashion_mnist"].at_hand:
-        return check(config), True
-    with tempfile.TemporaryDirectory() as folder:
-        for split, count in FASHION_IMAGES.items():
-            images, labels = (Path(folder) / name for name in FILES[split])
-            images.write_bytes(struct.pack(">4I", 0x803, count, 1, 1) + bytes(count))
-            labels.write_bytes(struct.pack(">2I", 0x801, count) + bytes(range(10)) * (count // 10))
-        return check(config.replace(data=f"fashion_mnist:{folder}")), False
+def _at_hand(config: Config) -> bool:
+    """Return whether the images are on this machine."""
+    published = BENCHMARKS.get(config.stream.source)
+    return published is None or config.stream.place is not None or published.at_hand
 
 
 def _state(out: Path) -> str:

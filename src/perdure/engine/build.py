@@ -14,7 +14,7 @@ from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import check_backbone
 from perdure.language import text_features
-from perdure.streams import Stream, build_stream
+from perdure.streams import Stream, build_stream, load_source
 
 
 def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
@@ -42,9 +42,10 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
     return backbone
 
 
-def make_stream(config: Config) -> Stream:
-    """Load the images of a run and cut them into tasks; see `build_stream`."""
-    return build_stream(config.stream, config.training.seed)
+def make_stream(config: Config, *, fetch: bool = True) -> Stream:
+    """Load the images of a run and cut them into tasks; see `load_source` and `build_stream`."""
+    stream, seed = config.stream, config.training.seed
+    return build_stream(stream, seed, load_source(stream, seed, fetch=fetch))
 
 
 def with_text(stream: Stream, config: Config, *, fetch: bool = True) -> Stream:

@@ -9,14 +9,31 @@ from typing import TYPE_CHECKING, Any
 from perdure.registry import Declaration, Registry
 
 if TYPE_CHECKING:
-    from perdure.streams.config import StreamConfig
     from perdure.streams.sources.base import Source
     from perdure.streams.transforms import Transform
 
-SOURCES: Registry[Callable[[StreamConfig, int], Source], Declaration] = Registry(
-    "data set", Declaration
+
+@dataclass(frozen=True)
+class SourceDeclaration(Declaration):
+    """Properties of a source that are known without loading it.
+
+    Attributes:
+        fetches: whether it fetches its files where they are not at hand; then it takes ``fetch=False``
+            too, and gives blank images in their place.
+    """
+
+    fetches: bool = False
+
+    @classmethod
+    def of(cls, component: Any) -> SourceDeclaration:
+        """Take a source from outside for one that fetches nothing, unless it says otherwise."""
+        return cls(getattr(component, "fetches", False))
+
+
+SOURCES: Registry[Callable[..., Source], SourceDeclaration] = Registry(
+    "data set", SourceDeclaration
 )
-"""What loads the images that a stream's configuration names; its second argument is the seed."""
+"""Loaders of the images that a `StreamConfig` names; the second argument is the run's seed."""
 
 for _name, _module in {
     "cifar100": "cifar",
@@ -32,7 +49,8 @@ for _name, _module in {
     "synthetic": "synthetic",
     "table": "table",
 }.items():
-    SOURCES.declare(_name, f"perdure.streams.sources.{_module}", Declaration())
+    _fetches = SourceDeclaration(fetches=_name == "fashion_mnist")
+    SOURCES.declare(_name, f"perdure.streams.sources.{_module}", _fetches)
 
 
 @dataclass(frozen=True)

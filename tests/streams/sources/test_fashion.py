@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError
+from perdure.streams import load_source
 from perdure.streams.sources import fashion
-from tests.streams.made import load
+from tests.streams.made import asked, load
 from tests.streams.published import offer, serving, write_fashion_mnist
 
 
@@ -128,3 +129,13 @@ def test_images_and_labels_must_match(tmp_path: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(19, np.uint8)))
     with pytest.raises(StreamError, match=r"\(20, 28, 28\) and '.*' \(19,\)"):
         load("fashion_mnist", folder)
+
+
+def test_blank_images_stand_in_where_nothing_may_be_fetched(tmp_path: Path) -> None:
+    config = asked("fashion_mnist", images_per_class=3)
+    source = load_source(config, fetch=False)
+    assert (len(source.train), len(source.test)) == (30, 10_000)
+    assert np.bincount(source.test.labels).tolist() == [1000] * 10
+    assert source.train.image(0).size == (1, 1)
+    write_files(tmp_path / "debian")
+    assert load_source(config, fetch=False).train.image(0).size == (28, 28)

@@ -82,8 +82,13 @@ class Source:
                 )
 
 
-def load_source(config: StreamConfig, seed: int = 0) -> Source:
+def load_source(config: StreamConfig, seed: int = 0, *, fetch: bool = True) -> Source:
     """Load the data set that a stream is made of.
+
+    Args:
+        config: names the data set.
+        seed: seed of drawn images, and of what is drawn where training images are capped.
+        fetch: whether files may be fetched; without, blank images stand in for them.
 
     Raises:
         UnknownNameError: no source has that name.
@@ -95,7 +100,10 @@ def load_source(config: StreamConfig, seed: int = 0) -> Source:
         >>> len(source.class_names), len(source.train), len(source.test)
         (10, 1262, 535)
     """
-    return SOURCES[config.source](config, seed)
+    loader = SOURCES[config.source]
+    if not fetch and SOURCES.declared[config.source].fetches:
+        return loader(config, seed, fetch=False)
+    return loader(config, seed)
 
 
 def refuse_options(config: StreamConfig, *used: str) -> None:

@@ -6,6 +6,7 @@ import gzip
 import math
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ from numpy.typing import NDArray
 from perdure.errors import StreamError
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.fetch.fetching import fetch
+from perdure.streams.fetch import fetching
 from perdure.streams.fetch.published import BENCHMARKS
-from perdure.streams.images.sets import ArrayImages
 from perdure.streams.sources.base import (
     Source,
     array_images,
@@ -39,17 +39,19 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+IMAGES = {"train": 60_000, "test": 10_000}
 MAGIC = b"\x00\x00\x08"
 """Two zero bytes and the code of unsigned bytes; the number of axes follows."""
 
 
 @SOURCES.register("fashion_mnist")
-def load_fashion_mnist(config: StreamConfig, seed: int) -> Source:
+def load_fashion_mnist(config: StreamConfig, seed: int, *, fetch: bool = True) -> Source:
     """Load 60,000 training and 10,000 test images (28 x 28 pixels, gray) of ten kinds of clothes.
 
     The four idx files, with or without ``.gz``, are looked for in the folder that ``data`` names
     alone where it does; otherwise in the folder of the Debian package dataset-fashion-mnist, then in
-    ``$PERDURE_HOME/data/fashion_mnist``, to which they are fetched if nothing is there.
+    ``$PERDURE_HOME/data/fashion_mnist``, to which they are fetched if nothing is there; without
+    ``fetch`` blank images stand in for them.
 
     Raises:
         ConfigError: a key that means nothing here.
@@ -57,8 +59,15 @@ def load_fashion_mnist(config: StreamConfig, seed: int) -> Source:
     """
     refuse_options(config, "place")
     benchmark = BENCHMARKS["fashion_mnist"]
-    folder = fetch(benchmark) if config.place is None else benchmark.root(config.place)
-    sets = {split: _read_split(folder, split, config, seed) for split in FILES}
+    read = _blank
+    if config.place is not None or fetch or benchmark.at_hand:
+        folder = benchmark.root(config.place) if config.place else fetching.fetch(benchmark)
+        read = partial(_read_split, folder)
+    sets = {}
+    for split in FILES:
+        pixels, labels = read(split)
+        names = [f"fashion_mnist/{split}[{index}]" for index in range(len(labels))]
+        sets[split] = array_images(config, seed, split, pixels, labels.astype(np.int64), names)
     return Source("fashion_mnist", CLASS_NAMES, sets["train"], sets["test"])
 
 
@@ -95,7 +104,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _read_split(folder: Path, split: str, config: StreamConfig, seed: int) -> ArrayImages:
+_Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Pixels and labels."""
+
+
+def _read_split(folder: Path, split: str) -> _Split:
     images_file, labels_file = (_find(folder, name) for name in FILES[split])
     pixels, labels = read_idx(images_file), read_idx(labels_file)
     if (pixels.ndim, labels.ndim) != (3, 1) or len(pixels) != len(labels):
@@ -103,8 +116,14 @@ def _read_split(folder: Path, split: str, config: StreamConfig, seed: int) -> Ar
             f"'{images_file}' has shape {pixels.shape} and '{labels_file}' {labels.shape}; they "
             "must be (n, height, width) and (n,). Remove both and fetch them again."
         )
-    names = [f"fashion_mnist/{split}[{index}]" for index in range(len(labels))]
-    return array_images(config, seed, split, pixels, labels.astype(np.int64), names)
+    return pixels, labels
+
+
+def _blank(split: str) -> _Split:
+    """Return as many images as there are, of one black pixel each, and labels in turn."""
+    count = IMAGES[split]
+    labels = np.arange(count) % len(CLASS_NAMES)
+    return np.zeros((count, 1, 1), np.uint8), labels.astype(np.uint8)
 
 
 def _find(folder: Path, name: str) -> Path:
