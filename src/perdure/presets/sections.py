@@ -18,7 +18,7 @@ from perdure.errors import ConfigError, UnknownNameError, did_you_mean
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a file.
+    """Section of a preset file.
 
     Attributes:
         file: where it stands.
@@ -42,7 +42,7 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A file with the presets of one benchmark.
+    """Preset file of one benchmark.
 
     Attributes:
         name: name of the file.
@@ -59,7 +59,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Preset:
-    """What its file says of one preset.
+    """Preset: its name, sections and description.
 
     Attributes:
         name: ``group/method``, or ``group/method-variant``.
@@ -73,7 +73,7 @@ class Preset:
 
     @property
     def method(self) -> str:
-        """The method that its name begins with, after the group."""
+        """Method named after the group."""
         return method_of(self.name)
 
     @property
@@ -109,7 +109,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def method_of(name: str) -> str:
-    """Return the method that a preset's name tells.
+    """Return the method in a preset's name.
 
     Examples:
         >>> method_of("cifar100-10s/nsp2-b1+ln")
@@ -120,7 +120,7 @@ def method_of(name: str) -> str:
 
 @cache
 def benchmarks() -> tuple[Benchmark, ...]:
-    """Read the files of all benchmarks."""
+    """Read all preset files."""
     folder = resources.files("perdure.presets")
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".toml"))
     return tuple(_read(name.removesuffix(".toml")) for name in files)
@@ -132,7 +132,7 @@ def preset_names() -> list[str]:
 
 
 def find_preset(name: str) -> Preset:
-    """Return what the files say of a preset.
+    """Find a preset by name.
 
     Raises:
         UnknownNameError: no such preset.

@@ -18,7 +18,7 @@ HUB = "hf"
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What a stream is made of.
+    """Keys of a stream: data set, tasks, class order, held-out images.
 
     Attributes:
         data: the images: a known data set's name, as ``cifar100``; a folder with a folder per class;

@@ -64,7 +64,7 @@ class TaskData:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Stream: a sequence of tasks.
+    """A sequence of tasks.
 
     Attributes:
         class_names: names in order of arrival, each once.
