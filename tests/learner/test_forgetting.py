@@ -109,7 +109,7 @@ def test_it_may_be_learned_again() -> None:
     learner = classifier("lda").learn(lesson("a", "b")).learn(lesson("c", "d"))
     learner.forget_class("b")
     learner.learn(lesson("b", "e", seed=4))
-    assert learner.classes_.tolist() == ["a", "c", "d", "b", "e"]
+    assert learner.classes_.tolist() == ["a", "b", "c", "d", "e"]
     assert learner.last_lesson_.new == ("b", "e")
     assert learner.score(*lesson("a", "b", "c", "d", "e", seed=1)) > 0.5
     again = learner.forget_class("b")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,34 +12,40 @@ from torch import Tensor
 
 
 class ClassColumns:
-    """The known classes, and where the heads score them.
+    """The known classes in order, and where the heads score them.
 
     Heads have an output per label that ever arrived. Those of forgotten classes are passed over; of
-    labels that share a name, the highest score is the class's.
+    labels that share a name, the highest score is the class's. Columns are sorted as scikit-learn
+    expects it: by name, or by value where labels are numbers.
 
     Args:
         arrived: name of every label, in order of arrival.
         forgotten: labels that were removed again.
+        numbered: whether names are those of numbers.
 
     Examples:
-        >>> columns = ClassColumns(("cat", "dog", "owl"), (1,))
+        >>> columns = ClassColumns(("owl", "dog", "cat"), (1,))
         >>> columns.names, columns.labels("owl")
-        (('cat', 'owl'), (2,))
+        (('cat', 'owl'), (0,))
     """
 
-    def __init__(self, arrived: Sequence[str], forgotten: Sequence[int] = ()) -> None:
+    def __init__(
+        self, arrived: Sequence[str], forgotten: Sequence[int] = (), numbered: bool = False
+    ) -> None:
         gone = set(forgotten)
-        self._labels: dict[str, tuple[int, ...]] = {}
+        labels: dict[str, tuple[int, ...]] = {}
         for label, name in enumerate(arrived):
             if label not in gone:
-                self._labels[name] = (*self._labels.get(name, ()), label)
+                labels[name] = (*labels.get(name, ()), label)
+        order: Callable[[str], Any] = int if numbered else str
+        self._labels = {name: labels[name] for name in sorted(labels, key=order)}
 
     def __contains__(self, name: object) -> bool:
         return name in self._labels
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the classes, in order of arrival."""
+        """Names of the classes, sorted."""
         return tuple(self._labels)
 
     def labels(self, name: str) -> tuple[int, ...]:

@@ -150,8 +150,14 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def classes_(self) -> Shaped[np.ndarray, "c"]:
-        """Names of all known classes, in order of arrival; forgotten ones are not among them."""
-        return np.array(self.state_.columns.names, dtype=np.str_)
+        """All known classes, sorted, as numbers where all labels were; forgotten ones are left out.
+
+        The order of arrival is in ``history_``.
+        """
+        names = self.state_.columns.names
+        if self.state_.history.numbered:
+            return np.array([int(name) for name in names], dtype=np.int64)
+        return np.array(names, dtype=np.str_)
 
     # -------------------------------------------------------------------------------------- learn
 
@@ -210,8 +216,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any, head: str | None = None) -> Shaped[np.ndarray, "n"]:
         """Name the most likely class of every picture; see `logits`."""
         best = self.logits(X, head).argmax(dim=1)
-        names: NDArray[np.str_] = self.classes_[best.cpu().numpy()]
-        return names
+        named: NDArray[Any] = self.classes_[best.cpu().numpy()]
+        return named
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""

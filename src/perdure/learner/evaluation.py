@@ -46,10 +46,10 @@ class Report:
     Attributes:
         head: the head that predicted.
         overall: all images.
-        classes: by name, in order of arrival.
+        classes: by name, sorted.
         tasks: the same by task, from the first, of classes that are still known.
         calibration_error: expected calibration error of the probabilities, in [0, 1].
-        confusion: images per true class (row) and predicted class (column), in order of arrival.
+        confusion: images per true class (row) and predicted class (column), sorted.
     """
 
     head: str

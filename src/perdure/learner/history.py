@@ -39,9 +39,11 @@ class History:
         forgotten: classes that were removed again, as positions in order of arrival.
         losses: per evaluated head, cross-entropy of the held-out images, summed over all lessons, at
             each temperature of ``calibration.GRID``.
+        numbered: whether all labels so far were numbers, so that they come back as numbers.
     """
 
     lessons: tuple[Lesson, ...] = ()
     temperatures: dict[str, float] = field(default_factory=dict)
     forgotten: tuple[int, ...] = ()
     losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    numbered: bool = False

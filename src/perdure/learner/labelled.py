@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import numbers
+import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +13,12 @@ import numpy as np
 import torch.utils.data
 from numpy.typing import NDArray
 
-from perdure.errors import StreamError
+from perdure.class_names import are_numbers, class_name, class_names, ordered_names
+from perdure.errors import StreamError, UnreadableImageError
 from perdure.learner.pictures import PictureImages, as_pictures
 from perdure.streams import ImageSet, StreamConfig, load_source, resolve
 from perdure.streams.images.file_sets import LabelledFiles, checked_images
+from perdure.streams.images.sets import unreadable_images
 from perdure.streams.sources.folder import class_files, has_test_folder, image_root, labelled
 from perdure.streams.sources.huggingface import chosen_split, dataset_images, split_of
 from perdure.streams.sources.table import IMAGES, LABELS, find_column, table_files
@@ -30,6 +31,8 @@ FORMS = (
     "and labels"
 )
 _PAIR = 2
+_ONE = np.zeros(1, dtype=np.int64)
+"""Labels of an image that is checked by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,7 @@ class LabelledImages:
         images: labelled by position in ``names``.
         names: names of the classes that have an image, in the order in which they are learned.
         skipped: ``"path: reason"`` per unreadable image that was left out.
+        numbered: whether the labels were numbers, not texts.
 
     Raises:
         StreamError: there is no image.
@@ -48,6 +52,7 @@ class LabelledImages:
     images: ImageSet
     names: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.images):
@@ -79,7 +84,7 @@ def gather(data: Any, labels: Any, side: Side, config: StreamConfig, seed: int) 
     if labels is None and isinstance(data, tuple) and len(data) == _PAIR:
         data, labels = data
     if labels is not None:
-        return _pairs(as_pictures(data), _label_names(labels), config)
+        return _pairs(as_pictures(data), _values(labels), config)
     if isinstance(data, str | Path):
         return _named(str(data), side, config, seed)
     if hasattr(data, "columns") and hasattr(data, "iloc"):
@@ -117,109 +122,151 @@ def _frame(frame: Any, config: StreamConfig) -> LabelledImages:
     where = "The DataFrame"
     image = find_column(columns, IMAGES, config.image_column, "image_column", where)
     label = find_column(columns, LABELS, config.label_column, "label_column", where)
-    return _pairs(as_pictures(frame[image]), _label_names(frame[label]), config)
+    return _pairs(as_pictures(frame[image]), _values(frame[label]), config)
 
 
-def _pairs(pictures: Sequence[Any], names: Sequence[str], config: StreamConfig) -> LabelledImages:
-    """Images with the name of the class of each."""
-    if len(pictures) != len(names):
+def _pairs(pictures: Sequence[Any], values: Sequence[Any], config: StreamConfig) -> LabelledImages:
+    """Images with the label of each."""
+    if len(pictures) != len(values):
         raise StreamError(
-            f"{len(names)} labels were given for {len(pictures)} images. Give one label per image."
+            f"{len(values)} labels were given for {len(pictures)} images. Give one label per image."
         )
-    classes, labels = _numbered(names)
+    classes, labels = _numbered(class_names(values, "image {}".format))
+    whole = bool(values) and are_numbers(values)
     if pictures and all(isinstance(picture, str | Path) for picture in pictures):
         paths = [Path(picture).expanduser() for picture in pictures]
         images, skipped = checked_images(LabelledFiles(paths, labels), config.skip_unreadable)
-        return _present(images, classes, skipped)
+        return _present(images, classes, skipped, whole)
     called = [
         str(picture) if isinstance(picture, str | Path) else f"image {place}"
         for place, picture in enumerate(pictures)
     ]
-    return _present(PictureImages(pictures, labels, called), classes)
+    return _present(PictureImages(pictures, labels, called), classes, (), whole)
 
 
-def _label_names(labels: Any) -> list[str]:
-    """Names of classes from texts or whole numbers.
+def _values(labels: Any) -> list[Any]:
+    """Labels as a list.
 
     Raises:
-        StreamError: anything else, or both.
+        StreamError: they are no list.
     """
     if isinstance(labels, str | bytes | dict) or not isinstance(labels, Iterable):
         raise StreamError(
             f"Labels come as a list with one per image, and this is {type(labels).__name__}."
         )
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    names = [_label_name(value, place) for place, value in enumerate(values)]
-    if len({isinstance(value, str) for value in values}) > 1:
-        raise StreamError(
-            "Some labels are texts and some are numbers, and 1 and '1' would be the same class. Give "
-            "texts, or whole numbers."
-        )
-    return names
-
-
-def _label_name(value: Any, place: int) -> str:
-    whole = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if whole and math.isfinite(value) and value == int(value):
-        return str(int(value))
-    name = value.strip() if isinstance(value, str) else ""
-    if not name:
-        raise StreamError(
-            f"The label of image {place} is {value!r}. A label is a text or a whole number."
-        )
-    return name
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 
 class _DatasetPictures(ImageSet):
-    """The images of a torch Dataset, taken from it when they are asked for."""
+    """The images of some items of a torch Dataset, taken from it when they are asked for."""
 
-    def __init__(self, dataset: Any, labels: NDArray[np.int64], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        places: Sequence[int],
+        labels: NDArray[np.int64],
+        names: Sequence[str],
+    ) -> None:
         super().__init__(labels, names)
-        self._dataset = dataset
+        self._dataset, self._places = dataset, places
 
     def image(self, index: int) -> Any:
         """Return one image, upright, in mode RGB."""
-        one = PictureImages([self._dataset[index][0]], self.labels[:1], [self.names[index]])
+        one = PictureImages([self._dataset[self._places[index]][0]], _ONE, [self.names[index]])
         return one.image(0)
 
 
 def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
-    labels = getattr(dataset, "targets", None)
-    if labels is None or len(labels) != len(dataset):
-        labels = [_item_label(dataset[place], place) for place in range(len(dataset))]
-    values = [value.item() if hasattr(value, "item") else value for value in labels]
+    """Images and labels as the items have them: whatever wraps, transforms or overrides them.
+
+    Every item is decoded once, so that a damaged one is known before anything is learned.
+    """
+    values, kept, faults = [], [], []
+    for place in range(len(dataset)):
+        name = f"{type(dataset).__name__}[{place}]"
+        try:
+            item = dataset[place]
+        except Exception as error:  # of any kind: a data set is somebody's program
+            faults.append(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            continue
+        label = _item_label(item, place)
+        try:
+            PictureImages([item[0]], _ONE, [name]).image(0)
+        except UnreadableImageError as error:
+            faults.append(str(error))
+            continue
+        values.append(_item_class(label, dataset, place))
+        kept.append(place)
+    if faults and not config.skip_unreadable:
+        raise unreadable_images(faults)
+    labels = class_names(values, lambda row: f"item {kept[row]} of the data set")
+    declared = getattr(dataset, "classes", None)
+    names, positions = _numbered(labels, () if declared is None else _synonyms(declared))
+    called = [f"{type(dataset).__name__}[{place}]" for place in kept]
+    images = _DatasetPictures(dataset, kept, positions, called)
+    return _present(images, names, tuple(faults), bool(values) and are_numbers(values))
+
+
+def _item_class(label: Any, dataset: Any, place: int) -> Any:
+    """The label of an item by the name that its own data set gives the number, where it does."""
+    names = _classes_at(dataset, place)
+    if hasattr(label, "item") and getattr(label, "ndim", 1) == 0:
+        label = label.item()
+    if names is None or not isinstance(label, int) or isinstance(label, bool):
+        return label
+    if not 0 <= label < len(names):
+        raise StreamError(
+            f"Item {place} of the data set has the label {label!r}, but its {len(names)} classes "
+            f"are numbered 0 … {len(names) - 1}."
+        )
+    return names[label]
+
+
+def _classes_at(dataset: Any, place: int) -> list[str] | None:
+    """Names of the classes of the innermost data set that an item comes from; None for none."""
     named = getattr(dataset, "classes", None)
-    called = [f"{type(dataset).__name__}[{place}]" for place in range(len(values))]
-    if named is None or any(isinstance(value, str) for value in values):
-        names, positions = _numbered(_label_names(values))
-    else:
-        names, positions = _positions(values, [str(name) for name in named])
-    images = _DatasetPictures(dataset, positions, called)
-    if len(images):
-        images.image(0)  # a transform to tensors is noticed before anything is learned
-    return _present(images, names)
+    if named is not None:
+        return _synonyms(named)
+    if isinstance(dataset, torch.utils.data.ConcatDataset):
+        part = bisect.bisect_right(dataset.cumulative_sizes, place)
+        before = dataset.cumulative_sizes[part - 1] if part else 0
+        return _classes_at(dataset.datasets[part], place - before)
+    if isinstance(dataset, torch.utils.data.Subset):
+        return _classes_at(dataset.dataset, dataset.indices[place])
+    inner = getattr(dataset, "dataset", None)
+    return None if inner is None else _classes_at(inner, place)
 
 
-def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Each name once, by the alphabet or, where all are whole numbers, by value; and positions."""
-    whole = all(name.removeprefix("-").isdecimal() for name in names)
-    order: Callable[[str], Any] = int if whole else str
-    classes = tuple(sorted(set(names), key=order))
+def _synonyms(named: Sequence[Any]) -> list[str]:
+    """One name per class: of several synonyms the first, or all where two classes begin alike.
+
+    Raises:
+        StreamError: two classes have the same.
+    """
+    several = [name if isinstance(name, tuple | list) else (name,) for name in named]
+    firsts = Counter(str(names[0]) for names in several if names)
+    chosen = [
+        str(names[0]) if names and firsts[str(names[0])] == 1 else ", ".join(map(str, names))
+        for names in several
+    ]
+    twice = [name for name, times in Counter(chosen).items() if times > 1]
+    if twice:
+        raise StreamError(
+            f"Two classes are called '{twice[0]}'. Give each class a name of its own."
+        )
+    return [class_name(name, f"class {number}") for number, name in enumerate(chosen)]
+
+
+def _numbered(
+    names: Sequence[str], declared: Sequence[str] = ()
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Each name once, in the declared order or else by name, and the position of every image's."""
+    present = set(names)
+    classes = tuple(name for name in declared if name in present)
+    if len(classes) < len(present):
+        classes = ordered_names(present)
     position = {name: place for place, name in enumerate(classes)}
     return classes, np.array([position[name] for name in names], dtype=np.int64)
-
-
-def _positions(
-    values: Sequence[Any], names: Sequence[str]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    for place, value in enumerate(values):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 0 <= value < len(names):
-            raise StreamError(
-                f"Item {place} of the data set has the label {value!r}, but its {len(names)} classes "
-                f"are numbered 0 … {len(names) - 1}."
-            )
-    return tuple(names), np.asarray(values, dtype=np.int64)
 
 
 def _item_label(item: Any, place: int) -> Any:
@@ -231,7 +278,10 @@ def _item_label(item: Any, place: int) -> Any:
 
 
 def _present(
-    images: ImageSet, names: tuple[str, ...], skipped: tuple[str, ...] = ()
+    images: ImageSet,
+    names: Sequence[str],
+    skipped: tuple[str, ...] = (),
+    numbered: bool = False,
 ) -> LabelledImages:
     """Leave out classes without an image.
 
@@ -245,4 +295,4 @@ def _present(
         )
     used = np.unique(images.labels)
     images.labels = np.searchsorted(used, images.labels)
-    return LabelledImages(images, tuple(names[label] for label in used), skipped)
+    return LabelledImages(images, tuple(names[label] for label in used), skipped, numbered)

@@ -66,8 +66,10 @@ def teach(
         training.finish()
     if old:
         _take_in(model, split.task_data(task, old), sink)
-    lessons = (*before.history.lessons, Lesson(labelled.counts(split.train), new))
-    after = LearnerState(model, replace(before.history, lessons=lessons))
+    history = before.history
+    lessons = (*history.lessons, Lesson(labelled.counts(split.train), new))
+    numbered = labelled.numbered and (history.numbered or not before.model.tasks)
+    after = LearnerState(model, replace(history, lessons=lessons, numbered=numbered))
     return calibrate(after, split.calibration, sink)
 
 

@@ -48,7 +48,7 @@ class LearnerState:
     @property
     def columns(self) -> ClassColumns:
         """Which of the heads' outputs stand for which class."""
-        return ClassColumns(self.model.label_names, self.history.forgotten)
+        return ClassColumns(self.model.label_names, self.history.forgotten, self.history.numbered)
 
     @property
     def transform(self) -> Callable[[Image.Image], UInt8[Tensor, "3 s s"]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perdure.class_names import joined_by_name
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
 from perdure.streams.catalog import SOURCES
@@ -172,7 +173,8 @@ def class_files(folder: Path) -> Files:
         StreamError: there is no folder, or one without an image.
     """
     names = class_folders(folder)
-    files = {name: _image_files(folder / name) for name in names}
+    found = {name: _image_files(folder / name) for name in names}
+    files = joined_by_name(found, f"'{folder}'")
     empty = [name for name, paths in files.items() if not paths]
     if len(empty) == len(names):
         raise StreamError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from perdure.class_names import are_numbers, class_name, class_names, ordered_names
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.catalog import SOURCES
@@ -90,14 +92,14 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
     test = next((splits[name] for name in _TESTS if name in splits), train)
     domain = _domain_column(train, config) if config.over_domains else None
     image, label = _image_column(train, config, where), _label_column(train, config, where, domain)
-    names = _value_names(train, label)
-    areas = [] if domain is None else _value_names(train, domain)
+    names = ordered_values(train, label, where)
+    areas = () if domain is None else ordered_values(train, domain, where)
     sets, areas_of = [], []
     for split, rows in (("train", train), ("test", test)):
-        labels = _numbers(rows, label, names, where, "label")
+        labels = _numbers(rows, label, names, where)
         domain_of = np.zeros_like(labels)
         if domain is not None:
-            domain_of = _numbers(rows, domain, areas, where, "domain")
+            domain_of = _numbers(rows, domain, areas, where)
         groups = labels * max(1, len(areas)) + domain_of
         kept = np.ones(len(labels), dtype=bool)
         if test is train:
@@ -112,8 +114,8 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
         called = [f"{where}[{split}][{position}]" for position in positions]
         sets.append(DatasetImages(rows, image, positions, labels[positions], called))
         areas_of.append(domain_of[positions])
-    domains = Domains(tuple(areas), *areas_of) if areas else None
-    return Source("huggingface", tuple(names), sets[0], sets[1], domains=domains)
+    domains = Domains(areas, *areas_of) if areas else None
+    return Source("huggingface", names, sets[0], sets[1], domains=domains)
 
 
 def _load(place: str) -> dict[str, Any]:
@@ -174,32 +176,60 @@ def _domain_column(rows: Any, config: StreamConfig) -> str:
         ) from None
 
 
-def _value_names(rows: Any, column: str) -> list[str]:
-    """Return the names of classes or domains, in order."""
+def ordered_values(rows: Any, column: str, where: str) -> tuple[str, ...]:
+    """Return the names of a split's classes or domains: in its own order where it declares one.
+
+    Raises:
+        StreamError: a value that names nothing, or two declared names that are one.
+    """
+    declared = _declared(rows, column, where)
+    if declared is None:
+        return ordered_names(_row_names(rows, column, where))
+    twice = [name for name, times in Counter(declared).items() if times > 1]
+    if twice:
+        raise StreamError(
+            f"The data set '{where}' has two classes called '{twice[0]}'. Rename one of them."
+        )
+    return tuple(declared)
+
+
+def _declared(rows: Any, column: str, where: str) -> list[str] | None:
+    """Names behind the numbers of a column of classes; None where values stand for themselves."""
     names = getattr(rows.features[column], "names", None)
-    if names:
-        return [str(name) for name in names]
-    values = {value for value in rows[column] if value not in (None, "")}
-    whole = all(isinstance(value, int) for value in values)
-    return [str(value) for value in (sorted(values) if whole else sorted(map(str, values)))]
+    if not names:
+        return None
+    return [class_name(name, f"class {i} of '{where}'") for i, name in enumerate(names)]
 
 
-def _numbers(
-    rows: Any, column: str, names: Sequence[str], where: str, what: str
-) -> NDArray[np.int64]:
-    """Return the number of every row's class or domain."""
-    numbered = bool(getattr(rows.features[column], "names", None))
-    known = {name: place for place, name in enumerate(names)}
-    numbers = []
-    for number, value in enumerate(rows[column]):
-        place = value if numbered else known.get(str(value))
-        if not isinstance(place, int) or not 0 <= place < len(names):
+def _row_names(rows: Any, column: str, where: str) -> list[str]:
+    """Return the name of every row's class or domain, by which splits understand each other."""
+    declared, values = _declared(rows, column, where), rows[column]
+    if declared is None:
+        return class_names(values, lambda row: f"row {row} of '{where}', column '{column}'")
+    for row, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value < len(declared):
             raise StreamError(
-                f"Row {number} of '{where}' has the {what} {value!r}, which is none of those that "
-                f"it knows: {listed(names)}."
+                f"Row {row} of '{where}' has {value!r} in column '{column}', which is none of its "
+                f"classes, numbered 0 … {len(declared) - 1}: {listed(declared)}."
             )
-        numbers.append(place)
-    return np.asarray(numbers, dtype=np.int64)
+    return [declared[value] for value in values]
+
+
+def _numbers(rows: Any, column: str, names: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Return the position among ``names`` of every row's class or domain.
+
+    Raises:
+        StreamError: a class that is not among them.
+    """
+    known = {name: place for place, name in enumerate(names)}
+    named = _row_names(rows, column, where)
+    strange = next((name for name in named if name not in known), None)
+    if strange is not None:
+        raise StreamError(
+            f"'{where}' has '{strange}' in column '{column}', which its training images lack. Known: "
+            f"{listed(names)}."
+        )
+    return np.array([known[name] for name in named], dtype=np.int64)
 
 
 def _held_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -236,21 +266,25 @@ def chosen_split(splits: Any, split: str) -> Any:
 
 def dataset_images(
     rows: Any, config: StreamConfig, where: str
-) -> tuple[DatasetImages, tuple[str, ...]]:
-    """Hold the images of a data set, labelled by position among its classes, with their names.
+) -> tuple[DatasetImages, tuple[str, ...], tuple[str, ...], bool]:
+    """Hold the images of a data set, labelled by position among its classes.
 
     Args:
         rows: a data set of ``datasets``.
         config: its columns, where they are named.
         where: what it is called in an error.
 
+    Returns:
+        The images, names of the classes, unreadable images left out (none), and whether labels are
+        numbers that stand for themselves.
+
     Raises:
         StreamError: it has no images or labels.
     """
     image, label = _image_column(rows, config, where), _label_column(rows, config, where)
-    names = _value_names(rows, label)
-    labels = _numbers(rows, label, names, where, "label")
+    names = ordered_values(rows, label, where)
+    labels = _numbers(rows, label, names, where)
     called = [f"{where}[{position}]" for position in range(len(labels))]
     positions = np.arange(len(labels))
-    images = DatasetImages(rows, image, positions, labels, called)
-    return images, tuple(names)
+    numbered = _declared(rows, label, where) is None and are_numbers(rows[label])
+    return DatasetImages(rows, image, positions, labels, called), names, (), numbered

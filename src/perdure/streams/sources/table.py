@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import importlib
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from perdure.class_names import class_name, ordered_names
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
@@ -40,6 +40,7 @@ class Row:
         label: name of its class.
         split: ``train``, ``test``, or empty where the table does not say.
         domain: name of its domain; empty where it was not asked for.
+        numbered: whether the table has the label as a number.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Row:
     label: str
     split: str
     domain: str
+    numbered: bool
 
 
 @SOURCES.register("table")
@@ -70,7 +72,8 @@ def load_table(config: StreamConfig, seed: int) -> Source:
     if config.place is None:
         raise ConfigError(f"data=table names no table. Type data=FILE ({', '.join(TABLES)}).")
     rows = table_rows(Path(config.place).expanduser(), config)
-    names, domains = _ordered(row.label for row in rows), _ordered(row.domain for row in rows)
+    names = ordered_names(row.label for row in rows)
+    domains = ordered_names(row.domain for row in rows)
     train, test = (
         _labelled(part, names, domains if config.over_domains else ())
         for part in _split(rows, config)
@@ -135,10 +138,15 @@ def table_rows(table: Path, config: StreamConfig) -> list[Row]:
         if not text:
             raise StreamError(f"There is no file in {where}, column '{image}'. Fill it in.")
         path = table.parent / Path(text).expanduser()
-        named = _name(line[label], "label", where, label)
+        named = class_name(line[label], f"{where}, column '{label}'")
         part = "" if split is None else _part(line[split], where)
-        area = "" if domain is None else _name(line[domain], "domain", where, domain)
-        rows.append(Row(number, path, named, part, area))
+        area = (
+            ""
+            if domain is None
+            else class_name(line[domain], f"{where}, column '{domain}'", "domain")
+        )
+        numbered = not isinstance(line[label], str)
+        rows.append(Row(number, path, named, part, area, numbered))
     _check_files(rows, table)
     return rows
 
@@ -191,20 +199,6 @@ def _domain_column(columns: Sequence[str], table: Path, config: StreamConfig) ->
         ) from None
 
 
-def _name(value: Any, what: str, where: str, column: str) -> str:
-    """Return the name of a class or domain: a text, or a whole number."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        value, whole = int(value), True
-    text = str(value).strip() if whole or isinstance(value, str) else ""
-    if not text:
-        raise StreamError(
-            f"The {what} in {where}, column '{column}', is {value!r}. A {what} is a text or a whole "
-            "number."
-        )
-    return text
-
-
 def _part(value: Any, where: str) -> str:
     split = _SPLIT.get(str(value).strip().lower())
     if split is None:
@@ -255,14 +249,6 @@ def _split(rows: Sequence[Row], config: StreamConfig) -> tuple[list[Row], list[R
     return [row for row in rows if row.path not in out], [r for r in by_path if r.path in out]
 
 
-def _ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Return distinct names, by the alphabet or, where all are whole numbers, by value."""
-    distinct = set(names)
-    whole = all(name.removeprefix("-").isdecimal() for name in distinct)
-    order: Callable[[str], Any] = int if whole else str
-    return tuple(sorted(distinct, key=order))
-
-
 def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str]) -> LabelledFiles:
     """Number the rows' classes, and their domains where there are any; class after class."""
     label_of = {name: label for label, name in enumerate(names)}
@@ -275,8 +261,8 @@ def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str])
     return LabelledFiles(paths, labels, np.array([domain_of[row.domain] for row in rows], np.int64))
 
 
-def table_files(config: StreamConfig, split: str) -> tuple[list[Path], list[str]]:
-    """Return the images that a table lists, in its order, with the names of their classes.
+def table_files(config: StreamConfig, split: str) -> tuple[list[Path], list[str | int]]:
+    """Return the images that a table lists, in its order, with their labels as the table has them.
 
     Args:
         config: names the table; columns may be named.
@@ -292,4 +278,5 @@ def table_files(config: StreamConfig, split: str) -> tuple[list[Path], list[str]
         for row in table_rows(Path(config.place).expanduser(), config)
         if row.split in ("", split)
     ]
-    return [row.path for row in rows], [row.label for row in rows]
+    labels = [int(row.label) if row.numbered else row.label for row in rows]
+    return [row.path for row in rows], labels
