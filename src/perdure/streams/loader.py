@@ -76,14 +76,6 @@ def batch_order(
 ) -> Iterator[Chunk]:
     """Return the batches of one or several epochs as positions; no image is read.
 
-    Args:
-        count: images of the subset.
-        batch_size: images per batch; the last one of a pass may be smaller.
-        seed: seed of the run.
-        task: index of the task.
-        epoch: see `batches`.
-        start_step: batches to leave out at the start of the first pass.
-
     Raises:
         ConfigError: a batch size or step out of range.
     """

@@ -67,14 +67,6 @@ def augment(
     """Apply the training transform; its randomness is a function of the four counters alone.
 
     torch's global generator is left as it was.
-
-    Args:
-        transform: the transform.
-        image: an RGB image.
-        seed: seed of the run.
-        task: index of the task.
-        epoch: index of the epoch within the task.
-        index: position of the image in its image set.
     """
     if transform.deterministic:
         return transform.train(image)

@@ -36,11 +36,6 @@ def worker_count(workers: Workers, images: int, batch_bytes: int) -> int:
     (`IMAGES_PER_WORKER`), and than can keep their batches in half of the free shared memory:
     containers often have 64 MiB, and a process that finds it full is killed.
 
-    Args:
-        workers: number asked for, or ``auto``.
-        images: number of images to read.
-        batch_bytes: bytes of one batch.
-
     Raises:
         ConfigError: a negative number.
 

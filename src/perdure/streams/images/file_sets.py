@@ -75,8 +75,8 @@ def file_source(
         StreamError: a class without an image.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    train = train.take(capped(train.groups, config.images_per_class, seed, "train"))
-    test = test.take(capped(test.groups, config.test_images_per_class, 0, "test"))
+    train = train.take(capped(train.groups, config, "train", seed))
+    test = test.take(capped(test.groups, config, "test", seed))
     pixels: dict[Path, NDArray[np.uint8]] | None = None
     skipped: dict[Path, str] = {}
     if config.skip_unreadable or not published:
@@ -154,10 +154,6 @@ def checked_images(
     files: LabelledFiles, skip_unreadable: bool
 ) -> tuple[FileImages, tuple[str, ...]]:
     """Check image files that belong to no source, and return them as a set.
-
-    Args:
-        files: one label per file.
-        skip_unreadable: leave those out that cannot be decoded.
 
     Returns:
         The images, and ``"path: reason"`` per image that was left out.

@@ -19,12 +19,7 @@ from perdure.streams.images.decoding import decode
 
 
 class TransformedImages:
-    """Cache of one set's images under one deterministic transform.
-
-    Args:
-        count: number of images in the set.
-        size: side of the square images in pixels.
-    """
+    """Cache of one set's images under one deterministic transform."""
 
     def __init__(self, count: int, size: int) -> None:
         self.pixels: UInt8[Tensor, "n 3 s s"] = torch.empty(
@@ -76,11 +71,6 @@ class ImageSet(abc.ABC):
 
     def transformed(self, transform: str, side: str, size: int) -> TransformedImages | None:
         """Return the cache of images under one deterministic transform.
-
-        Args:
-            transform: name of the transform.
-            side: ``train`` or ``test``.
-            size: side of the transformed images in pixels.
 
         Returns:
             None where all images of the set would not fit in what is left of the memory budget.
@@ -173,12 +163,7 @@ class FileImages(ImageSet):
 
 
 def unreadable_images(faults: Sequence[str], most: int = 10) -> UnreadableImageError:
-    """Build the error for image files that cannot be read.
-
-    Args:
-        faults: ``"path: reason"`` per file.
-        most: number of them to list.
-    """
+    """Build the error for image files that cannot be read."""
     noun = "image" if len(faults) == 1 else "images"
     more = f"\n  and {len(faults) - most} more" if len(faults) > most else ""
     lines = "".join(f"\n  {fault}" for fault in faults[:most])

@@ -85,10 +85,7 @@ class Source:
 def load_source(config: StreamConfig, seed: int = 0, *, fetch: bool = True) -> Source:
     """Load the data set that a stream is made of.
 
-    Args:
-        config: names the data set.
-        seed: seed of drawn images, and of what is drawn where training images are capped.
-        fetch: whether files may be fetched; without, blank images stand in for them.
+    Without ``fetch`` blank images stand in for files that a source would fetch.
 
     Raises:
         UnknownNameError: no source has that name.
@@ -139,22 +136,21 @@ def refuse_options(config: StreamConfig, *used: str) -> None:
 
 
 def capped(
-    labels: NDArray[np.int64], most: int | None, seed: int, *name: int | str
+    groups: NDArray[np.int64], config: StreamConfig, split: str, seed: int
 ) -> NDArray[np.int64]:
-    """Return the positions of at most ``most`` images per class, in data set order.
+    """Return the positions of the images of a split that the caps leave, in data set order.
 
-    Args:
-        labels: label of each image.
-        most: the cap; None keeps every image.
-        seed: which images are kept is drawn from ``(seed, name, label)``.
-        name: what is being capped.
+    A cap holds for every group: a class, or a class in one domain. Which training images are left is
+    drawn by the seed; test images are the same for every seed.
     """
+    most = config.images_per_class if split == "train" else config.test_images_per_class
     if most is None:
-        return np.arange(len(labels))
+        return np.arange(len(groups))
     kept = []
-    for label in np.unique(labels):
-        positions = np.flatnonzero(labels == label)
-        order = permutation(len(positions), seed, "cap", *name, int(label))
+    for group in np.unique(groups):
+        positions = np.flatnonzero(groups == group)
+        drawn_by = seed if split == "train" else 0
+        order = permutation(len(positions), drawn_by, "cap", split, int(group))
         kept.append(positions[order[:most]])
     return np.sort(np.concatenate(kept)) if kept else np.arange(0)
 
@@ -167,18 +163,6 @@ def array_images(
     labels: NDArray[np.int64],
     names: Sequence[str],
 ) -> ArrayImages:
-    """Return one split as an image set in memory, capped as the configuration says.
-
-    Args:
-        config: the caps.
-        seed: of what is drawn where training images are capped.
-        split: ``train`` or ``test``; the cap on test images does not depend on the seed.
-        pixels: (n, height, width) or (n, height, width, 3), uint8.
-        labels: label of each image.
-        names: how each image is called in an error.
-    """
-    if split == "train":
-        kept = capped(labels, config.images_per_class, seed, "train")
-    else:
-        kept = capped(labels, config.test_images_per_class, 0, "test")
+    """Return one split as an image set in memory, capped as the configuration says."""
+    kept = capped(labels, config, split, seed)
     return ArrayImages(pixels[kept], labels[kept], [names[index] for index in kept])

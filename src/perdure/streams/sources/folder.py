@@ -123,11 +123,6 @@ def hold_out(files: Files, fraction: float, where: str = "") -> tuple[Files, Fil
 
     Which ones, is decided by the names of class and file alone.
 
-    Args:
-        files: files of every class.
-        fraction: share of each class.
-        where: said of a class in an error, as `` in domain 'sketch'``.
-
     Raises:
         StreamError: a class has a single image.
     """

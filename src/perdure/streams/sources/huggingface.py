@@ -19,29 +19,16 @@ from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import to_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
-from perdure.streams.sources.base import (
-    Domains,
-    Source,
-    capped,
-    refuse_options,
-)
+from perdure.streams.sources.base import Domains, Source, capped, refuse_options
 from perdure.streams.sources.resolve import is_saved
-from perdure.streams.sources.table import DOMAINS, LABELS, find_column
+from perdure.streams.sources.table import LABELS, find_column, find_domain_column
 from perdure.wording import listed
 
 _TESTS = ("test", "validation")
 
 
 class DatasetImages(ImageSet):
-    """Image set of some rows of a data set, decoded on access.
-
-    Args:
-        rows: the data set.
-        column: where its images are.
-        positions: the rows wanted.
-        labels: source label of each of them.
-        names: name of each image in errors.
-    """
+    """Image set of some rows of a data set, decoded on access."""
 
     def __init__(
         self,
@@ -88,9 +75,10 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
         raise ConfigError("data=huggingface names no data set. Type data=hf:NAME.")
     where = config.place
     splits = _load(where)
-    train = splits.get("train", next(iter(splits.values())))
-    test = next((splits[name] for name in _TESTS if name in splits), train)
-    domain = _domain_column(train, config) if config.over_domains else None
+    train, test = (chosen_split(splits, split) for split in ("train", "test"))
+    domain = None
+    if config.over_domains:
+        domain = find_domain_column(list(train.features), config, f"The data set '{where}'")
     image, label = _image_column(train, config, where), _label_column(train, config, where, domain)
     names = ordered_values(train, label, where)
     areas = () if domain is None else ordered_values(train, domain, where)
@@ -106,11 +94,7 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
             held_out = _held_out(groups, config.test_fraction, seed)
             kept = held_out if split == "test" else ~held_out
         positions = np.flatnonzero(kept)
-        if split == "train":
-            chosen = capped(groups[positions], config.images_per_class, seed, "train")
-        else:
-            chosen = capped(groups[positions], config.test_images_per_class, 0, "test")
-        positions = positions[chosen]
+        positions = positions[capped(groups[positions], config, split, seed)]
         called = [f"{where}[{split}][{position}]" for position in positions]
         sets.append(DatasetImages(rows, image, positions, labels[positions], called))
         areas_of.append(domain_of[positions])
@@ -162,18 +146,6 @@ def _label_column(rows: Any, config: StreamConfig, place: str, domain: str | Non
         )
     usual = [*classes, *LABELS, "labels"]
     return find_column(list(rows.features), usual, named, "label_column", where)
-
-
-def _domain_column(rows: Any, config: StreamConfig) -> str:
-    where = f"The data set '{config.place}'"
-    try:
-        columns = list(rows.features)
-        return find_column(columns, DOMAINS, config.domain_column, "domain_column", where)
-    except StreamError as error:
-        raise StreamError(
-            f"{str(error).rstrip('.')}. Without domains leave increment out: then every task brings "
-            "new classes."
-        ) from None
 
 
 def ordered_values(rows: Any, column: str, where: str) -> tuple[str, ...]:
@@ -244,12 +216,7 @@ def _held_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[
 
 
 def split_of(place: str, split: str) -> Any:
-    """Load one split of a data set, by its hub name or from its folder.
-
-    Args:
-        place: the name or the folder.
-        split: ``train`` or ``test``; for testing the split ``validation`` stands in, and where there
-            is one split only, it is both.
+    """Load one split of a data set, by its hub name or from its folder; see `chosen_split`.
 
     Raises:
         ConfigError: there is no ``datasets``.
@@ -259,7 +226,7 @@ def split_of(place: str, split: str) -> Any:
 
 
 def chosen_split(splits: Any, split: str) -> Any:
-    """Choose the training or test split among several by name."""
+    """Choose the training or test split among several by name; a single one is both."""
     train = splits.get("train", next(iter(splits.values())))
     return train if split == "train" else next((splits[n] for n in _TESTS if n in splits), train)
 
@@ -268,11 +235,6 @@ def dataset_images(
     rows: Any, config: StreamConfig, where: str
 ) -> tuple[DatasetImages, tuple[str, ...], tuple[str, ...], bool]:
     """Hold the images of a data set, labelled by position among its classes.
-
-    Args:
-        rows: a data set of ``datasets``.
-        config: its columns, where they are named.
-        where: what it is called in an error.
 
     Returns:
         The images, names of the classes, unreadable images left out (none), and whether labels are

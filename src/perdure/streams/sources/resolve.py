@@ -18,10 +18,6 @@ def resolve(data: str) -> str:
 
     A name that is known wins over a file or folder of that name, which ``./NAME`` reaches.
 
-    Args:
-        data: a known data set's name, the path of a folder, a table or a saved data set, ``hf:NAME``,
-            or what this function returned.
-
     Raises:
         UnknownNameError: it is none of these.
     """

@@ -84,14 +84,7 @@ def load_table(config: StreamConfig, seed: int) -> Source:
 def find_column(
     columns: Sequence[str], usual: Iterable[str], named: str | None, key: str, where: str
 ) -> str:
-    """Find a column by the given name, or by the usual names.
-
-    Args:
-        columns: those that there are.
-        usual: usual names, in order of preference.
-        named: name given by the user.
-        key: option that gives it.
-        where: table or data set, for errors.
+    """Find a column by the name given in ``key``, or by the usual names in order of preference.
 
     Raises:
         StreamError: there is no such column.
@@ -112,12 +105,23 @@ def find_column(
     )
 
 
+def find_domain_column(columns: Sequence[str], config: StreamConfig, where: str) -> str:
+    """Find the column of domains.
+
+    Raises:
+        StreamError: there is none.
+    """
+    try:
+        return find_column(columns, DOMAINS, config.domain_column, "domain_column", where)
+    except StreamError as error:
+        raise StreamError(
+            f"{str(error).rstrip('.')}. It must say of every image what domain it is in; without one "
+            "leave increment out: then every task brings new classes."
+        ) from None
+
+
 def table_rows(table: Path, config: StreamConfig) -> list[Row]:
     """Read and check every line.
-
-    Args:
-        table: the file.
-        config: columns may be named.
 
     Raises:
         ConfigError: Parquet without pyarrow.
@@ -130,7 +134,7 @@ def table_rows(table: Path, config: StreamConfig) -> list[Row]:
     image = find_column(columns, IMAGES, config.image_column, "image_column", f"'{table}'")
     label = find_column(columns, LABELS, config.label_column, "label_column", f"'{table}'")
     split = next((name for name in columns if name.strip().lower() in SPLITS), None)
-    domain = _domain_column(columns, table, config) if config.over_domains else None
+    domain = find_domain_column(columns, config, f"'{table}'") if config.over_domains else None
     rows = []
     for number, line in enumerate(lines, start=2):
         where = f"line {number} of '{table}'"
@@ -187,16 +191,6 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise StreamError(f"'{table}' cannot be read as Parquet: {error}.") from error
     return lines
-
-
-def _domain_column(columns: Sequence[str], table: Path, config: StreamConfig) -> str:
-    try:
-        return find_column(columns, DOMAINS, config.domain_column, "domain_column", f"'{table}'")
-    except StreamError as error:
-        raise StreamError(
-            f"{str(error).rstrip('.')}. It must say of every image what domain it is in; without one "
-            "leave increment out: then every task brings new classes."
-        ) from None
 
 
 def _part(value: Any, where: str) -> str:
@@ -264,9 +258,7 @@ def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str])
 def table_files(config: StreamConfig, split: str) -> tuple[list[Path], list[str | int]]:
     """Return the images that a table lists, in its order, with their labels as the table has them.
 
-    Args:
-        config: names the table; columns may be named.
-        split: ``train`` or ``test``; every line counts where the table does not say.
+    Where the table knows no splits, every line counts.
 
     Raises:
         ConfigError: Parquet without pyarrow.

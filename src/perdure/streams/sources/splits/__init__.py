@@ -26,11 +26,6 @@ def read_split(name: str) -> list[str]:
 def split_files(source: str, root: Path, lines: Sequence[tuple[str, int]]) -> LabelledFiles:
     """Return the files that a split lists.
 
-    Args:
-        source: name of the source, for errors.
-        root: folder that the paths of the split are relative to.
-        lines: path and label per image.
-
     Raises:
         StreamError: some of them are not there.
     """
