@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Iterable
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from perdure.errors import ConfigError, did_you_mean
@@ -28,6 +26,8 @@ def load(modules: Iterable[str] = ()) -> None:
     Raises:
         ConfigError: a module that does not exist or fails, such as by registering a name twice.
     """
+    from importlib.metadata import entry_points  # noqa: PLC0415  --help must not wait for it
+
     for entry in entry_points(group=GROUP):
         package = entry.dist.name if entry.dist is not None else entry.name
         _import(entry.module, f"Extension '{entry.module}' of the installed package '{package}'")
@@ -72,6 +72,8 @@ def _import(module: str, subject: str) -> None:
 def _line_of(error: Exception) -> str:
     """Return the last line that ran of the module, or of a file beside it."""
     skipped = (__file__, importlib.__file__, "<frozen importlib")
+    import traceback  # noqa: PLC0415
+
     stack = traceback.extract_tb(error.__traceback__)
     frames = [frame for frame in stack if not frame.filename.startswith(skipped)]
     folder = Path(frames[0].filename).parent if frames else None

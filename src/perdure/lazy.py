@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
-import inspect
 import sys
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,23 +25,26 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
         package: ``__name__`` of the package.
     """
     module = sys.modules[package]
-    homes = _homes(module)
 
     def load(name: str) -> Any:
-        if name not in homes:
+        home = _homes(module).get(name)
+        if home is None:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        value = getattr(importlib.import_module(homes[name]), name)
+        value = getattr(importlib.import_module(home), name)
         setattr(module, name, value)
         return value
 
-    return load, lambda: sorted({*vars(module), *homes})
+    return load, lambda: sorted({*vars(module), *_homes(module)})
 
 
+@cache
 def _homes(module: ModuleType) -> dict[str, str]:
     """Return the module of every name imported under ``if TYPE_CHECKING``."""
+    import ast  # noqa: PLC0415  --help needs none of the names, and must not wait
+
     return {
         alias.name: str(line.module)
-        for block in ast.parse(inspect.getsource(module)).body
+        for block in ast.parse(Path(str(module.__file__)).read_text("utf-8")).body
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for line in block.body
         if isinstance(line, ast.ImportFrom)

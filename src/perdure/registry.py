@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
+import importlib.util
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from perdure.errors import ConfigError, unknown_name
@@ -92,6 +96,30 @@ class Registry(Mapping[str, T], Generic[T, D]):
             UnknownNameError: no such name; the error lists the known ones.
         """
         self._declared[name]
+
+    def doc(self, name: str) -> str:
+        """Return the docstring of a component; read from the source where it is not imported yet.
+
+        Raises:
+            UnknownNameError: no such name; the error lists the known ones.
+        """
+        self.check(name)
+        if name in self._components:
+            return inspect.getdoc(self._components[name]) or ""
+        spec = importlib.util.find_spec(self._modules[name])
+        source = Path(str(spec and spec.origin)).read_text("utf-8")
+        return next(
+            (
+                ast.get_docstring(node) or ""
+                for node in ast.parse(source).body
+                if isinstance(node, ast.ClassDef | ast.FunctionDef)
+                if any(
+                    ast.unparse(decorator).endswith(f".register('{name}')")
+                    for decorator in node.decorator_list
+                )
+            ),
+            "",
+        )
 
     def __getitem__(self, name: str) -> T:
         """Return the component called ``name``, imported on first use.

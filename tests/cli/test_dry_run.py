@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perdure.cli import at_hand
+from perdure.cli import dry_run
 from perdure.streams.sources import fashion
 from tests.cli.command import Perdure
 from tests.streams.published import offer
@@ -105,14 +105,14 @@ def test_hub_weights(perdure: Perdure) -> None:
 
 
 def test_unpublished_weights_are_refused(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = at_hand.describe
+    describe = dry_run.describe
 
     def unpublished(name: str) -> Any:
         import dataclasses
 
         return dataclasses.replace(describe(name), repository=None)
 
-    monkeypatch.setattr(at_hand, "describe", unpublished)
+    monkeypatch.setattr(dry_run, "describe", unpublished)
     said = perdure("run", "digits/ncm", *TINY, "weights=auto", "--dry-run")
     assert said.code == 1
     assert "Give weights=PATH or weights=random." in said.err

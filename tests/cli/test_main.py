@@ -13,9 +13,8 @@ from typing import NoReturn
 import pytest
 
 import perdure as package
-from perdure.cli.commands import show as catalogue
-from perdure.cli.definitions import parser
-from perdure.cli.main import main
+from perdure.cli.commands import ls
+from perdure.cli.main import main, parser
 from perdure.errors import PerdureError
 from tests.cli.command import Perdure
 
@@ -154,7 +153,7 @@ def test_ends(
     code: int,
     text: str,
 ) -> None:
-    monkeypatch.setattr(catalogue, "ls", raising(error))
+    monkeypatch.setattr(ls, "ls", raising(error))
     said = perdure("ls", "presets")
     assert said.code == code
     assert said.err.startswith(text)
@@ -166,12 +165,12 @@ def test_full_device_memory_is_no_traceback(
     class OutOfMemoryError(RuntimeError):
         """As torch raises it."""
 
-    monkeypatch.setattr(catalogue, "ls", raising(OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(ls, "ls", raising(OutOfMemoryError("CUDA out of memory")))
     assert perdure("ls", "presets").err.startswith("error: Not enough memory on the device.")
 
 
 def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "ls", raising(RuntimeError("a defect")))
+    monkeypatch.setattr(ls, "ls", raising(RuntimeError("a defect")))
     with pytest.raises(RuntimeError, match="a defect"):
         main(["ls", "presets"])
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 
 import pytest
 
+from perdure.cli import progress
 from perdure.cli.progress import (
     BETWEEN_LINES,
     Display,
     LineDisplay,
     LiveDisplay,
+    ProgressBar,
     QuietDisplay,
     Rate,
     open_display,
@@ -206,3 +209,29 @@ def test_a_thread_leaves_signals_alone(config: Config) -> None:
     thread.join()
     assert found == [before]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_bar_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 5.0, 10.0, 10.0, 11.0, 20.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with ProgressBar(of_bytes=True) as bar:
+        bar("fetching a.tar", 1, None)
+        bar("fetching a.tar", 2_500_000, 5_000_000)
+        bar("fetching a.tar", 3, 5)
+        bar("unpacking a.tar", 1_000_000, None)
+    assert capsys.readouterr().err == (
+        "fetching a.tar: 2.5 MB of 5.0 MB\nunpacking a.tar: 1.0 MB\n"
+    )
+
+
+def test_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with ProgressBar() as bar:
+        bar("looking at images", 1, 3)
+        bar("looking at [images]", 2, 3)
+    assert "looking at [images]" in capsys.readouterr().err

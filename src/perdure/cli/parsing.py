@@ -1,9 +1,10 @@
-"""How a command line is read: errors with a did-you-mean, help that ends with examples."""
+"""Command-line parser: errors with a did-you-mean, help that ends with examples."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from perdure.errors import ConfigError, did_you_mean, unknown_name
@@ -27,6 +28,22 @@ class Parser(argparse.ArgumentParser):
             "allow_abbrev": False,
         }
         super().__init__(*args, **kwargs)
+
+    def argument(self, name: str, metavar: str, about: str, **more: Any) -> None:
+        """Add a word that stands at its place."""
+        self.add_argument(name, metavar=metavar, help=about, **more)
+
+    def option(self, name: str, metavar: str, about: str = "", **more: Any) -> None:
+        """Add an option with a value; a default is told by its help."""
+        default = more.get("default")
+        if default:
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            about = "; ".join(filter(None, (about, f"default: {shown}")))
+        self.add_argument(name, metavar=metavar, help=about, **more)
+
+    def flag(self, *names: str) -> None:
+        """Add an option without a value: its names, then its help."""
+        self.add_argument(*names[:-1], action="store_true", help=names[-1])
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line.
@@ -53,35 +70,49 @@ class Parser(argparse.ArgumentParser):
 
 def examples(*lines: str) -> str:
     """Return the lines that end a help."""
-    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+    return "examples:\n" + "\n".join(f"  {line}".rstrip() for line in lines)
 
 
 def add_command(
-    verbs: Any, name: str, does: str, handler: str, lines: Sequence[str], rest: str = ""
+    verbs: Any,
+    name: str,
+    handler: Callable[[argparse.Namespace], int],
+    *,
+    rest: str = "",
+    again: str | None = None,
 ) -> Parser:
-    """Add a command.
+    """Add a command, whose help is the docstring of its handler.
 
     Args:
-        verbs: where to.
-        name: name of the command.
-        does: one line.
-        handler: ``module:function``, imported when the command is given.
-        lines: examples, which end the help.
+        verbs: the subparsers that it joins.
+        name: what is typed.
+        handler: carries it out and returns the exit code.
         rest: the list that takes words which stand after an option.
+        again: the option that goes on after Ctrl-C; empty where the same words do, None where
+            nothing goes on.
     """
-    made = add_group(verbs, name, does, lines)
-    made.set_defaults(handler=handler, rest=rest)
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return made
+    does, _, lines = (handler.__doc__ or "").partition("\n\n    Examples:\n")
+    does = does[:1].lower() + does[1:].removesuffix(".")
+    command = add_group(verbs, name, does, *textwrap.dedent(lines).rstrip().splitlines())
+    command.set_defaults(handler=handler, rest=rest, again=again)
+    command.flag("--json", "print the result as JSON")
+    add_import(command, "more_imports")
+    return command
 
 
-def add_group(verbs: Any, name: str, does: str, lines: Sequence[str]) -> Parser:
+def add_group(verbs: Any, name: str, does: str, *lines: str) -> Parser:
     """Add a command that does nothing without another word."""
-    made: Parser = verbs.add_parser(
-        name, help=does, description=does[0].upper() + does[1:] + ".", epilog=examples(*lines)
+    group: Parser = verbs.add_parser(
+        name, help=does, description=f"{does[:1].upper()}{does[1:]}.", epilog=examples(*lines)
     )
-    made.set_defaults(handler=None, parser=made, rest="", again=None)
-    return made
+    group.set_defaults(handler=None, parser=group, rest="", again=None)
+    return group
+
+
+def add_import(parser: Parser, dest: str) -> None:
+    """Add ``--import``; argparse forgets what stood before a command unless it goes by another name."""
+    about = "a module of yours that registers methods, heads or data; may be given again"
+    parser.option("--import", "MODULE", about, dest=dest, action="append", default=[])
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: bars on a terminal, now and then a line elsewhere."""
+"""Progress on standard error: bars on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from perdure.cli.interrupt import CtrlC
@@ -27,9 +30,6 @@ from perdure.wording import counted, listed, per_cent
 
 BETWEEN_LINES = 10.0
 """Seconds between two lines of progress where there is no terminal."""
-
-_NAMES_SHOWN = 8
-"""Classes that a line names."""
 
 
 def open_display(config: Config, *, quiet: bool = False, label: str = "") -> Display:
@@ -126,8 +126,8 @@ class Display(abc.ABC):
         self.say(f"going on after {counted(done, 'task')}{at}")
 
     def _on_task(self, event: Event) -> None:
-        shown = listed(event.fields["classes"], _NAMES_SHOWN)
-        self.say(f"{self._where(event.task)}: {shown} ({event.fields['images']} images)")
+        names = event.fields["classes"]
+        self.say(f"{self._where(event.task)}: {listed(names, 8)} ({event.fields['images']} images)")
 
     def _on_progress(self, event: Event) -> None:
         self.progress(self._where(event.task), str(event.fields["phase"]), event)
@@ -296,3 +296,65 @@ class LiveDisplay(Display):
         super()._on_accuracy(event)
         if self._tasks is not None and event.task is not None:
             self._bars.update(self._tasks, completed=event.task + 1)
+
+
+class ProgressBar:
+    """One bar, or a line now and then; a context manager, so that a terminal is left as it was.
+
+    Args:
+        of_bytes: whether bytes are counted.
+    """
+
+    def __init__(self, of_bytes: bool = False) -> None:
+        self._console = messages()
+        self._of_bytes = of_bytes
+        self._live = sys.stderr.isatty() and not self._console.is_dumb_terminal
+        counts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            *counts,
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            # Results that go to the terminal too are to stand above the bars; others go their way.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._bar: TaskID | None = None
+        self._what = ""
+        self._last = time.monotonic()
+
+    def __enter__(self) -> ProgressBar:
+        """Begin to show."""
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bars away."""
+        if self._live:
+            self._bars.stop()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Show that so much of something is done, of so much where that is known."""
+        if self._live:
+            self._move(what, done, total)
+        elif time.monotonic() - self._last >= BETWEEN_LINES:
+            self._last = time.monotonic()
+            whole = "" if total is None else f" of {self._amount(total)}"
+            self._console.print(f"{what}: {self._amount(done)}{whole}")
+
+    def _move(self, what: str, done: int, total: int | None) -> None:
+        if self._bar is None or what != self._what:
+            if self._bar is not None:
+                self._bars.remove_task(self._bar)
+            self._bar, self._what = self._bars.add_task(what, total=total), what
+        self._bars.update(self._bar, completed=done, total=total)
+
+    def _amount(self, count: int) -> str:
+        return f"{count / 1e6:,.1f} MB" if self._of_bytes else f"{count:,}"

@@ -7,36 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from perdure.cli.output import print_columns, print_fields
-from perdure.learner.saved.contents import is_model, read_contents
+from perdure.learner.saved.contents import read_contents
 from perdure.wording import listed, per_cent
 
-_NAMES_SHOWN = 20
 
-
-def saved_model(name: str) -> Path | None:
-    """Return the model's folder that a name stands for, also by the folder of its run."""
-    places = (Path(name), Path(name) / "model")
-    return next((folder for folder in places if is_model(folder)), None)
-
-
-def describe(folder: Path) -> dict[str, Any]:
+def describe_model(folder: Path) -> dict[str, Any]:
     """Return everything that a model's folder says of itself.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the format is newer.
     """
-    found = read_contents(folder)
-    sizes = found.sizes
-    about, history = found.description, found.description.history
+    contents = read_contents(folder)
+    sizes = contents.sizes
+    about, history = contents.description, contents.description.history
     return {
         "kind": "model",
         "name": str(folder),
         "method": about.config["method"],
-        "heads": list(found.config().head_names),
+        "heads": list(contents.config().head_names),
         "backbone": about.backbone.name,
         "backbone_sha256": about.backbone.sha256,
-        "classes": list(found.known),
-        "forgotten": list(found.forgotten),
+        "classes": list(contents.known),
+        "forgotten": list(contents.forgotten),
         "lessons": [asdict(lesson) for lesson in history.lessons],
         "temperatures": history.temperatures,
         "can_learn_on": not about.inference_only,
@@ -50,7 +42,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def print_model(item: dict[str, Any]) -> None:
-    """Print what `describe` returned."""
+    """Print what `describe_model` returned."""
     names = item["classes"]
     fields = [
         ("model", item["name"]),
@@ -58,7 +50,7 @@ def print_model(item: dict[str, Any]) -> None:
         ("heads", ", ".join(item["heads"])),
         ("backbone", f"{item['backbone']} (sha256 {item['backbone_sha256'][:12]}…)"),
         ("preset", item["preset"]),
-        ("classes", f"{len(names)}: {listed(names, _NAMES_SHOWN)}"),
+        ("classes", f"{len(names)}: {listed(names, 20)}"),
         ("forgotten", ", ".join(item["forgotten"])),
         ("size", item["size"]),
         ("learns on", "yes" if item["can_learn_on"] else "no, it was saved for inference only"),

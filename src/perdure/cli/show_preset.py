@@ -1,4 +1,4 @@
-"""What ``perdure ls presets`` and ``perdure show PRESET`` say."""
+"""Presets on the command line: ``perdure ls presets`` and ``perdure show PRESET``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ from perdure.reports.tables.published import (
 Item = dict[str, Any]
 
 
-def presets() -> list[Item]:
-    """Describe every preset."""
-    return [_listed(name) for name in preset_names()]
-
-
 def print_benchmarks() -> None:
     """Print the presets as their files name them: a line would be too much for each."""
     rows = [
@@ -39,23 +34,35 @@ def print_benchmarks() -> None:
     )
 
 
+def describe_briefly(name: str) -> Item:
+    """Return what `ls` tells of a preset."""
+    preset, values = find_preset(name), read_preset(name)
+    keys = ("method", "data", "backbone", "tasks")
+    return {
+        "name": name,
+        "summary": preset.about[0],
+        "benchmark": preset.benchmark,
+        **{key: values[key] for key in keys},
+    }
+
+
 def describe_preset(name: str) -> Item:
     """Return what `show` tells of a preset."""
     config = load_config(name)
     return {
         "kind": "preset",
-        **_listed(name),
+        **describe_briefly(name),
         "about": [*find_preset(name).about, f"perdure run {name}"],
         "published": [_record(one) for one in published_for(config)],
         "notes": notes_on(config.training.method),
-        "values": _toml_ready(config.flat()),
+        "values": config.flat(),
         "set_by_preset": sorted(read_preset(name)),
     }
 
 
 def print_preset(item: Item) -> None:
     """Print the preset as a file that `perdure run` would take."""
-    for line in (*item["about"], "", *_said_of(item)):
+    for line in (*item["about"], "", *_publications(item)):
         print(f"# {line}".rstrip())
     chosen = item["set_by_preset"]
     parts = (
@@ -65,17 +72,6 @@ def print_preset(item: Item) -> None:
     for title, keys in parts:
         print(f"\n# {title}")
         print(tomli_w.dumps({key: item["values"][key] for key in keys}), end="")
-
-
-def _listed(name: str) -> Item:
-    preset, values = find_preset(name), read_preset(name)
-    keys = ("method", "data", "backbone", "tasks")
-    return {
-        "name": name,
-        "summary": preset.about[0],
-        "benchmark": preset.benchmark,
-        **{key: values[key] for key in keys},
-    }
 
 
 def _record(published: PublishedResult) -> Item:
@@ -100,7 +96,7 @@ def _record(published: PublishedResult) -> Item:
     }
 
 
-def _said_of(item: Item) -> Iterator[str]:
+def _publications(item: Item) -> Iterator[str]:
     """Say what is published: how much, where, and what it took."""
     for one in item["published"]:
         spread = "" if one["deviation"] is None else f" ± {100 * one['deviation']:.2f}"
@@ -113,9 +109,3 @@ def _said_of(item: Item) -> Iterator[str]:
     if not item["published"]:
         yield "published: no score, hardware or time that is known to us"
     yield from item["notes"]
-
-
-def _toml_ready(values: Item) -> Item:
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-    }

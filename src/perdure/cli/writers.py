@@ -1,4 +1,4 @@
-"""How predictions are written: line by line, as they come."""
+"""Writers of predictions: table, CSV or JSON, line by line as they come."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Protocol, runtime_checkable
 
 from perdure.learner.predict_files import Answer
 from perdure.wording import per_cent
-
-FORMATS = ("table", "csv", "json")
 
 _WIDEST = 30
 """Characters of a class name that columns make room for."""
@@ -129,9 +127,7 @@ class JsonWriter(Writer):
         self._out.write("[]\n" if self._before == "[\n" else "\n]\n")
 
 
-WRITERS: dict[str, type[Writer]] = dict(
-    zip(FORMATS, (TableWriter, CsvWriter, JsonWriter), strict=True)
-)
+WRITERS: dict[str, type[Writer]] = {"table": TableWriter, "csv": CsvWriter, "json": JsonWriter}
 
 
 def _as_object(answer: Answer) -> dict[str, object]:

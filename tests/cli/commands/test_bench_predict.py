@@ -57,7 +57,7 @@ def test_figures_of_a_model(
 
     monkeypatch.setattr("perdure.bench.training.now", lambda device: passed[0])
     monkeypatch.setattr(prediction, "_each", move)
-    monkeypatch.setattr("perdure.cli.commands.predict.write_answers", predict)
+    monkeypatch.setattr("perdure.cli.commands.predict.write_predictions", predict)
     said = perdure("bench", "predict", finished, *SMALL)
     assert said.code == 0
     report = json.loads(said.out)

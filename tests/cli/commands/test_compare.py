@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cli.commands.compare import DEMO
+from perdure.cli.commands.demo import DEMO
 from perdure.cli.progress import Display
 from perdure.engine.events import Event
 from tests.cli.command import Perdure

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from perdure.cache import archives_dir
-from perdure.cli import counting as module
 from perdure.cli.commands import data
-from perdure.cli.counting import Counting
 from perdure.streams import BENCHMARKS
+from perdure.streams.fetch import fetching
 from tests.cli.command import Perdure
 from tests.streams.published import offer, serving, write_cifar100
 from tests.tiny import TINY
@@ -64,7 +62,7 @@ def test_an_interrupted_fetch_says_how_to_go_on(
         raise KeyboardInterrupt
 
     offer(monkeypatch, "cifar100")
-    monkeypatch.setattr(data.fetching, "fetch", interrupted)
+    monkeypatch.setattr(fetching, "fetch", interrupted)
     said = perdure("data", "fetch", "cifar100")
     assert (said.code, said.err) == (
         130,
@@ -139,29 +137,3 @@ def test_wrong_usage(perdure: Perdure, words: list[str], expected: str) -> None:
     said = perdure("data", *words)
     assert (said.code, said.out) == (2, "")
     assert expected in said.err
-
-
-def test_counting_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = iter([0.0, 5.0, 10.0, 10.0, 11.0, 20.0, 20.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
-    with Counting(of_bytes=True) as counting:
-        counting("fetching a.tar", 1, None)
-        counting("fetching a.tar", 2_500_000, 5_000_000)
-        counting("fetching a.tar", 3, 5)
-        counting("unpacking a.tar", 1_000_000, None)
-    assert capsys.readouterr().err == (
-        "fetching a.tar: 2.5 MB of 5.0 MB\nunpacking a.tar: 1.0 MB\n"
-    )
-
-
-def test_counting_on_a_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Counting() as counting:
-        counting("looking at images", 1, 3)
-        counting("looking at [images]", 2, 3)
-    assert "looking at [images]" in capsys.readouterr().err

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.commands import export as command
 from perdure.learner.export.check import Agreement
 from perdure.learner.export.onnx import Exported
 from tests.cli.command import Perdure
@@ -32,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             agreement=Agreement(4, len(images), 8.3e-7),
         )
 
-    monkeypatch.setattr(command, "export_onnx", stand_in)
+    monkeypatch.setattr("perdure.learner.export.onnx.export_onnx", stand_in)
     return calls
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.commands import predict as module
 from perdure.cli.main import main
-from perdure.learner.predict_files import Answer
+from perdure.learner import ContinualClassifier
+from perdure.learner.predict_files import Answer, predict_files
 from tests.cli.command import Perdure
 
 CLASSES = 10
@@ -212,7 +212,7 @@ def test_images_that_are_not_there(
     def load(*_: Any) -> None:
         raise AssertionError("Nothing is computed before all paths are looked at.")
 
-    monkeypatch.setattr(module.ContinualClassifier, "load", load)
+    monkeypatch.setattr(ContinualClassifier, "load", load)
     said = perdure("predict", finished, images[1], images[0].with_name("0.pn"))
     assert (said.code, said.out) == (2, "")
     assert "Did you mean '0.png'?" in said.err
@@ -278,8 +278,7 @@ def test_a_reader_that_leaves_ends_it_quietly(
             answered.append(answer)
             yield answer
 
-    predict_files = module.predict_files
-    monkeypatch.setattr(module, "predict_files", counted)
+    monkeypatch.setattr("perdure.learner.predict_files.predict_files", counted)
     out, err = Terminal(False, 400), Terminal(False)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -311,7 +310,7 @@ def test_ctrl_c(
         yield Answer(broken, fault="first")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "predict_files", interrupted)
+    monkeypatch.setattr("perdure.learner.predict_files.predict_files", interrupted)
     said = perdure("predict", finished, broken, "--json")
     assert (said.code, said.err) == (130, "\ninterrupted.\n")
     assert "]" not in said.out[1:]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.commands import run as run_command
 from perdure.cli.progress import Display
 from perdure.engine.events import Event
 from tests.cli.command import Perdure
@@ -386,7 +385,7 @@ def test_disk_full_while_learning(
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_command, "run_once", full)
+    monkeypatch.setattr("perdure.experiment.run", full)
     said = perdure("run", "digits/ncm", *TINY, "--out", tmp_path / "out")
     assert (said.code, said.out) == (1, "")
     assert said.err == "error: [Errno 28] No space left on device\n"

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from perdure.cli.commands.show import LISTS
-from perdure.cli.config_keys import options_of, type_in_words
-from perdure.cli.looking import KINDS
+from perdure.cli.commands.ls import LISTS
+from perdure.cli.config_keys import describe_keys, type_in_words
 from perdure.engine.config import PARTS, TrainingConfig, load_config
 from perdure.heads import HEADS
 from perdure.methods import METHODS
@@ -23,16 +22,16 @@ NAMES = {
     "heads": set(HEADS),
     "methods": set(METHODS),
     "presets": set(preset_names()),
-    "streams": set(SOURCES),
+    "data": set(SOURCES),
     "transforms": set(TRANSFORMS),
 }
 
 
 def test_every_kind_is_listed() -> None:
-    assert set(LISTS) == set(KINDS) == {*NAMES, "backbones"}
+    assert set(LISTS) == {*NAMES, "backbones"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LISTS)
 def test_ls(perdure: Perdure, kind: str, tmp_path: Path) -> None:
     said = perdure("ls", kind, "--json")
     assert (said.code, said.err) == (0, "")
@@ -116,7 +115,7 @@ def test_show_method(perdure: Perdure, method: str) -> None:
     assert said.code == 0
     assert METHODS[method].traits.summary in said.out
     assert METHODS[method].traits.paper in said.out
-    for option in options_of(METHODS[method].Config):
+    for option in describe_keys(METHODS[method].Config):
         line = next(line for line in said.out.splitlines() if line.startswith(f"{option.name} "))
         assert option.type in line
         assert option.about in line
@@ -124,21 +123,21 @@ def test_show_method(perdure: Perdure, method: str) -> None:
 
 @pytest.mark.parametrize("config", [*PARTS, *(method.Config for method in METHODS.values())])
 def test_every_option_is_explained(config: type[Any]) -> None:
-    for option in options_of(config):
+    for option in describe_keys(config):
         assert len(option.about) > 10, f"{config.__name__}: {option.name} is not explained"
         assert "typing" not in option.type, option.type
 
 
 def test_options_of_methods_do_not_hide_keys_of_runs() -> None:
-    shared = {option.name for part in PARTS for option in options_of(part)}
+    shared = {option.name for part in PARTS for option in describe_keys(part)}
     for name, method in METHODS.items():
-        assert not shared & {option.name for option in options_of(method.Config)}, name
+        assert not shared & {option.name for option in describe_keys(method.Config)}, name
 
 
 def test_type_in_words() -> None:
     assert type_in_words(tuple[float, ...]) == "list of numbers"
     assert type_in_words(str | tuple[int, ...]) == "text | list of integers"
-    words = {option.name: option.type for option in options_of(TrainingConfig)}
+    words = {option.name: option.type for option in describe_keys(TrainingConfig)}
     assert words["schedule"] == "milestones | cosine | constant"
     assert words["img_size"] == "integer | none"
     assert words["cache_queries"] == "true | false"
@@ -241,7 +240,7 @@ def test_show_everything_of_one_name(perdure: Perdure) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("folder", "PATH/train/CLASS/*"),
+        ("folder", "FOLDER/train/CLASS/*"),
         ("fashion_mnist", "60,000 training"),
         ("clip_vit_base_patch16", "MIT"),
         ("vit_base_patch16_224.augreg_in21k", "the papers' backbone"),

@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.cli.looking import TIMED
+from perdure.cli.arguments import model_folder
 from perdure.cli.output import messages, print_columns, print_fields, print_json
+from perdure.cli.parsing import Parser, add_command, add_group, counts, names, positive, positives
 from perdure.errors import ConfigError
 
 if TYPE_CHECKING:
     from perdure.engine.config import Config
+    from perdure.learner import ContinualClassifier
+
+TIMED = "vit_base_patch16_224.augreg_in21k"
+"""The architecture that benchmarks time."""
 
 COLUMNS = {
     "method": ("method", 1),
@@ -33,48 +38,67 @@ COLUMNS = {
 """Heads of the cost table, with the figure and its factor."""
 
 
+def add(verbs: Any) -> None:
+    """Add the command and its measures."""
+    measures = add_group(
+        verbs,
+        "bench",
+        "measure speed and cost",
+        "perdure bench step --method nsp2 --batch-size 8",
+        "perdure bench data --data photos",
+        "perdure bench cost",
+    ).add_subparsers(dest="measure", metavar="measure", title="measures")
+    _add_step(measures)
+    _add_data(measures)
+    _add_cost(measures)
+    _add_predict(measures)
+
+
+def _add_step(measures: Any) -> None:
+    command = add_command(measures, "step", step)
+    _one_step(command)
+    _timing(command)
+
+
 def step(args: argparse.Namespace) -> int:
-    """Do ``perdure bench step``."""
+    """Measure a training step against the least it can cost on this machine.
+
+    Examples:
+        perdure bench step --method nsp2 --batch-size 8 --json
+        perdure bench step --precision fp32
+        perdure bench step --backbone test_vit --img-size 64 --pairs 2   in a second
+    """
     from perdure.bench.step import step_report
 
     _print_report(step_report(_config(args), args.pairs), args.json)
     return 0
 
 
-def predict(args: argparse.Namespace) -> int:
-    """Do ``perdure bench predict``."""
-    from perdure.bench.prediction import predict_report, save_untrained
-    from perdure.cli.commands.predict import model_folder, write_answers
-    from perdure.learner import ContinualClassifier
-    from perdure.streams.images.find_images import Listed
-
-    drawn = {"backbone": args.backbone, "img_size": args.img_size, "precision": args.precision}
-    named = [name for name, value in {"method": args.method, **drawn}.items() if value is not None]
-    if args.model and named:
-        raise ConfigError(
-            f"--{named[0].replace('_', '-')} is for a model with random weights; '{args.model}' has "
-            "its own. Leave one of them out."
-        )
-
-    def write(classifier: ContinualClassifier, files: Sequence[Path], size: int) -> None:
-        with Path(os.devnull).open("w") as out:
-            write_answers(classifier, map(Listed, files), out, "csv", batch_size=size)
-
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        if args.model:
-            folder = model_folder(Path(args.model))
-        else:
-            save_untrained(folder, _config(args))
-        report = predict_report(
-            folder, write, images=args.images, batch_size=args.batch_size, rounds=args.rounds
-        )
-    _print_report(report, args.json)
-    return 0
+def _add_data(measures: Any) -> None:
+    command = add_command(measures, "data", data)
+    command.option(
+        "--data",
+        "PATH|NAME",
+        "a folder with a folder per class, a table, hf:NAME or a stream; default: drawn files",
+    )
+    command.option("--transform", "NAME", default="nsp2")
+    command.option(
+        "--workers", "N,…", "numbers of processes that read", type=counts, default=(0, 1, 2)
+    )
+    command.option("--images", "N", "read per pass", type=positive, default=128)
+    _one_step(command)
+    _size(command)
 
 
 def data(args: argparse.Namespace) -> int:
-    """Do ``perdure bench data``."""
+    """Measure how fast images are read and augmented, beside what a training step takes.
+
+    Examples:
+        perdure bench data                                drawn JPEG files, read every time
+        perdure bench data --data photos --transform plain
+        perdure bench data --workers 0,4,8 --batch-size 128 --images 8192   on a GPU
+        perdure bench data --data digits --backbone test_vit --img-size 32  in seconds
+    """
     from perdure.bench.data import data_report
 
     config = _config(args, transform=args.transform, data=args.data)
@@ -94,8 +118,23 @@ def data(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_cost(measures: Any) -> None:
+    command = add_command(measures, "cost", cost)
+    command.option("--methods", "NAME,…", "default: all that train prompts", type=names, default=())
+    command.option("--backbones", "NAME,…", "random weights", type=names, default=(TIMED,))
+    command.option("--batch-sizes", "N,…", type=positives, default=(8,))
+    command.option("--out", "DIR", "table and picture", default="runs/cost")
+    _timing(command)
+
+
 def cost(args: argparse.Namespace) -> int:
-    """Do ``perdure bench cost``."""
+    """Measure what every method that trains prompts costs: operations, time, memory, state.
+
+    Examples:
+        perdure bench cost
+        perdure bench cost --methods iprompt,l2p --batch-sizes 1,8
+        perdure bench cost --backbones test_vit --img-size 64 --pairs 2   in a minute
+    """
     from perdure.atomic import atomic_write, make_folder
     from perdure.bench.cost import check_methods, cost_report, methods_on, trained_methods
     from perdure.reports.figures.cost import draw_cost
@@ -125,6 +164,76 @@ def cost(args: argparse.Namespace) -> int:
     print_columns(list(columns), cells)
     print(f"\npicture  {folder / 'cost.png'}\nfigures  {folder / 'cost.json'}")
     return 0
+
+
+def _add_predict(measures: Any) -> None:
+    command = add_command(measures, "predict", predict)
+    command.argument(
+        "model", "MODEL", "a run's folder; default: one with random weights", nargs="?"
+    )
+    command.option("--method", "NAME", "without MODEL; default: nsp2")
+    command.option("--backbone", "NAME", f"without MODEL; default: {TIMED}")
+    command.option("--img-size", "PX", "without MODEL", type=positive)
+    command.option("--precision", "TYPE", "without MODEL: auto, fp32 or bf16")
+    command.option("--images", "N", "JPEG files", type=positive, default=64)
+    command.option("--batch-size", "N", "default: the model's eval_batch_size", type=positive)
+    command.option("--rounds", "N", "interleaved runs", type=positive, default=5)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Measure `perdure predict` on drawn JPEG files against the backbone's bare forward.
+
+    Examples:
+        perdure bench predict runs/digits/nsp2
+        perdure bench predict --method iprompt --images 128 --batch-size 16
+        perdure bench predict --backbone test_vit --img-size 64 --rounds 2   in a second
+    """
+    from perdure.bench.prediction import predict_report, save_untrained
+    from perdure.cli.commands.predict import write_predictions
+    from perdure.streams.images.find_images import Listed
+
+    drawn = {"backbone": args.backbone, "img_size": args.img_size, "precision": args.precision}
+    named = [name for name, value in {"method": args.method, **drawn}.items() if value is not None]
+    if args.model and named:
+        raise ConfigError(
+            f"--{named[0].replace('_', '-')} is for a model with random weights; '{args.model}' has "
+            "its own. Leave one of them out."
+        )
+
+    def write(classifier: ContinualClassifier, files: Sequence[Path], size: int) -> None:
+        with Path(os.devnull).open("w") as out:
+            write_predictions(classifier, map(Listed, files), out, "csv", batch_size=size)
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if args.model:
+            folder = model_folder(args.model)
+        else:
+            save_untrained(folder, _config(args))
+        report = predict_report(
+            folder, write, images=args.images, batch_size=args.batch_size, rounds=args.rounds
+        )
+    _print_report(report, args.json)
+    return 0
+
+
+def _one_step(parser: Parser) -> None:
+    """Options of what measures the step of one method."""
+    parser.option("--method", "NAME", default="nsp2")
+    parser.option("--batch-size", "N", type=positive, default=8)
+    parser.option("--backbone", "NAME", "with random weights", default=TIMED)
+
+
+def _timing(parser: Parser) -> None:
+    """Options of everything that is timed in pairs."""
+    _size(parser)
+    parser.option("--pairs", "N", "interleaved runs", type=positive, default=5)
+
+
+def _size(parser: Parser) -> None:
+    """Options of everything that computes."""
+    parser.option("--precision", "TYPE", "auto, fp32 or bf16", default="auto")
+    parser.option("--img-size", "PX", type=positive, default=224)
 
 
 def _config(args: argparse.Namespace, **keys: Any) -> Config:

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perdure.cli.counting import Counting
 from perdure.cli.output import print_columns, print_fields, print_json
+from perdure.cli.parsing import add_command, add_group, positive
 from perdure.errors import unknown_name
-from perdure.streams.fetch import fetching
-from perdure.streams.fetch.published import BENCHMARKS, Benchmark
-from perdure.streams.inspection import Inspection, inspect
+
+if TYPE_CHECKING:
+    from perdure.streams.fetch.published import Benchmark
+    from perdure.streams.inspection import Inspection
 
 FAULTS_SHOWN = 100
 """Faults that are printed one by one; ``--json`` has them all."""
 
 
+def add(verbs: Any) -> None:
+    """Add the command and its verbs."""
+    group = add_group(
+        verbs,
+        "data",
+        "list, fetch and check published data sets, and check images of your own",
+        "perdure data ls",
+        "perdure data fetch imagenet_r",
+        "perdure data check photos",
+    ).add_subparsers(dest="verb", metavar="verb", title="verbs")
+    add_command(group, "ls", ls)
+    command = add_command(group, "fetch", fetch, again="")
+    command.argument("name", "NAME", "see `perdure data ls`")
+    command = add_command(group, "check", check)
+    command.argument("name", "NAME|PATH", "a published data set, or a folder or table of yours")
+    command.option(
+        "--min-images", "K", "readable images that a class must have", type=positive, default=2
+    )
+
+
 def ls(args: argparse.Namespace) -> int:
-    """Do ``perdure data ls``."""
+    """List published data sets: how large they are, where they come from, whether at hand.
+
+    Examples:
+        perdure data ls
+        perdure data ls --json
+    """
+    from perdure.streams.fetch.published import BENCHMARKS
+
     if args.json:
         print_json([_described(benchmark) for benchmark in BENCHMARKS.values()])
         return 0
@@ -52,14 +80,25 @@ def _described(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def fetch(args: argparse.Namespace) -> int:
-    """Do ``perdure data fetch``."""
+    """Download, check and unpack a published data set, or unpack what was put there by hand.
+
+    Examples:
+        perdure data fetch cifar100
+
+        An interrupted download goes on where it stopped. Without network: the error names
+        the files, where to put them, and what to type then.
+    """
+    from perdure.cli.progress import ProgressBar
+    from perdure.streams.fetch import fetching
+    from perdure.streams.fetch.published import BENCHMARKS
+
     if args.name not in BENCHMARKS:
         raise unknown_name("benchmark", args.name, BENCHMARKS)
     benchmark = BENCHMARKS[args.name]
     already = benchmark.at_hand
     if not already:
-        with Counting(of_bytes=True) as counting:
-            fetching.fetch(benchmark, counting)
+        with ProgressBar(of_bytes=True) as bar:
+            fetching.fetch(benchmark, bar)
     if args.json:
         print_json({**_described(benchmark), "already_at_hand": already})
         return 0
@@ -69,29 +108,41 @@ def fetch(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Do ``perdure data check``."""
-    with Counting() as counting:
-        found = inspect(args.name, args.min_images, counting)
+    """Look for unreadable images, duplicates across train and test, and classes that are too small.
+
+    Examples:
+        perdure data check photos                    a folder per class
+        perdure data check photos.csv                a table of path and label
+        perdure data check cub200 --min-images 20
+        perdure data check photos --json
+
+        The exit code is 1 where there are faults.
+    """
+    from perdure.cli.progress import ProgressBar
+    from perdure.streams.inspection import inspect
+
+    with ProgressBar() as bar:
+        inspection = inspect(args.name, args.min_images, bar)
     if args.json:
-        print_json({**asdict(found), "ok": not found.faults})
+        print_json({**asdict(inspection), "ok": not inspection.faults})
     else:
-        _print_inspection(found)
-    return int(bool(found.faults))
+        _print_inspection(inspection)
+    return int(bool(inspection.faults))
 
 
-def _print_inspection(found: Inspection) -> None:
-    for fault in found.faults[:FAULTS_SHOWN]:
+def _print_inspection(inspection: Inspection) -> None:
+    for fault in inspection.faults[:FAULTS_SHOWN]:
         print(f"{fault.kind:<10}  {fault.text}")
-    if len(found.faults) > FAULTS_SHOWN:
-        print(f"and {len(found.faults) - FAULTS_SHOWN:,} more; --json lists all")
-    print("\n" * bool(found.faults), end="")
-    unusual = ", ".join(f"{count:,} {kind}" for kind, count in found.unusual.items() if count)
+    if len(inspection.faults) > FAULTS_SHOWN:
+        print(f"and {len(inspection.faults) - FAULTS_SHOWN:,} more; --json lists all")
+    print("\n" * bool(inspection.faults), end="")
+    unusual = ", ".join(f"{count:,} {kind}" for kind, count in inspection.unusual.items() if count)
     print_fields(
         [
-            ("classes", f"{found.classes:,}"),
-            ("images", f"{found.train:,} train, {found.test:,} test"),
+            ("classes", f"{inspection.classes:,}"),
+            ("images", f"{inspection.train:,} train, {inspection.test:,} test"),
             ("unusual", f"{unusual} (read all the same)" if unusual else "none"),
-            ("ignored", f"{found.ignored:,}"),
-            ("faults", f"{len(found.faults):,}"),
+            ("ignored", f"{inspection.ignored:,}"),
+            ("faults", f"{len(inspection.faults):,}"),
         ]
     )

@@ -6,15 +6,13 @@ import argparse
 import importlib
 import importlib.util
 import os
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from typing import Literal
+from typing import Any, Literal
 
-from perdure.cache import home
 from perdure.cli.output import print_fields, print_json
+from perdure.cli.parsing import add_command
 from perdure.errors import PerdureError
 
 Verdict = Literal["ok", "missing", "broken"]
@@ -51,8 +49,18 @@ class Finding:
     advice: str = ""
 
 
+def add(verbs: Any) -> None:
+    """Add the command."""
+    add_command(verbs, "doctor", doctor)
+
+
 def doctor(args: argparse.Namespace) -> int:
-    """Do ``perdure doctor``."""
+    """Tell what works on this machine, and what to do about what does not.
+
+    Examples:
+        perdure doctor
+        perdure doctor --json
+    """
     findings = examine()
     broken = any(finding.verdict == "broken" for finding in findings)
     if args.json:
@@ -82,6 +90,8 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
+    import platform
+
     here = sys.version_info[:2]
     found = f"{platform.python_version()} ({sys.executable}) on {platform.platform()}"
     if OLDEST <= here <= NEWEST:
@@ -92,6 +102,8 @@ def _python() -> Finding:
 
 
 def _packages() -> list[Finding]:
+    from importlib import metadata
+
     findings = []
     for package, (module, oldest) in PACKAGES.items():
         try:
@@ -114,6 +126,8 @@ def _packages() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
+    import platform
+
     import torch
 
     from perdure.backbones.catalog import resolve_precision
@@ -135,6 +149,8 @@ def _devices() -> list[Finding]:
 
 
 def _cache() -> list[Finding]:
+    from perdure.cache import home
+
     folder = home()
     nearest = next(part for part in (folder, *folder.parents) if part.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):

@@ -1,38 +1,60 @@
-"""``perdure learn`` and ``perdure eval``: a model that grows with every folder of photos."""
+"""``perdure learn``: a model that grows with every folder of photos."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perdure.atomic import check_place
-from perdure.cli.commands.predict import model_folder
+from perdure.cli.arguments import add_overrides, add_quiet
 from perdure.cli.output import print_json
-from perdure.cli.progress import open_display
+from perdure.cli.parsing import add_command
 from perdure.errors import ConfigError, OutputError
-from perdure.keys import parse_value
-from perdure.learner import ContinualClassifier
-from perdure.learner.history import Lesson
-from perdure.learner.saved.contents import Sizes, is_model
-from perdure.learner.saved.files import alone
-from perdure.learner.settings import PARAMETERS
 from perdure.wording import counted, listed, per_cent
+
+if TYPE_CHECKING:
+    from perdure.learner import ContinualClassifier, Lesson
+    from perdure.learner.saved.contents import Sizes
 
 FLAGS = ("method", "backbone", "device")
 """Parameters with a flag of their own."""
-_SHOWN = 8
-"""Names of classes in the summary of a lesson."""
+
+
+def add(verbs: Any) -> None:
+    """Add the command."""
+    command = add_command(verbs, "learn", learn, rest="overrides", again="")
+    command.argument("model", "MODEL", "folder of the model")
+    command.argument("data", "PHOTOS", "a folder with a folder per class, a table, or hf:NAME")
+    add_overrides(command, "of a new model; or, as lr, of this lesson")
+    command.option("--method", "NAME", "of a new model; see `perdure ls methods`")
+    command.option("--backbone", "NAME", "of a new model; see `perdure ls backbones`")
+    command.option("--device", "NAME", "auto, cpu or cuda")
+    command.flag("--skip-unreadable", "leave out images that cannot be decoded, and name them")
+    add_quiet(command)
 
 
 def learn(args: argparse.Namespace) -> int:
-    """Do ``perdure learn``."""
+    """Teach a model the classes of some photos; a new model, or one that knows others already.
+
+    Examples:
+        perdure learn pets photos/monday          a folder per class; pets is made
+        perdure learn pets photos/tuesday         new classes, or more images of old ones
+        perdure learn pets photos.csv             a table of path and label
+        perdure learn pets photos --method nsp2 epochs=8
+
+        The model changes whole or not at all: until the lesson is done and verified, the old one
+        stays. `perdure show pets` tells what it has learned, `perdure show METHOD` the keys.
+    """
     folder = Path(args.model)
-    given = _given(args)
+    values = _values(args)
+    from perdure.cli.progress import open_display
+    from perdure.learner.saved.contents import is_model
+    from perdure.learner.saved.files import alone
+
     # Of two lessons at the same time, that of the first to be done would be lost.
     with alone(folder) if is_model(folder) else contextlib.nullcontext():
-        classifier = _opened(folder, given)
+        classifier = _open(folder, values)
         with open_display(classifier.settings(), quiet=args.quiet) as display:
             classifier.learn(args.data, on_event=display)
         sizes = classifier.save(folder)
@@ -46,37 +68,35 @@ def learn(args: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Do ``perdure eval``."""
-    classifier = ContinualClassifier.load(model_folder(Path(args.model)))
-    report = classifier.report(args.data, head=args.head)
-    print_json(report.to_dict()) if args.json else print(report)
-    return 0
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    """Keys of the command line, by flag or as ``key=value``."""
+    from perdure.keys import parse_value
 
-
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """The keys that the command line names, by flag or as ``key=value``."""
-    given = {flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None}
+    values = {flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None}
     if args.skip_unreadable:
-        given["skip_unreadable"] = True
+        values["skip_unreadable"] = True
     for text in args.overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{text}' is not of the form key=value, as epochs=2.")
-        if key in given:
+        if key in values:
             raise ConfigError(f"{text}: {key} is named twice. Leave one out.")
-        given[key] = parse_value(value)
-    return given
+        values[key] = parse_value(value)
+    return values
 
 
-def _opened(folder: Path, given: dict[str, Any]) -> ContinualClassifier:
+def _open(folder: Path, values: dict[str, Any]) -> ContinualClassifier:
     """The model in the folder under these keys, or a new one where there is none yet."""
+    from perdure.learner import ContinualClassifier
+    from perdure.learner.saved.contents import is_model
+    from perdure.learner.settings import PARAMETERS
+
     _check_folder(folder)
     known = ContinualClassifier.load(folder) if is_model(folder) else None
     classifier = known if known is not None else ContinualClassifier()
     own = (*PARAMETERS, "calibration_fraction")
-    parameters = {key: value for key, value in given.items() if key in own}
-    more = {key: value for key, value in given.items() if key not in own}
+    parameters = {key: value for key, value in values.items() if key in own}
+    more = {key: value for key, value in values.items() if key not in own}
     if isinstance(parameters.get("heads"), str):
         parameters["heads"] = [parameters["heads"]]
     options = {**(classifier.options or {}), **more} or None
@@ -85,6 +105,9 @@ def _opened(folder: Path, given: dict[str, Any]) -> ContinualClassifier:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a model, before anything is computed."""
+    from perdure.atomic import check_place
+    from perdure.learner.saved.contents import is_model
+
     if is_model(folder):
         return
     if is_model(folder / "model"):
@@ -103,12 +126,11 @@ def _print_lesson(lesson: Lesson) -> None:
     images = sum(lesson.images.values())
     parts = []
     if lesson.new:
-        parts.append(
-            f"{counted(len(lesson.new), 'new class', 'new classes')} ({listed(lesson.new, _SHOWN)})"
-        )
+        new = counted(len(lesson.new), "new class", "new classes")
+        parts.append(f"{new} ({listed(lesson.new, 8)})")
     more = [name for name in lesson.images if name not in lesson.new]
     if more:
-        parts.append(f"more images of {listed(more, _SHOWN)}")
+        parts.append(f"more images of {listed(more, 8)}")
     held = f", {lesson.held_out} more held out" if lesson.held_out else ""
     print(f"learned   {' and '.join(parts)}: {counted(images, 'image')}{held}")
     for head, accuracy in lesson.accuracy.items():

@@ -5,46 +5,65 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.columns import Columns
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
-from perdure.cli.dry_run import make_plan, print_plan
+from perdure.cli.arguments import add_preset, add_quiet, add_seeds, read_seeds
 from perdure.cli.output import messages, print_json, print_rich
-from perdure.cli.parsing import UsageError
-from perdure.cli.progress import open_display
-from perdure.engine.config import Config, load_config
-from perdure.engine.diagnose import check_diagnosable
-from perdure.experiment import Finished, default_folder, run_seeds
-from perdure.experiment import run as run_once
-from perdure.reports.results.comparison import write_comparison
-from perdure.reports.results.groups import Entry, by_benchmark
-from perdure.reports.tables.comparison import as_records, as_rich, compare
-from perdure.wording import per_cent
+from perdure.cli.parsing import add_command
 
-_SELECTION = {
-    "prompts in use": "selection_share_in_use",
-    "entropy of the choice": "selection_entropy",
-    "its information on the task": "selection_task_information",
-}
-"""What stands in results of methods that select, of what it could be at most."""
+if TYPE_CHECKING:
+    from perdure.engine.config import Config
+    from perdure.experiment import Finished
 
-_WIDEST_MATRIX = 12
-"""Tasks up to which the accuracy matrix is printed; the picture shows it in any case."""
+
+def add(verbs: Any) -> None:
+    """Add the command."""
+    command = add_command(verbs, "run", run, rest="overrides", again="--resume")
+    add_preset(command)
+    command.option("--out", "DIR", "folder of the results; default: runs/PRESET")
+    add_seeds(command, "run once per seed and show mean and spread")
+    command.flag("--resume", "go on with the run in the folder, or start it")
+    command.flag(
+        "--skip-unreadable", "leave out images that cannot be decoded, count and list them"
+    )
+    command.flag(
+        "--diagnose", "tell what the choice of prompts knows of the task; for methods that select"
+    )
+    command.flag("--dry-run", "check everything and show the plan")
+    add_quiet(command)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do ``perdure run``."""
+    """Learn a stream of tasks and leave results, picture and model in a folder.
+
+    Examples:
+        perdure run digits/nsp2
+        perdure run digits/nsp2 epochs=2 heads=gaussian --out runs/short
+        perdure run digits/nsp2 --seeds 0,1,2
+        perdure run digits/nsp2 --resume          go on after an interruption
+        perdure run digits/l2p --diagnose         does the choice of prompts know the task?
+        perdure run my.toml --dry-run             check everything, compute nothing
+        perdure run digits/nsp2 data=photos tasks=B0-Inc5   your own images
+        perdure run my.toml --import my_methods   a method of your own, in my_methods.py
+
+        `perdure ls presets` lists the presets, `perdure show run` the keys of a run,
+        `perdure show METHOD` those of a method.
+    """
+    from perdure.engine.config import load_config
+
     overrides = [*args.overrides, *(["skip_unreadable=true"] if args.skip_unreadable else [])]
     config = load_config(args.what, overrides)
     seeds = read_seeds(args.seeds, overrides)
+    # A wrong word is refused before torch is imported.
+    from perdure.engine.diagnose import check_diagnosable
+    from perdure.experiment import default_folder
+
     out = Path(args.out) if args.out else default_folder(config)
     if args.diagnose:
         check_diagnosable(config.training.method)
     if args.dry_run:
+        from perdure.cli.dry_run import make_plan, print_plan
+
         plan = make_plan(config, out, seeds, args.resume)
         print_json(plan) if args.json else print_plan(plan)
     elif seeds:
@@ -54,31 +73,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_seeds(text: str | None, overrides: Sequence[str]) -> list[int]:
-    """Read what ``--seeds`` says; an empty list where nothing was said.
-
-    Raises:
-        UsageError: it is no list of different numbers, or an override sets the seed too.
-    """
-    if text is None:
-        return []
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
-        raise UsageError(
-            f"--seeds {text}: allowed are different whole numbers joined by commas, as --seeds 0,1,2."
-        )
-    given = [override for override in overrides if override.partition("=")[0].strip() == "seed"]
-    if given:
-        raise UsageError(f"{given[0]} and --seeds {text} contradict each other. Leave one out.")
-    return [int(part) for part in parts]
-
-
 def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
+    from perdure import experiment
+    from perdure.cli.progress import open_display
+    from perdure.cli.results import print_results
+
     with open_display(config, quiet=args.quiet) as display:
-        finished = run_once(
+        finished = experiment.run(
             config, out, resume=args.resume, diagnose=args.diagnose, on_event=display
         )
-    say_finished(finished, f"This run is finished; its results are in {out}.")
+    if finished.already:
+        messages().print(f"This run is finished; its results are in {out}.")
     if args.json:
         print_json(_as_object(finished))
         return
@@ -89,6 +94,11 @@ def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
 
 
 def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: Path) -> None:
+    from perdure.cli.progress import open_display
+    from perdure.experiment import run_seeds
+    from perdure.reports.results.comparison import write_comparison
+    from perdure.reports.tables.comparison import as_records, as_rich, compare
+
     done: list[Finished] = []
     for seed in seeds:
         label = f"seed {seed}"
@@ -96,7 +106,8 @@ def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], o
             done += run_seeds(
                 config, [seed], out, resume=args.resume, diagnose=args.diagnose, on_event=display
             )
-        say_finished(done[-1], f"{label} is finished; its results are in {done[-1].folder}.")
+        if done[-1].already:
+            messages().print(f"{label} is finished; its results are in {done[-1].folder}.")
     entries = [entry for finished in done for entry in finished.entries]
     write_comparison(out, entries, "summary")
     rows = compare(entries)
@@ -108,64 +119,6 @@ def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], o
     print(f"summary  {out / 'summary.json'}")
     print(f"picture  {out / 'summary.png'}")
     print(f"predict  perdure predict {done[0].folder} IMAGE…")
-
-
-def say_finished(finished: Finished, text: str) -> None:
-    """Tell that nothing had to be done, where that is so."""
-    if finished.already:
-        messages().print(text)
-
-
-def print_results(entries: Sequence[Entry]) -> None:
-    """Print the comparison and a small accuracy matrix per head."""
-    print_rich(as_rich(compare(by_benchmark(entries))))
-    if len(entries[0]["accuracy_matrix"]) <= _WIDEST_MATRIX:
-        print("Accuracy on each task (across) after each task learned (down), %:")
-        matrices = [_matrix(entry) for entry in entries]
-        print_rich(Padding(Columns(matrices, padding=(0, 4, 1, 0)), (1, 0, 0, 1)))
-        print()
-    if "diagnosis" in entries[0]:
-        _print_diagnosis(entries)
-
-
-def _print_diagnosis(entries: Sequence[Entry]) -> None:
-    """Print what the choice of prompts knows of the task."""
-    first = entries[0]
-    found = first["diagnosis"]
-    shown = [(label, per_cent(first[key])) for label, key in _SELECTION.items()]
-    chance = f"{per_cent(found['task_accuracy'])}; by chance {per_cent(found['task_chance'])}"
-    shown.append(("task told from the choice", chance))
-    for entry in entries:
-        oracle = entry["diagnosis"]["oracle_last_accuracy"]
-        if oracle is not None:
-            text = f"{per_cent(oracle)}; without {per_cent(entry['last_accuracy'])}"
-            shown.append((f"last accuracy given the task's own prompts, {entry['head']}", text))
-    print("Choice of prompts after the last task:")
-    width = max(len(label) for label, _ in shown)
-    for label, text in shown:
-        print(f"  {label:{width}}  {text}")
-    print()
-
-
-def _matrix(entry: Entry) -> Table:
-    """Accuracy in per cent: a row after each task, a column per task evaluated."""
-    table = Table(
-        title=f"{entry['method']} · {entry['head']}",
-        title_justify="left",
-        title_style="",
-        box=None,
-        padding=(0, 1),
-        pad_edge=False,
-    )
-    matrix = entry["accuracy_matrix"]
-    table.add_column("", style="dim")
-    for task in range(1, len(matrix) + 1):
-        table.add_column(Text(str(task), style="dim"), justify="right")
-    for after, row in enumerate(matrix, start=1):
-        if any(value is not None for value in row):
-            shown = ["" if value is None else f"{100 * value:.1f}" for value in row]
-            table.add_row(str(after), *shown)
-    return table
 
 
 def _as_object(finished: Finished) -> dict[str, Any]:

@@ -1,20 +1,37 @@
-"""``perdure save``: a model in a folder of its own, and how large it is."""
+"""``perdure save``: a model copied to a folder of its own, and how large it is."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
+from typing import Any
 
-from perdure.cli.commands.predict import model_folder
+from perdure.cli.arguments import add_model, model_folder
 from perdure.cli.output import print_json
-from perdure.learner import ContinualClassifier
+from perdure.cli.parsing import add_command
+
+
+def add(verbs: Any) -> None:
+    """Add the command."""
+    command = add_command(verbs, "save", save)
+    add_model(command)
+    command.argument("out", "DIR", "where to; a model found there is replaced")
+    command.flag(
+        "--inference-only", "leave out what only learning on reads; its predictions are the same"
+    )
 
 
 def save(args: argparse.Namespace) -> int:
-    """Do ``perdure save``."""
-    classifier = ContinualClassifier.load(model_folder(Path(args.model)))
-    sizes = classifier.save(args.out, inference_only=args.inference_only)
+    """Copy a model to a folder of its own, or without what only learning on needs.
+
+    Examples:
+        perdure save runs/digits/nsp2 model
+        perdure save runs/digits/nsp2 small --inference-only
+    """
+    folder = model_folder(args.model)
+    from perdure.learner import ContinualClassifier
+
+    sizes = ContinualClassifier.load(folder).save(args.out, inference_only=args.inference_only)
     if args.json:
         print_json({"folder": args.out, **dataclasses.asdict(sizes)})
     else:

@@ -1,4 +1,4 @@
-"""``perdure tune``: choose hyperparameters on validation images."""
+"""``perdure tune``: hyperparameters chosen on validation images."""
 
 from __future__ import annotations
 
@@ -6,65 +6,97 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perdure.cli.commands.run import read_seeds
+from perdure.cli.arguments import add_head, add_preset, add_quiet, add_seeds, read_seeds
 from perdure.cli.output import messages, print_columns, print_json
-from perdure.cli.parsing import UsageError
-from perdure.cli.progress import Display, open_display
-from perdure.engine.config import Config, load_config
+from perdure.cli.parsing import UsageError, add_command, positive
 from perdure.errors import DivergenceError
-from perdure.experiment import default_folder
-from perdure.keys import parse_value
-from perdure.tuning import Search, SearchTrial, best, make_search, tune, write_winner
 from perdure.wording import counted
 
+if TYPE_CHECKING:
+    from perdure.cli.progress import Display
+    from perdure.engine.config import Config
+    from perdure.tuning import Search, SearchTrial
 
-def search(args: argparse.Namespace) -> int:
-    """Do ``perdure tune``."""
+
+def add(verbs: Any) -> None:
+    """Add the command."""
+    command = add_command(verbs, "tune", tune, rest="overrides", again="")
+    add_preset(command)
+    command.option("--budget", "N", "settings to try", type=positive, default=8)
+    command.option(
+        "--space",
+        "key=value,…",
+        "values to choose from; default: a small space that suits the method",
+        nargs="+",
+    )
+    add_seeds(command, "run every setting once per seed")
+    add_head(command, "whose accuracy counts; default: the first")
+    command.option("--out", "DIR", "default: runs/tune/PRESET")
+    add_quiet(command)
+
+
+def tune(args: argparse.Namespace) -> int:
+    """Choose hyperparameters on validation images, and write the best as a preset.
+
+    Examples:
+        perdure tune digits/nsp2 --budget 8
+        perdure tune digits/nsp2 --space lr=0.003,0.01 temperature=5,28 --seeds 0,1
+        perdure tune digits/l2p img_size=64 --head gaussian
+
+        The same command goes on after an interruption; a larger budget adds trials.
+    """
+    from perdure import tuning
+    from perdure.cli.progress import open_display
+    from perdure.engine.config import load_config
+    from perdure.experiment import default_folder
+
     config = load_config(args.what, args.overrides)
     space = _space(args.space) if args.space else None
     seeds = read_seeds(args.seeds, args.overrides)
-    asked = make_search(config, space, seeds, args.head)
+    search = tuning.make_search(config, space, seeds, args.head)
     out = (
         Path(args.out)
         if args.out
         else Path("runs/tune") / default_folder(config).relative_to("runs")
     )
-    count = min(args.budget, asked.size)
+    count = min(args.budget, search.size)
     if not args.json:
-        messages().print(f"{counted(count, 'trial')} of {_say(asked)}")
+        messages().print(f"{counted(count, 'trial')} of {_say(search)}")
 
     def display(number: int, one: Config) -> Display:
         return open_display(one, quiet=args.quiet, label=f"trial {number + 1} of {count}")
 
-    trials = tune(asked, args.budget, out, display)
-    winner = best(trials)
+    trials = tuning.tune(search, args.budget, out, display)
+    winner = tuning.best(trials)
     if winner is None:
         raise DivergenceError(
             f"All {counted(len(trials), 'trial')} diverged. Search lower learning rates, as "
             "--space lr=0.0001,0.001."
         )
     path = out / "winner.toml"
-    write_winner(asked, trials, path, config.stream.validation_fraction)
+    tuning.write_winner(search, trials, path, config.stream.validation_fraction)
     if args.json:
         rows = [dataclasses.asdict(trial) for trial in trials]
         print_json({"winner": str(path), "values": winner.values, "trials": rows})
         return 0
-    _print(asked, trials)
+    _print(search, trials)
     print(f"winner   {path}")
     print(f"run      perdure run {path}")
     return 0
 
 
 def _space(given: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    found: dict[str, tuple[Any, ...]] = {}
+    from perdure.keys import parse_value
+
+    space: dict[str, tuple[Any, ...]] = {}
     for entry in given:
         key, equals, values = entry.partition("=")
         if not equals or not key or not values:
             raise UsageError(f"--space {entry}: write key=value,value, as lr=0.001,0.01.")
-        found[key] = tuple(parse_value(value) for value in values.split(","))
-    return found
+        space[key] = tuple(parse_value(value) for value in values.split(","))
+    return space
 
 
 def _say(search: Search) -> str:

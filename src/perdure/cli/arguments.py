@@ -1,0 +1,195 @@
+"""Arguments that several commands take, and what they stand for: models, runs, images, seeds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perdure.cli.parsing import Parser, UsageError
+from perdure.errors import CheckpointError, ConfigError, OutputError, did_you_mean
+
+if TYPE_CHECKING:
+    from perdure.streams.images.find_images import Listed
+
+STDIN = "-"
+
+
+def add_preset(command: Parser) -> None:
+    """Add a configuration: a preset or a file, and keys in place of those in it."""
+    command.argument("what", "PRESET|FILE.toml", "a preset, or a file of your own")
+    add_overrides(command, "in place of the preset's")
+
+
+def add_overrides(command: Parser, about: str) -> None:
+    """Add ``key=value``, any number of times."""
+    command.argument("overrides", "key=value", about, nargs="*", default=[])
+
+
+def add_quiet(command: Parser) -> None:
+    """Add ``--quiet``."""
+    command.flag("-q", "--quiet", "no progress")
+
+
+def add_seeds(command: Parser, about: str) -> None:
+    """Add ``--seeds``, which `read_seeds` reads."""
+    command.option("--seeds", "0,1,2", about)
+
+
+def add_runs(command: Parser) -> None:
+    """Add folders of runs, which `result_folders` looks through."""
+    command.argument("folders", "DIR", "a run's folder, or a folder of such folders", nargs="+")
+
+
+def add_model(command: Parser) -> None:
+    """Add a saved model, which `model_folder` finds."""
+    command.argument("model", "MODEL", "folder of a finished run, or its model")
+
+
+def add_head(command: Parser, about: str = "default: the last one of the model's heads") -> None:
+    """Add ``--head``."""
+    command.option("--head", "NAME", about)
+
+
+def read_seeds(text: str | None, overrides: Sequence[str]) -> list[int]:
+    """Read the value of ``--seeds``; an empty list without one.
+
+    Raises:
+        UsageError: it is no list of different numbers, or an override sets the seed too.
+    """
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+        raise UsageError(
+            f"--seeds {text}: allowed are different whole numbers joined by commas, as --seeds 0,1,2."
+        )
+    given = [override for override in overrides if override.partition("=")[0].strip() == "seed"]
+    if given:
+        raise UsageError(f"{given[0]} and --seeds {text} contradict each other. Leave one out.")
+    return [int(part) for part in parts]
+
+
+def saved_model(path: Path) -> Path | None:
+    """Return the folder of the saved model in a run's folder, or the folder itself, if there is one."""
+    from perdure.learner.saved.contents import is_model
+
+    return next((folder for folder in (path, path / "model") if is_model(folder)), None)
+
+
+def model_folder(given: str) -> Path:
+    """Return the folder of the saved model in a run's folder, or the folder itself.
+
+    Raises:
+        CheckpointError: it does not exist, holds no model, or its run is not finished.
+    """
+    path = Path(given)
+    folder = saved_model(path)
+    if folder is not None:
+        return folder
+    if not path.exists():
+        raise CheckpointError(
+            f"The folder '{path}' does not exist.{_neighbour(path)} Name the folder of a finished "
+            "run, as runs/digits/nsp2."
+        )
+    if (path / "config.toml").exists():
+        raise CheckpointError(_unfinished(path))
+    raise CheckpointError(
+        f"'{path}' holds no model. Name a saved model's folder, with its config.json, or the folder of "
+        "a finished run."
+    )
+
+
+def result_folders(path: Path) -> list[Path]:
+    """Return the folders of finished runs that a name stands for.
+
+    Args:
+        path: a run's folder, its ``results.json``, or a folder that holds runs, at any depth.
+
+    Raises:
+        OutputError: it does not exist, or no run in it is finished.
+    """
+    if path.name == "results.json":
+        return [path.parent]
+    if not path.is_dir():
+        what = "is no folder" if path.exists() else "does not exist"
+        raise OutputError(
+            f"'{path}' {what}. Name the folder of a finished run, as runs/digits/nsp2."
+        )
+    if (path / "results.json").exists():
+        return [path]
+    folders = sorted(file.parent for file in path.rglob("results.json"))
+    if folders:
+        return folders
+    if (path / "config.toml").exists():
+        raise OutputError(_unfinished(path))
+    raise OutputError(
+        f"'{path}' holds no results.json. Name the folder of a finished run, or of several."
+    )
+
+
+def check_images(given: Sequence[str]) -> None:
+    """Check that every path exists and every folder holds an image, before anything is computed.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    from perdure.streams.images.decoding import SUFFIXES
+    from perdure.streams.images.find_images import walk
+
+    for path in (Path(one) for one in given if one != STDIN):
+        if path.is_dir():
+            if next(walk(path), None) is None:
+                raise ConfigError(
+                    f"The folder '{path}' holds no image file. Expected are files ending in "
+                    f"{', '.join(sorted(SUFFIXES))}, in it or in folders in it."
+                )
+        elif not path.exists():
+            raise ConfigError(
+                f"There is no image '{path}'.{_neighbour(path)} Name image files, folders of them, "
+                "or '-' to read paths from standard input."
+            )
+
+
+def find_images(given: Sequence[str]) -> Iterator[Listed]:
+    """Find the image files that files and folders stand for; ``-`` names those on standard input."""
+    from perdure.streams.images.find_images import Listed, walk
+
+    for one in given:
+        for path in _paths_on_stdin() if one == STDIN else [Path(one)]:
+            if not _is_folder(path):
+                yield Listed(path)
+                continue
+            inside = walk(path)
+            yield next(inside, Listed(path, "this folder holds no image file"))
+            yield from inside
+
+
+def _paths_on_stdin() -> Iterator[Path]:
+    """Read a path per line, in whatever bytes files are called."""
+    for line in sys.stdin.buffer:
+        name = line.rstrip(b"\r\n")
+        if name:
+            yield Path(os.fsdecode(name))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a folder on the way that may not be entered
+        return False
+
+
+def _neighbour(path: Path) -> str:
+    """Ask whether a path beside this one was meant."""
+    others = path.parent.iterdir() if path.parent.is_dir() else []
+    return did_you_mean(path.name, [other.name for other in others])
+
+
+def _unfinished(path: Path) -> str:
+    return (
+        f"The run in '{path}' is not finished. Go on with "
+        f"`perdure run {path / 'config.toml'} --out {path} --resume`."
+    )
