@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from perdure.engine.config import load_config, make_config, parts_of
+import perdure
+from perdure.engine.config import NEUTRAL, load_config, make_config, parts_of
 from perdure.errors import ConfigError, UnknownNameError
 from perdure.keys import keys_of
 from perdure.methods import METHODS
 
 
-@pytest.mark.parametrize("name", list(METHODS))
-def test_no_key_has_two_meanings(name: str) -> None:
-    keys = keys_of(*parts_of(name))
-    assert len(keys) == len(set(keys))
+def test_no_key_has_two_meanings() -> None:
+    for name in METHODS:
+        keys = keys_of(*parts_of(name))
+        assert len(keys) == len(set(keys)), name
+
+
+def test_neutral_keys_alone_leave_the_hash() -> None:
+    config = make_config({"method": "nsp2"})
+    other = {"device": "cuda", "eval_batch_size": 7, "workers": 3, "checkpoint_every": 9}
+    other |= {"logger": "tensorboard"}
+    assert other.keys() == {*NEUTRAL}
+    assert config.replace(**other).hash() == config.hash()
+    for key, value in {"epochs": 3, "data": "synthetic", "precision": "fp32", "eta1": 0.5}.items():
+        assert config.replace(**{key: value}).hash() != config.hash(), key
+
+
+WITHOUT_TORCH = """
+import sys
+from perdure.engine.config import load_config
+from perdure.errors import UnknownNameError
+config = load_config("cifar100-10s/nsp2", ["heads=linear,gaussian", "data=synthetic:4x8"])
+assert config.head_names == ("linear", "gaussian") and not config.needs_text
+try:
+    config.replace(epoch=3)
+except UnknownNameError as error:
+    assert "Did you mean 'epochs'?" in str(error)
+for module in ("methods", "heads", "streams", "language", "learner", "backbones.catalog"):
+    __import__(f"perdure.{module}")
+heavy = {"torch", "torchvision", "timm", "sklearn", "matplotlib", "PIL", "numpy", "pandas"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+def test_a_configuration_is_checked_without_torch() -> None:
+    path = {**os.environ, "PYTHONPATH": str(Path(perdure.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True, env=path)
 
 
 @pytest.mark.parametrize(
