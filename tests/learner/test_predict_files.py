@@ -21,7 +21,7 @@ from PIL import Image
 from perdure.errors import ConfigError
 from perdure.learner import ContinualClassifier
 from perdure.learner import predict_files as module
-from perdure.learner.predict_files import Answer, predict_files
+from perdure.learner.predict_files import Answer
 from perdure.streams.images.decoding import decode
 from perdure.streams.images.find_images import Listed
 from perdure.testing.prediction import RTOL
@@ -93,7 +93,7 @@ def test_neither_batches_nor_order_change_an_answer(
 ) -> None:
     classifier = classifier_of(method)
     given_ = [files[index] for index in order]
-    answers = list(predict_files(classifier, given_, batch_size=batch_size))
+    answers = list(classifier.predict_files(given_, batch_size=batch_size))
     assert [answer.path for answer in answers] == given_
     for answer in answers:
         check_same_alone(classifier, answer)
@@ -101,7 +101,7 @@ def test_neither_batches_nor_order_change_an_answer(
 
 def test_what_depends_on_the_batch_would_be_seen(files: list[Path]) -> None:
     classifier = classifier_of("l2p", "batch")
-    answers = list(predict_files(classifier, files))
+    answers = list(classifier.predict_files(files))
     far = 0
     for answer in answers:
         try:
@@ -113,8 +113,8 @@ def test_what_depends_on_the_batch_would_be_seen(files: list[Path]) -> None:
 
 def test_top(files: list[Path]) -> None:
     classifier = classifier_of("nsp2")
-    whole = by_path(predict_files(classifier, files, top=99))
-    for path, answer in by_path(predict_files(classifier, files, top=2)).items():
+    whole = by_path(classifier.predict_files(files, top=99))
+    for path, answer in by_path(classifier.predict_files(files, top=2)).items():
         assert answer.ranking == whole[path].ranking[:2]
     assert all(len(answer.ranking) == 4 for answer in whole.values())
     assert all(
@@ -131,7 +131,7 @@ def test_what_is_refused_is_refused_at_once(files: list[Path]) -> None:
         ({"batch_size": 0}, "batch_size=0 is too small"),
     ):
         with pytest.raises(ConfigError, match=text):
-            predict_files(classifier, files, **options)  # type: ignore[arg-type]
+            classifier.predict_files(files, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("ahead", "batches"), [(True, 2), (False, 1)])
@@ -147,7 +147,7 @@ def test_few_files_are_taken_ahead(
             taken.append(path)
             yield path
 
-    answers = predict_files(classifier_of("nsp2"), endless(), batch_size=3)
+    answers = classifier_of("nsp2").predict_files(endless(), batch_size=3)
     for done, answer in enumerate(itertools.islice(answers, 40)):
         assert answer.path == files[done % IMAGES]
         assert len(taken) == 3 * (done // 3 + batches)
@@ -177,7 +177,7 @@ def test_files_are_decoded_ahead_of_the_forward(
 
     monkeypatch.setattr(module, "decode", note)
     monkeypatch.setattr(classifier.model, "logits", wait)
-    assert len(list(predict_files(classifier, files, batch_size=3))) == IMAGES
+    assert len(list(classifier.predict_files(files, batch_size=3))) == IMAGES
 
 
 def test_faults_are_answers(
@@ -204,7 +204,7 @@ def test_faults_are_answers(
     }
     mixed = [Listed(tmp_path, "not to be tried"), *files, *faulty, *files[:1]]
     for batch_size in (1, 4, 64):  # some batches are faulty throughout
-        answers = list(predict_files(classifier_of("nsp2"), mixed, batch_size=batch_size))
+        answers = list(classifier_of("nsp2").predict_files(mixed, batch_size=batch_size))
         assert [answer.path for answer in answers] == [tmp_path, *mixed[1:]]
         assert [bool(answer.fault) for answer in answers] == [
             not answer.ranking for answer in answers
@@ -219,4 +219,4 @@ def test_faults_are_answers(
 
 
 def test_nothing_to_do() -> None:
-    assert list(predict_files(classifier_of("nsp2"), [])) == []
+    assert list(classifier_of("nsp2").predict_files([])) == []

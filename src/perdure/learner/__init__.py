@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from perdure.learner.forgetting import Forgotten
     from perdure.learner.history import History, Lesson
     from perdure.learner.pictures import Picture
+    from perdure.learner.predict_files import Answer
     from perdure.learner.state import Prediction
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
+    "Answer",
     "ContinualClassifier",
     "Forgotten",
     "History",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from perdure.learner.history import History, Lesson
 from perdure.learner.labelled import gather
 from perdure.learner.lessons import teach
 from perdure.learner.pictures import as_pictures, open_picture
+from perdure.learner.predict_files import Answer, predict_files
 from perdure.learner.saved import hub
 from perdure.learner.saved.contents import Sizes
 from perdure.learner.saved.model import read_model, write_model
@@ -39,6 +40,7 @@ from perdure.learner.settings import (
     refuse_cumulative,
 )
 from perdure.learner.state import LearnerState, Prediction
+from perdure.streams.images.find_images import Listed
 
 
 class NotLearnedError(PerdureError, NotFittedError):  # type: ignore[misc]  # sklearn has no types
@@ -261,6 +263,36 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for start in range(0, len(pictures), size)
         )
         return state.scores(batches, (head,))[head]
+
+    def predict_files(
+        self,
+        files: Iterable[Path | Listed],
+        *,
+        head: str | None = None,
+        top: int = 5,
+        batch_size: int | None = None,
+    ) -> Generator[Answer, None, None]:
+        """Predict image files one after the other, however many there are.
+
+        Files are decoded by threads; with more than two cores one batch ahead of the one that is
+        predicted. At any time at most two batches of transformed images are held, and as many decoded
+        ones as there are threads. An image that cannot be read is answered with the reason, and the
+        others go on.
+
+        Args:
+            files: image files, taken as they are needed, up to two batches ahead of the answers.
+            head: one of the evaluated heads; the last one named in the configuration by default.
+            top: number of classes in an answer, at most all.
+            batch_size: images per forward; the model's ``eval_batch_size`` by default. It does not
+                change the answers.
+
+        Returns:
+            A generator of one answer per file, in their order.
+
+        Raises:
+            ConfigError: no such head, or a number below 1.
+        """
+        return predict_files(self.state_, files, head=head, top=top, batch_size=batch_size)
 
     # ----------------------------------------------------------------------------------- evaluate
 

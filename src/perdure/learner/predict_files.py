@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.errors import ConfigError, UnreadableImageError
-from perdure.learner.classifier import ContinualClassifier
 from perdure.learner.state import LearnerState, Prediction
 from perdure.streams.images.decoding import decode
 from perdure.streams.images.find_images import Listed
@@ -44,35 +43,18 @@ class Answer:
 
 
 def predict_files(
-    classifier: ContinualClassifier,
+    state: LearnerState,
     files: Iterable[Path | Listed],
     *,
     head: str | None = None,
     top: int = 5,
     batch_size: int | None = None,
 ) -> Generator[Answer, None, None]:
-    """Predict the classes of image files, however many there are.
-
-    Files are decoded by threads; with more than two cores one batch ahead of the one that is
-    predicted. At any time at most two batches of transformed images are held, and as many decoded
-    ones as there are threads. An image that cannot be read is answered with the reason, and the
-    others go on.
-
-    Args:
-        classifier: predicts.
-        files: taken as they are needed, up to two batches ahead of the answers.
-        head: one of the evaluated heads; the last one named in the configuration by default.
-        top: number of classes per answer, at most all.
-        batch_size: images per forward; the model's ``eval_batch_size`` by default. It does not
-            change the answers.
-
-    Returns:
-        A generator of one answer per file, in their order.
+    """Predict image files one after the other; see `ContinualClassifier.predict_files`.
 
     Raises:
         ConfigError: no such head, or a number below 1.
     """
-    state = classifier.state_
     chosen = state.head_name(head)
     size = state.model.config.runtime.eval_batch_size if batch_size is None else batch_size
     for name, value in (("top", top), ("batch_size", size)):

@@ -202,7 +202,7 @@ def predict(args: argparse.Namespace) -> int:
 
     def write(classifier: ContinualClassifier, files: Sequence[Path], size: int) -> None:
         with Path(os.devnull).open("w") as out:
-            write_predictions(classifier, map(Listed, files), out, "csv", batch_size=size)
+            write_predictions(classifier.state_, map(Listed, files), out, "csv", batch_size=size)
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -15,7 +15,7 @@ from perdure.errors import ConfigError
 
 if TYPE_CHECKING:
     from perdure.cli.writers import Output
-    from perdure.learner import ContinualClassifier
+    from perdure.learner.state import LearnerState
     from perdure.streams.images.find_images import Listed
 
 FORMATS = ("table", "csv", "json")
@@ -61,9 +61,9 @@ def predict(args: argparse.Namespace) -> int:
     folder = model_folder(args.model)
     from perdure.cli.interrupt import CtrlC
     from perdure.cli.progress import ProgressBar
-    from perdure.learner import ContinualClassifier
+    from perdure.learner.saved.model import read_model
 
-    classifier = ContinualClassifier.load(folder)
+    state = read_model(folder)
     ctrl_c = CtrlC()
     ctrl_c.watch()
     try:
@@ -74,7 +74,7 @@ def predict(args: argparse.Namespace) -> int:
                 bar("images", done, None)
 
             done, faulty = write_predictions(
-                classifier,
+                state,
                 find_images(args.paths),
                 sys.stdout,
                 "json" if args.json else args.format or "table",
@@ -91,7 +91,7 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def write_predictions(
-    classifier: ContinualClassifier,
+    state: LearnerState,
     files: Iterable[Listed],
     out: Output,
     form: str,
@@ -104,7 +104,7 @@ def write_predictions(
     """Predict files and write the answers as they come.
 
     Args:
-        classifier: predicts.
+        state: predicts.
         files: image files, in the order of the answers.
         out: where to write.
         form: one of `FORMATS`.
@@ -122,8 +122,8 @@ def write_predictions(
     from perdure.cli.writers import WRITERS
     from perdure.learner.predict_files import predict_files
 
-    answers = predict_files(classifier, files, head=head, top=top, batch_size=batch_size)
-    writer = WRITERS[form](out, classifier.classes_.tolist(), top)
+    answers = predict_files(state, files, head=head, top=top, batch_size=batch_size)
+    writer = WRITERS[form](out, state.columns.names, top)
     done = faulty = 0
     # Closed at once where nobody reads on, so that no thread goes on decoding.
     with contextlib.closing(answers), writer as write:

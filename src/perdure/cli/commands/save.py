@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from perdure.cli.arguments import add_model, model_folder
@@ -29,9 +30,9 @@ def save(args: argparse.Namespace) -> int:
         perdure save runs/digits/nsp2 small --inference-only
     """
     folder = model_folder(args.model)
-    from perdure.learner import ContinualClassifier
+    from perdure.learner.saved.model import read_model, write_model
 
-    sizes = ContinualClassifier.load(folder).save(args.out, inference_only=args.inference_only)
+    sizes = write_model(Path(args.out), read_model(folder), inference_only=args.inference_only)
     if args.json:
         print_json({"folder": args.out, **dataclasses.asdict(sizes)})
     else:
