@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -18,13 +17,8 @@ from perdure.types import BackboneSpec, Features, Generators, Loss, Task
 class PromptMatrices(nn.Module):
     """Prompt matrices that join each block's attention as keys and values.
 
-    Parameters are named ``0``, ``1``, … after their block.
-
-    Args:
-        spec: the backbone.
-        blocks: the blocks that get prompts, -1 for the last.
-        shape: shape of a block's prompts: vectors, or pool entries and vectors of each.
-        generator: gives the generator of each block's initialisation.
+    Parameters are named ``0``, ``1``, … after their block; -1 is the last block. ``shape`` is that
+    of a block's prompts: vectors, or pool entries and vectors of each.
 
     Raises:
         BackboneError: a block that the backbone lacks.
@@ -52,16 +46,9 @@ class PromptMatrices(nn.Module):
 
 
 class DeepPromptMethod(Method):
-    """Learns deep prompts by cross-entropy on tempered logits.
-
-    Args:
-        spec: the backbone.
-        config: a `DeepPromptConfig`.
-        generator: gives the generator of each block's initialisation.
-    """
+    """Deep prompts, learned by cross-entropy on tempered logits."""
 
     Config: ClassVar[type[MethodConfig]] = DeepPromptConfig
-    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"temperature": (1.0, 5.0, 28.0)}
     config: DeepPromptConfig
 
     def __init__(self, spec: BackboneSpec, config: DeepPromptConfig, generator: Generators) -> None:

@@ -24,12 +24,7 @@ MOST_TOKENS = 8192  # clustered per block
 
 
 class TokenKeys:
-    """Observer that keeps normalised attention keys of some target tokens per block.
-
-    Args:
-        blocks: the blocks to watch.
-        rows: the target tokens.
-    """
+    """Observer that keeps normalised attention keys of some target tokens, ``rows``, per block."""
 
     def __init__(self, blocks: tuple[int, ...], rows: slice) -> None:
         self._keys: dict[int, dict[int, Float[Tensor, "k d"]]] = {block: {} for block in blocks}

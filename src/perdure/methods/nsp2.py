@@ -23,12 +23,7 @@ class QueryStatistics(WeightedImages):
     Per block: Σ w qᵀq of each head (d × d each) for the affinity Gram, and Σ w SᵀS over the attention
     weights S on the prompts (M × M) for the aggregation Gram. Every image weighs ``w``/(H · N).
     Where images choose from a pool, every entry has an aggregation Gram of its own, over the images
-    that chose it.
-
-    Args:
-        blocks: the blocks that have prompts.
-        options: how images are weighed.
-        pool: entries of the pool; None where the prompts are the same for every image.
+    that chose it; without a pool, ``pool`` is None.
     """
 
     def __init__(

@@ -50,11 +50,7 @@ Grams = dict[Gram, Float[Tensor, "*e n n"]]
 
 
 class WeightedImages(abc.ABC):
-    """Observer that sums Grams over the weighted images of a survey.
-
-    Args:
-        blocks: the blocks that have prompts.
-        options: weights of images.
+    """Observer that sums Grams over the weighted images of a survey, in blocks that have prompts.
 
     Attributes:
         sums: the Grams so far, in float64.

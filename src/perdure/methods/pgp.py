@@ -12,12 +12,7 @@ from perdure.types import BackboneSpec, BlockView, Generators
 
 
 class InputStatistics(WeightedImages):
-    """Sums Σ w XᵀX over the input tokens of every prompted block; an image weighs ``w``/N.
-
-    Args:
-        blocks: the blocks that have prompts.
-        options: how images are weighed, and which tokens are taken.
-    """
+    """Sums Σ w XᵀX over the input tokens of every prompted block; an image weighs ``w``/N."""
 
     def __init__(self, blocks: Iterable[int], options: PGPOptions) -> None:
         super().__init__(blocks, options)
