@@ -94,7 +94,7 @@ def heads() -> list[Item]:
         {
             "name": name,
             "summary": _sentence(HEADS.doc(name)),
-            "closed_form": HEADS[name].closed_form,
+            "closed_form": HEADS.declared[name].closed_form,
         }
         for name in HEADS
     ]
