@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perdure.backbones.vit import FrozenViT
 from perdure.bench.floor import Shape, linear_layers
+from perdure.bench.profile import step_profile
 from perdure.bench.training import (
     TimedSurvey,
     TrainingStep,
@@ -28,16 +29,18 @@ from perdure.engine.model import Model
 from perdure.methods.options import DeepPromptConfig
 
 
-def step_report(config: Config, pairs: int = 5) -> dict[str, Any]:
+def step_report(config: Config, pairs: int = 5, profile: bool = False) -> dict[str, Any]:
     """Time training steps of a method's second task against the floor, in interleaved pairs.
 
     Args:
         config: method, backbone, batch size; weights may be random, time does not depend on them.
         pairs: interleaved runs of layers and step.
+        profile: whether to tell where a step's time goes.
 
     Returns:
         JSON-ready figures; ``share_of_floor`` is floor seconds over step seconds (median of pairs),
-        ``survey_ratio`` a survey over a plain float32 forward of the same images.
+        ``survey_ratio`` a survey over a plain float32 forward of the same images, ``profile`` the
+        seconds of a step by kind of work, as the profiler sees them (it slows the step).
 
     Raises:
         ConfigError: the method is not trained, or a number below 1.
@@ -66,6 +69,7 @@ def step_report(config: Config, pairs: int = 5) -> dict[str, Any]:
         "share_of_floor": statistics.median(floor / one for one in seconds["step"]),
         **_survey_figures(model, pixels, pairs),
         "peak_memory_mib": peak_memory(frozen.device),
+        **({"profile": step_profile(step)} if profile else {}),
     }
 
 

@@ -61,6 +61,7 @@ def setting(backbone: FrozenViT, batch_size: int) -> dict[str, Any]:
         "img_size": backbone.img_size,
         "batch_size": batch_size,
         "precision": backbone.precision,
+        "attention": backbone.kernel,
         "device": str(backbone.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -14,6 +14,7 @@ from perdure.cli.arguments import model_folder
 from perdure.cli.output import messages, print_columns, print_fields, print_json
 from perdure.cli.parsing import Parser, add_command, add_group, counts, names, positive, positives
 from perdure.errors import ConfigError
+from perdure.wording import per_cent
 
 if TYPE_CHECKING:
     from perdure.engine.config import Config
@@ -57,6 +58,8 @@ def add(verbs: Any) -> None:
 def _add_step(measures: Any) -> None:
     command = add_command(measures, "step", step)
     _one_step(command)
+    command.option("--attention", "KERNEL", "auto, fused or products", default="auto")
+    command.flag("--profile", "tell where a step's time goes, by kind of work")
     _timing(command)
 
 
@@ -65,12 +68,25 @@ def step(args: argparse.Namespace) -> int:
 
     Examples:
         perdure bench step --method nsp2 --batch-size 8 --json
-        perdure bench step --precision fp32
+        perdure bench step --precision fp32 --attention products
+        perdure bench step --profile
         perdure bench step --backbone test_vit --img-size 64 --pairs 2   in a second
     """
     from perdure.bench.step import step_report
 
-    _print_report(step_report(_config(args), args.pairs), args.json)
+    report = step_report(_config(args), args.pairs, args.profile)
+    if args.json:
+        print_json(report)
+        return 0
+    profile = report.pop("profile", {})
+    _print_report(report, args.json)
+    if profile:
+        total = sum(profile.values())
+        rows = [
+            [kind, f"{spent:.3f}", per_cent(spent / total, 0)] for kind, spent in profile.items()
+        ]
+        print()
+        print_columns(["kind of work", "s per step", "share"], rows)
     return 0
 
 
@@ -240,7 +256,7 @@ def _config(args: argparse.Namespace, **keys: Any) -> Config:
     """The configuration that the options ask for, with random weights."""
     from perdure.engine.config import make_config
 
-    options = ("method", "backbone", "batch_size", "img_size", "precision")
+    options = ("method", "backbone", "batch_size", "img_size", "precision", "attention")
     asked = {**{key: getattr(args, key, None) for key in options}, **keys}
     given = {key: value for key, value in asked.items() if value is not None}
     return make_config({"method": "nsp2", "backbone": TIMED, "weights": "random", **given})
