@@ -44,19 +44,20 @@ class TrainingConfig:
     """Keys of training: method, heads, backbone, optimisation.
 
     Attributes:
-        method: a registered method.
+        method: name of a registered method.
         heads: heads to evaluate; empty for the method's own. A head may carry options of its own,
             as ``gaussian(shrinkage=validation)``.
         seed: seed of class order (where it is drawn), initialisation, batches and augmentation.
-        backbone: an index-wheel name or a timm name.
-        weights: ``auto``, ``random`` or a local file.
-        img_size: side in pixels; None for the backbone's own.
-        transform: the pair of training and test transforms.
+        backbone: name of the frozen backbone, an index wheel's or timm's.
+        weights: weights of the backbone: ``auto`` (the published ones), ``random`` or a local file.
+        img_size: side of the images in pixels; None for the backbone's own.
+        transform: name of the pair of training and test transforms.
         epochs: passes over a task's training images.
         batch_size: images per training step.
         lr: learning rate of Adam.
-        schedule: how the learning rate falls within a task.
-        milestones: fractions of a task's epochs at which ``schedule = "milestones"`` divides by ten.
+        schedule: learning-rate schedule within a task.
+        milestones: fractions of a task's epochs at which ``schedule = "milestones"`` divides by
+            ten.
         weight_decay: L2 penalty, added to the gradient.
         cache_queries: keep the plain pass's features of a task's training images, so that two-pass
             methods run that pass once per image; for transforms that do not augment.
@@ -84,9 +85,10 @@ class RuntimeConfig:
 
     Attributes:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: where to compute: ``auto``, ``cpu`` or ``cuda``.
         attention: kernel of attention: ``fused``, ``products`` (two matrix products and a softmax),
-            or ``auto``, the faster for this machine and compute type; results agree within rounding.
+            or ``auto``, the faster for this machine and compute type; results agree within
+            rounding.
         eval_batch_size: images per forward in surveys and evaluation; does not change results.
         workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
             results.

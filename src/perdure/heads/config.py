@@ -18,10 +18,10 @@ class LinearConfig(HeadOptions):
     """Options of ``linear``.
 
     Attributes:
-        head_init: ``reference``: as NSP²'s released program, the second task's linear head continues
-            from the first's weights when both have equally many classes; ``fresh``: each head starts
-            from its own default initialisation.
-        head_inputs: what the linear heads score: ``features`` as they are (the papers), or
+        head_init: first weights of a linear layer: ``reference``: the second task's continue from
+            the first's when both have equally many classes (NSP²'s released program); ``fresh``:
+            each is drawn anew.
+        head_inputs: inputs of the linear layers: ``features`` as they are (the papers), or
             ``centred``: less the mean of the training features of all tasks so far, over their
             spread. Features share a large offset; without it the layers of small tasks learn in few
             steps, and their scores compare.
@@ -36,7 +36,7 @@ class GaussianConfig(HeadOptions):
     """Options of ``gaussian``.
 
     Attributes:
-        shrinkage: of the Gaussian head's covariance: ``analytic`` (oracle-approximating),
+        shrinkage: shrinkage of the Gaussian head's covariance: ``analytic`` (oracle-approximating),
             ``validation`` (chosen on the current task's validation split), or a number in (0, 1].
     """
 
@@ -48,7 +48,7 @@ class ClassVectorConfig(HeadOptions):
     """Options of ``zero_shot``.
 
     Attributes:
-        class_embeddings: what stands for a class in the heads ``language`` and ``zero_shot``:
+        class_embeddings: class vectors of the heads ``language`` and ``zero_shot``:
             ``text``, or ``mean``: the mean image of the class under the plain backbone (ours).
     """
 
@@ -72,9 +72,9 @@ class HeadConfig(LanguageConfig, GaussianConfig, LinearConfig):
     """Options of all heads, over which a head's own win, and the texts that they share.
 
     Attributes:
-        text_features: where texts come from: a text tower of open_clip as ``MODEL/TAG``, or a
+        text_features: source of text features: a text tower of open_clip as ``MODEL/TAG``, or a
             ``.safetensors`` file with one vector per class under the class's name.
-        templates: the captions that a text tower gets for every class.
+        templates: captions of every class for the text tower.
     """
 
     text_features: str = "ViT-B-16/openai"

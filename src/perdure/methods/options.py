@@ -54,7 +54,7 @@ class DeepPromptConfig(PromptConfig):
 
     Attributes:
         prompt_blocks: blocks that get prompts, -1 for the last; empty for all.
-        temperature: the training logits are divided by it; prediction has none.
+        temperature: divisor of the training logits; prediction has none.
     """
 
     temperature: Above0 = 28.0
@@ -71,8 +71,8 @@ class L2PConfig(PromptConfig):
         pool: prompts in the pool, each with a key.
         top_k: prompts per image.
         key_pull: weight of the pull of chosen keys to the query.
-        vote: ``image``: every image chooses for itself; ``batch``: all take what most of the
-            batch chose, as the published program does: breaks batch invariance.
+        vote: choice of prompts: ``image``: every image for itself; ``batch``: all take what most of
+            the batch chose, as the published program does: breaks batch invariance.
     """
 
     prompt_length: Positive = 5
@@ -123,8 +123,8 @@ class JointOptions(MethodConfig):
     """Options of joint training.
 
     Attributes:
-        train_after: ``last``: train once, on everything, after the last task; ``each``: start anew
-            after every task on the union so far, which fills the whole accuracy matrix.
+        train_after: when to train: ``last``: once, on everything, after the last task; ``each``:
+            start anew after every task on the union so far, which fills the whole accuracy matrix.
     """
 
     train_after: Literal["last", "each"] = "last"
@@ -136,10 +136,13 @@ class NullSpaceOptions(MethodConfig):
 
     Attributes:
         eta1: strength of the projection over the prompts' dimensions, 1 full, 0 none (η₁).
-        projector: ``damped`` divides Π by its Frobenius norm (published); ``orthogonal`` keeps Π.
-        rank_rule: where the null space begins: ``reference`` (the program) or ``paper`` (eq. 28).
-        statistics: ``sum`` (the program): mean Grams of batches of ``statistics_batch`` images are
-            summed over all batches and tasks; ``mean``: average over all images of all tasks.
+        projector: form of the projector: ``damped`` divides Π by its Frobenius norm (published);
+            ``orthogonal`` keeps Π.
+        rank_rule: rule for the null space's dimension: ``reference`` (the program) or ``paper``
+            (eq. 28).
+        statistics: weights of images: ``sum`` (the program): mean Grams of batches of
+            ``statistics_batch`` images are summed over all batches and tasks; ``mean``: average
+            over all images of all tasks.
         statistics_batch: images per batch under ``sum``, in data set order.
     """
 
@@ -156,9 +159,10 @@ class NSP2Options(NullSpaceOptions):
 
     Attributes:
         eta2: strength of the aggregation projection, over the prompts of a block (η₂).
-        conditions: ``published`` drops the LayerNorm scales from both conditions; ``exact`` keeps them.
+        conditions: NSP²'s conditions: ``published`` without LayerNorm's scales, ``exact`` with
+            them.
         ln_weight: weight of the LayerNorm-invariance term from the second task on (λ_LN).
-        ln_terms: which statistics of a prompt row it holds: ``both``, or ``std`` alone.
+        ln_terms: statistics of a prompt row in the LayerNorm term: ``both``, or ``std`` alone.
     """
 
     eta2: Strength = 0.97
@@ -183,7 +187,7 @@ class PGPOptions(NullSpaceOptions):
     """Options of prompt gradient projection.
 
     Attributes:
-        inputs: which tokens X the condition X ΔPᵀ = 0 speaks of: the block's, ``before`` its norm1
+        inputs: tokens X of the condition X ΔPᵀ = 0: the block's, ``before`` its norm1
             or ``after``.
     """
 
@@ -230,7 +234,7 @@ class CLIPNSP2Config(NSP2Config):
     Attributes:
         prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
             released program's four are [0, 1, 2, 3].
-        temperature: the training logits are divided by it, beside the head's own logit scale.
+        temperature: divisor of the training logits, beside the head's own logit scale.
     """
 
     prompt_blocks: Blocks = FIRST_THREE
@@ -246,7 +250,7 @@ class CLIPFinetuneConfig(FinetuneConfig):
     Attributes:
         prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
             released program's four are [0, 1, 2, 3].
-        temperature: the training logits are divided by it, beside the head's own logit scale.
+        temperature: divisor of the training logits, beside the head's own logit scale.
     """
 
     prompt_blocks: Blocks = FIRST_THREE
@@ -260,7 +264,7 @@ class CLIPJointConfig(JointConfig):
     Attributes:
         prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
             released program's four are [0, 1, 2, 3].
-        temperature: the training logits are divided by it, beside the head's own logit scale.
+        temperature: divisor of the training logits, beside the head's own logit scale.
     """
 
     prompt_blocks: Blocks = FIRST_THREE
@@ -276,12 +280,13 @@ class DualPromptConfig(MethodConfig):
 
     Attributes:
         general_blocks: blocks that get the general prefix, -1 for the last.
-        general_length: its keys, and its values, per block.
+        general_length: number of keys, and of values, of the general prefix per block.
         expert_blocks: blocks that get the expert prefix.
-        expert_length: its keys, and its values, per block.
+        expert_length: number of keys, and of values, of an expert prefix per block.
         key_pull: weight of the pull of the task's key to the query.
-        vote: at test time, ``image``: every image takes the expert of its own closest key;
-            ``batch``: all take the one that most of the batch chose: breaks batch invariance.
+        vote: choice of expert at test time: ``image``: every image takes the expert of its own
+            closest key; ``batch``: all take the one that most of the batch chose: breaks batch
+            invariance.
     """
 
     general_blocks: Blocks = (0, 1)
@@ -315,21 +320,25 @@ class IPromptConfig(MethodConfig):
 
     Attributes:
         prompt_blocks: blocks that have a pool, -1 for the last; empty for the middle third.
-        pool: keys, and prompts, per block.
-        selection: ``top1``: the prompt of the most similar key; ``topk``: the mean of the ``top_k``
-            most similar; ``soft``: all, weighted by the softmax of similarity/``softness``.
+        pool: size of the pool per block: keys, each with a prompt.
+        selection: prompts of a token: ``top1``: the prompt of the most similar key; ``topk``: the
+            mean of the ``top_k`` most similar; ``soft``: all, weighted by the softmax of
+            similarity/``softness``.
         top_k: prompts per token under ``topk``.
         softness: temperature of ``soft``.
         scale_by_similarity: whether a prompt is multiplied by its key's similarity.
-        where: ``attention``: added after the attention residual, before the MLP; ``mlp``: after it.
-        target: ``patches``, or ``cls``: the class token alone, matched by its own key.
-        key_init: ``kmeans``: centres of the first task's token keys; ``random``.
+        where: place of the addition: ``attention``: after the attention residual, before the MLP;
+            ``mlp``: after it.
+        target: tokens that get prompts: ``patches``, or ``cls``: the class token alone, matched by
+            its own key.
+        key_init: first keys: ``kmeans``: centres of the first task's token keys; ``random``.
         key_pull: weight of the pull of keys to the tokens that chose them.
         keys: keys after the first task: ``frozen``, or ``residual``: learn on.
-        readout: vector that is classified: ``cls``, the weighted image ``tokens``, or ``cls+tokens``.
-        token_weights: of the image tokens in what is classified: the class token's ``attention`` in
-            the last block (``uniform`` where there is none), ``similarity`` to the matched keys, or
-            ``uniform``.
+        readout: vector that is classified: ``cls``, the weighted image ``tokens``, or
+            ``cls+tokens``.
+        token_weights: weights of the image tokens in the readout: the class token's ``attention``
+            in the last block (``uniform`` where there is none), ``similarity`` to the matched keys,
+            or ``uniform``.
     """
 
     prompt_blocks: Blocks = ()

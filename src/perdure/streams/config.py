@@ -21,20 +21,21 @@ class StreamConfig:
     """Keys of a stream: data set, tasks, class order, held-out images.
 
     Attributes:
-        data: the images: a known data set's name, as ``cifar100``; a folder with a folder per class;
-            a table (CSV, TSV, Parquet) of path and label; ``hf:NAME``; or ``cifar100:FOLDER`` for a
-            known data set whose files lie elsewhere.
-        image_column: of a table or data set, its column of images; guessed where None.
-        label_column: of a table or data set, its column of classes; guessed where None.
-        domain_column: of a table or data set, its column of domains; guessed where None.
+        data: the images: a known data set's name, as ``cifar100``; a folder with a folder per
+            class; a table (CSV, TSV, Parquet) of path and label; ``hf:NAME``; or
+            ``cifar100:FOLDER`` for a known data set whose files lie elsewhere.
+        image_column: column of images in a table or data set; guessed where None.
+        label_column: column of classes in a table or data set; guessed where None.
+        domain_column: column of domains in a table or data set; guessed where None.
         increment: what every task brings that is new: ``classes``, ``domains`` (the same classes in
             another domain) or ``classes+domains`` (new classes of one domain).
-        domains: the domains wanted, in order; empty for all.
-        tasks: ``Bm-Incn``, or task sizes as a list or joined by ``+``; not read where every domain
-            is a task.
-        class_order: ``nsp2``, ``pilot``, ``sorted`` or a file with a class per line.
-        imbalance: how many times more training images the most frequent class keeps than the
-            rarest, with an exponential fall between them; None keeps all.
+        domains: domains to use, in order; empty for all.
+        tasks: classes per task, as ``Bm-Incn``, as a list or joined by ``+``; not read where every
+            domain is a task.
+        class_order: order of the classes: ``nsp2``, ``pilot``, ``sorted`` or a file, a class per
+            line.
+        imbalance: training images of the most frequent class over those of the rarest, with an
+            exponential fall between them; None keeps all.
         images_per_class: cap on training images per class; None for all.
         test_images_per_class: cap on test images per class; None for all.
         test_fraction: share held out for testing where a folder or table has no test split.
