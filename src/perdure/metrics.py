@@ -63,12 +63,12 @@ class Counts:
         if not len(self.after) or self.after[-1] != self.tasks - 1:
             raise ValueError("the counts after the last task are missing")
         last = self.total[-1]
-        for task, images in zip(self.after, self.total, strict=True):
-            if not np.array_equal(images, np.where(np.arange(self.tasks) <= task, last, 0)):
-                raise ValueError(
-                    f"after task {task + 1} the test images per task are {images.tolist()}, "
-                    f"after the last {last.tolist()}; they must not change"
-                )
+        expected = np.where(np.arange(self.tasks) <= self.after[:, None], last, 0)
+        for row in np.flatnonzero((self.total != expected).any(1)):
+            raise ValueError(
+                f"after task {self.after[row] + 1} the test images per task are "
+                f"{self.total[row].tolist()}, after the last {last.tolist()}; they must not change"
+            )
         for name in _TABLES[:-1]:
             self._check_bounds(name)
         totals = (int(self.confusion.sum()), int(np.trace(self.confusion)))
@@ -91,13 +91,14 @@ class Counts:
         """Return the counts of both; of two numbers of tasks, the confusion of the larger."""
         after = np.union1d(self.after, other.after)
         tasks = max(self.tasks, other.tasks)
+        ours, theirs = (np.searchsorted(after, part.after) for part in (self, other))
         tables = {name: np.zeros((len(after), tasks), np.int64) for name in _TABLES}
-        for part in (self, other):
-            rows = np.searchsorted(after, part.after)
-            for name, table in tables.items():
-                table[rows, : part.tasks] += getattr(part, name)
-        newest = [part.confusion for part in (self, other) if part.tasks == tasks]
-        confusion: np.ndarray = np.sum(newest, axis=0)
+        for name, table in tables.items():
+            table[ours, : self.tasks] = getattr(self, name)
+            table[theirs, : other.tasks] += getattr(other, name)
+        confusion = self.confusion if self.tasks == tasks else other.confusion
+        if self.tasks == other.tasks:
+            confusion = confusion + other.confusion
         return Counts(after, **tables, confusion=confusion, repeats=self.repeats or other.repeats)
 
     __hash__ = None  # type: ignore[assignment]  # arrays have none
