@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perdure.cli.main import parser, read
+from perdure.cli.main import main, parser, read
 from perdure.engine.config import load_config
+from perdure.heads import HEADS
 from perdure.methods import METHODS
+from perdure.metrics import METRICS
+from perdure.registry import Registry
+from perdure.streams import SOURCES
+from tests.tiny import TINY
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,12 +43,27 @@ def _commands() -> list[str]:
     ]
 
 
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Take back what a test registers."""
+    registries: list[Registry[Any, Any]] = [METHODS, HEADS, SOURCES]
+    before = [set(registry) for registry in registries]
+    metrics = set(METRICS)
+    yield
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry) - names:
+            registry.unregister(name)
+    for name in set(METRICS) - metrics:
+        del METRICS[name]
+
+
+@pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize(("document", "code"), _blocks("python"))
 def test_python_examples_run(
     document: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, document, "exec"), {})
+    exec(compile(code, document, "exec", dont_inherit=True), {})
 
 
 @pytest.mark.parametrize("command", _commands())
@@ -58,6 +81,28 @@ def test_commands_can_be_typed(
     args = read(parser(), words)
     if args.command == "run":
         load_config(args.what, args.overrides)
+
+
+def test_what_adds_something_is_short() -> None:
+    lengths = [len(code.splitlines()) for page, code in _blocks("python") if page == "adding.md"]
+    assert len(lengths) == 7
+    assert max(lengths) < 40
+
+
+@pytest.mark.usefixtures("as_before")
+def test_a_module_of_ones_own_runs_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = next(code for page, code in _blocks("python") if page == "adding.md")
+    (tmp_path / "my_lab.py").write_text(code.partition("\ncheck_method(")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.toml").write_text('method = "vpt_shallow"\ninput_prompts = 2\n')
+    words = ["run", "mine.toml", *TINY, "tasks=2+8", "--quiet"]
+    assert main(["--import", "my_lab", *words]) == 0
+    assert main(["--import", "my_lab", "ls", "methods"]) == 0
+    assert "vpt_shallow" in capsys.readouterr().out
+    del sys.modules["my_lab"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
