@@ -19,10 +19,10 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.model import check_backbone
 from perdure.engine.run import Run
 from perdure.methods import METHODS
-from perdure.presets.sections import benchmarks, find_preset, preset_names
+from perdure.presets.sections import find_preset, preset_files, preset_names
 from perdure.randomness import generator
 from perdure.reports.tables.published import published_for
-from perdure.streams import BENCHMARKS
+from perdure.streams import PUBLISHED
 from perdure.streams.tasks import task_sizes
 from tests.tiny import TINY
 
@@ -88,7 +88,7 @@ def test_every_row_of_the_papers_has_a_preset() -> None:
     assert sorted(preset_names()) == sorted(PAPERS | OURS)
 
 
-@pytest.mark.parametrize("benchmark", benchmarks(), ids=lambda one: one.name)
+@pytest.mark.parametrize("benchmark", preset_files(), ids=lambda one: one.name)
 def test_files_are_short_and_say_how_to_read_them(benchmark: Any) -> None:
     folder = Path(__file__).parents[2] / "src" / "perdure" / "presets"
     files = {f"{benchmark.name}.toml", *(section.file for section in benchmark.sections)}
@@ -105,7 +105,7 @@ def test_files_are_short_and_say_how_to_read_them(benchmark: Any) -> None:
 
 def test_every_section_holds_for_a_preset() -> None:
     presets: dict[tuple[str, str], int] = {}
-    for section in (section for file in benchmarks() for section in file.sections):
+    for section in (section for file in preset_files() for section in file.sections):
         key = (section.file, section.title)
         presets[key] = presets.get(key, 0) + len(section.presets)
     assert [key for key, count in presets.items() if count == 0] == []
@@ -118,7 +118,7 @@ def test_every_preset_is_valid_and_explains_itself() -> None:
         assert all(preset.about), name
         source = "digits" if name.startswith("demo/") else preset.benchmark
         assert config.stream.source == source, name
-        sizes = task_sizes(config.stream.tasks, BENCHMARKS[source].classes)
+        sizes = task_sizes(config.stream.tasks, PUBLISHED[source].classes)
         assert len(set(sizes[1:])) == 1, (
             f"{name}: the last task is smaller: no paper has this stream"
         )
@@ -135,7 +135,7 @@ def test_settings_of_lu_et_al(group: str, stated: tuple[int, float, float]) -> N
     transform = "nsp2_cifar" if group.startswith("cifar100") else "nsp2"
     for method in VPT:
         flat = loaded(f"{group}/{method}").flat()
-        sizes = task_sizes(flat["tasks"], BENCHMARKS[flat["data"]].classes)
+        sizes = task_sizes(flat["tasks"], PUBLISHED[flat["data"]].classes)
         assert sizes == (sum(sizes) // tasks,) * tasks
         assert flat["backbone"] == "vit_base_patch16_224.augreg_in21k"
         assert (flat["epochs"], flat["batch_size"], flat["lr"]) == (100, 256, 0.01)

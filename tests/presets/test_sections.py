@@ -46,9 +46,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "shop.toml").write_text(SHOP)
     (tmp_path / "recipes" / "house.toml").write_text(HOUSE)
     monkeypatch.setattr(sections.resources, "files", lambda _: tmp_path)
-    sections.benchmarks.cache_clear()
+    sections.preset_files.cache_clear()
     yield tmp_path
-    sections.benchmarks.cache_clear()
+    sections.preset_files.cache_clear()
 
 
 def test_expand() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perdure.streams.fetch.published import BENCHMARKS, DOMAINS, Benchmark
+from perdure.streams.fetch.published import DOMAINS, PUBLISHED, PublishedData
 
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there."""
@@ -121,7 +121,7 @@ def write_domainnet200(archives: Path) -> None:
     """Three classes of five images, and one of the 145 that the split leaves out."""
     members: dict[str, dict[str, bytes]] = {
         domain: {f"{domain}/zebra/{domain}_345_000001.jpg": image_bytes(99)}
-        for domain in BENCHMARKS["domainnet200"].holds
+        for domain in PUBLISHED["domainnet200"].holds
     }
     for label, pattern in DRAWN.items():
         for index in range(5):
@@ -188,12 +188,12 @@ SPLITS = {
 
 def offer(
     monkeypatch: pytest.MonkeyPatch, name: str, url: str = NOWHERE, **changes: Any
-) -> Benchmark:
+) -> PublishedData:
     """Let the small files stand for a benchmark's, offered below a URL; the system has none."""
-    known = BENCHMARKS[name]
+    known = PUBLISHED[name]
     files = tuple(replace(file, url=f"{url}/{file.name}", md5="") for file in known.files)
     changed = replace(known, **{"files": files, "elsewhere": (), **changes})
-    monkeypatch.setitem(BENCHMARKS, name, changed)
+    monkeypatch.setitem(PUBLISHED, name, changed)
     return changed
 
 

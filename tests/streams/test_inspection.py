@@ -12,7 +12,7 @@ from PIL import Image
 from perdure.cache import archives_dir
 from perdure.errors import StreamError, UnknownNameError
 from perdure.streams.fetch.fetching import fetch
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.inspection import Inspection, inspect
 from tests.streams.conftest import WriteFolder
 from tests.streams.made import load
@@ -152,7 +152,7 @@ def test_loops_of_links_end(tmp_path: Path, write_folder: WriteFolder) -> None:
 def test_what_is_no_data_set(tmp_path: Path, write_folder: WriteFolder) -> None:
     with pytest.raises(UnknownNameError, match=r"'cifar10' is neither.* Did you mean 'cifar100'\?"):
         inspect("cifar10")
-    with pytest.raises(UnknownNameError, match="'' is neither a benchmark nor a folder"):
+    with pytest.raises(UnknownNameError, match="'' is neither a published data set nor a folder"):
         inspect("")
     (tmp_path / "file").touch()
     with pytest.raises(StreamError, match="is a file, not a folder"):
@@ -165,13 +165,13 @@ def test_what_is_no_data_set(tmp_path: Path, write_folder: WriteFolder) -> None:
         inspect(str(tmp_path / "half"))
 
 
-def test_a_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_published_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
     offer(monkeypatch, "cub200", images=13)
     with pytest.raises(StreamError, match="perdure data fetch cub200"):
         inspect("cub200")
     write_cub200(archives_dir())
-    images = fetch(BENCHMARKS["cub200"]) / "CUB_200_2011" / "images"
+    images = fetch(PUBLISHED["cub200"]) / "CUB_200_2011" / "images"
     source = load("cub200")
     shutil.copy(source.train.names[0], source.test.names[0])
     Path(source.test.names[1]).write_bytes(b"")
@@ -185,7 +185,7 @@ def test_a_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert str(images) in source.test.names[1]
 
 
-def test_a_benchmark_is_not_fetched_to_be_checked(
+def test_a_published_data_set_is_not_fetched_to_be_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
@@ -195,11 +195,11 @@ def test_a_benchmark_is_not_fetched_to_be_checked(
     assert not (tmp_path / "home").exists()
 
 
-def test_a_benchmark_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_published_data_set_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
     offer(monkeypatch, "cifar100", images=18)
     write_cifar100(archives_dir())
-    folder = fetch(BENCHMARKS["cifar100"]) / "cifar-100-binary"
+    folder = fetch(PUBLISHED["cifar100"]) / "cifar-100-binary"
     assert inspect("cifar100").faults == []
     train = (folder / "train.bin").read_bytes()
     (folder / "test.bin").write_bytes(train[:3074] + (folder / "test.bin").read_bytes()[3074:])

@@ -16,7 +16,7 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
 from perdure.errors import BackboneError
 from perdure.experiment import check, check_folder
-from perdure.streams import BENCHMARKS, Stream, batch_count
+from perdure.streams import PUBLISHED, Stream, batch_count
 from perdure.wording import counted, listed
 
 
@@ -146,7 +146,7 @@ def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, A
 
 def _at_hand(config: Config) -> bool:
     """Return whether the images are on this machine."""
-    published = BENCHMARKS.get(config.stream.source)
+    published = PUBLISHED.get(config.stream.source)
     return published is None or config.stream.place is not None or published.at_hand
 
 

@@ -9,7 +9,7 @@ import tomli_w
 
 from perdure.cli.output import messages, print_columns
 from perdure.engine.config import load_config, read_preset
-from perdure.presets.sections import benchmarks, find_preset, preset_names
+from perdure.presets.sections import find_preset, preset_files, preset_names
 from perdure.reports.tables.published import (
     PublishedResult,
     notes_on,
@@ -23,9 +23,9 @@ Item = dict[str, Any]
 def print_benchmarks() -> None:
     """Print the presets as their files name them: a line would be too much for each."""
     rows = [
-        [benchmark.name if place == 0 else "", pattern]
-        for benchmark in benchmarks()
-        for place, pattern in enumerate(benchmark.patterns)
+        [file.name if place == 0 else "", pattern]
+        for file in preset_files()
+        for place, pattern in enumerate(file.patterns)
     ]
     print_columns(["benchmark", "presets"], rows)
     messages().print(

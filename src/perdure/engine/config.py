@@ -23,12 +23,12 @@ from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of, par
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, MethodConfig
 from perdure.presets.sections import (
-    Benchmark,
     Preset,
+    PresetFile,
     Section,
-    benchmarks,
     find_preset,
     method_of,
+    preset_files,
 )
 from perdure.streams.catalog import TRANSFORMS
 from perdure.streams.config import StreamConfig
@@ -288,7 +288,7 @@ def read_preset(name: str) -> dict[str, Any]:
             effect on any preset.
     """
     preset = find_preset(name)
-    known, effective = _known(preset.method), _effective(benchmarks())
+    known, effective = _known(preset.method), _effective(preset_files())
     for section in preset.sections:
         for option in current(section.values, known):
             _refuse_without_effect(preset, section, option, effective)
@@ -312,7 +312,7 @@ _Place = tuple[str, str, str]
 
 
 @cache
-def _effective(files: tuple[Benchmark, ...]) -> frozenset[_Place]:
+def _effective(files: tuple[PresetFile, ...]) -> frozenset[_Place]:
     """Return the places of all files that set a key of some preset."""
     return frozenset(
         (section.file, section.title, option)

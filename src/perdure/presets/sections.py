@@ -41,7 +41,7 @@ class Section:
 
 
 @dataclass(frozen=True, eq=False)
-class Benchmark:
+class PresetFile:
     """Preset file of one benchmark.
 
     Attributes:
@@ -119,7 +119,7 @@ def method_of(name: str) -> str:
 
 
 @cache
-def benchmarks() -> tuple[Benchmark, ...]:
+def preset_files() -> tuple[PresetFile, ...]:
     """Read all preset files."""
     folder = resources.files("perdure.presets")
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".toml"))
@@ -128,7 +128,7 @@ def benchmarks() -> tuple[Benchmark, ...]:
 
 def preset_names() -> list[str]:
     """Names of all presets, benchmark by benchmark."""
-    return [name for benchmark in benchmarks() for name in benchmark.names]
+    return [name for file in preset_files() for name in file.names]
 
 
 def find_preset(name: str) -> Preset:
@@ -138,10 +138,10 @@ def find_preset(name: str) -> Preset:
         UnknownNameError: no such preset.
         ConfigError: the name is not of the form of a preset's.
     """
-    for benchmark in benchmarks():
-        if name in benchmark.names:
-            held = tuple(section for section in benchmark.sections if name in section.presets)
-            return Preset(name, benchmark.name, held)
+    for file in preset_files():
+        if name in file.names:
+            held = tuple(section for section in file.sections if name in section.presets)
+            return Preset(name, file.name, held)
     raise unknown_preset(name)
 
 
@@ -154,7 +154,7 @@ def unknown_preset(name: str) -> ConfigError:
             ".toml. `perdure ls presets` lists the presets."
         )
     known = preset_names()
-    of_benchmark = {one.name: one.names for one in benchmarks()}.get(group.partition("-")[0], ())
+    of_benchmark = {one.name: one.names for one in preset_files()}.get(group.partition("-")[0], ())
     # One in the same group is meant, else one of the same method: not what is merely spelled alike.
     near = [one for one in known if one.startswith(f"{group}/")]
     alike = [one for one in of_benchmark or known if one.endswith(f"/{row}")]
@@ -163,7 +163,7 @@ def unknown_preset(name: str) -> ConfigError:
     elif of_benchmark:
         listed = f"There is: {', '.join(alike or _groups(of_benchmark))}."
     else:
-        listed = f"Benchmarks: {', '.join(one.name for one in benchmarks())}."
+        listed = f"Benchmarks: {', '.join(one.name for one in preset_files())}."
     guess = did_you_mean(name, near or alike or ([] if of_benchmark else known))
     return UnknownNameError(
         f"Unknown preset '{name}'.{guess} {listed} `perdure ls presets` lists the presets."
@@ -174,7 +174,7 @@ def _groups(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(f"{name.partition('/')[0]}/…" for name in names))
 
 
-def _read(name: str) -> Benchmark:
+def _read(name: str) -> PresetFile:
     own = _toml(f"{name}.toml")
     recipes: Sequence[str] = own.pop("recipes", ())
     patterns = tuple(own.pop("presets"))
@@ -186,7 +186,7 @@ def _read(name: str) -> Benchmark:
         for file, content in contents.items()
         for title, values in content.items()
     ]
-    return Benchmark(name, patterns, names, tuple(sections))
+    return PresetFile(name, patterns, names, tuple(sections))
 
 
 def _matching(title: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from perdure.lazy import lazy_names
 if TYPE_CHECKING:
     from perdure.streams.catalog import SOURCES, TRANSFORMS
     from perdure.streams.config import StreamConfig
-    from perdure.streams.fetch.published import BENCHMARKS, Benchmark
+    from perdure.streams.fetch.published import PUBLISHED, PublishedData
     from perdure.streams.images.sets import ArrayImages, FileImages, ImageSet
     from perdure.streams.loader import Batch, batch_count, batch_order, batches
     from perdure.streams.sources.base import Domains, Source, load_source
@@ -21,15 +21,15 @@ else:
     __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
-    "BENCHMARKS",
+    "PUBLISHED",
     "SOURCES",
     "TRANSFORMS",
     "ArrayImages",
     "Batch",
-    "Benchmark",
     "Domains",
     "FileImages",
     "ImageSet",
+    "PublishedData",
     "Source",
     "Stream",
     "StreamConfig",

@@ -16,7 +16,7 @@ from perdure.cache import sha256_of
 from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.download import Progress
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.images.decoding import SUFFIXES, examine
 from perdure.streams.images.sets import ArrayImages, FileImages
 from perdure.streams.sources.base import load_source
@@ -52,7 +52,7 @@ class Inspection:
     """Result of an inspection.
 
     Attributes:
-        name: the benchmark or folder.
+        name: the data set, folder or table.
         classes: number of classes.
         train: training images that can be read.
         test: test images that can be read; 0 where a share of each class is held out in a run.
@@ -93,24 +93,23 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
     One image is in memory at a time.
 
     Args:
-        name: a benchmark, a folder in one of the layouts of the source ``folder``, or a table as the
-            source ``table`` reads it.
+        name: a published data set, or a folder or table as ``data=`` takes it.
         least: smallest number of readable images per class, training and test together.
         on_progress: receives the number of images done.
 
     Raises:
-        UnknownNameError: there is no such benchmark, folder or table.
+        UnknownNameError: there is no such data set, folder or table.
         StreamError: the data set is not at hand, the folder has another layout, or the table does
             not say what is needed.
     """
-    if name not in BENCHMARKS and not (name and Path(name).expanduser().exists()):
+    if name not in PUBLISHED and not (name and Path(name).expanduser().exists()):
         raise UnknownNameError(
-            f"'{name}' is neither a benchmark nor a folder or table."
-            f"{did_you_mean(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}, every folder that "
+            f"'{name}' is neither a published data set nor a folder or table."
+            f"{did_you_mean(name, PUBLISHED)} Known: {', '.join(PUBLISHED)}, every folder that "
             f"holds {LAYOUT}, and every table ({', '.join(TABLES)}) of path and label."
         )
     result = Inspection(name)
-    classes, items = _benchmark(name, result) if name in BENCHMARKS else _own(Path(name), result)
+    classes, items = _published(name, result) if name in PUBLISHED else _own(Path(name), result)
     splits = sorted({item.split for item in items})
     readable: Counter[tuple[str, str]] = Counter()
     seen: dict[str, _Item] = {}
@@ -139,10 +138,10 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
     return result
 
 
-def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
-    benchmark = BENCHMARKS[name]
-    if benchmark.files:
-        benchmark.root(None)  # some sources would fetch what is not at hand
+def _published(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+    published = PUBLISHED[name]
+    if published.files:
+        published.root(None)  # some sources would fetch what is not at hand
     source = load_source(StreamConfig(data=name))
     items = []
     for split, images in (("train", source.train), ("test", source.test)):
@@ -152,8 +151,8 @@ def _benchmark(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]
             _Item(image, split, source.class_names[label], content)
             for image, label, content in zip(images.names, images.labels, contents, strict=True)
         ]
-    if len(items) != benchmark.images:
-        text = f"{len(items):,} images, {benchmark.images:,} are published"
+    if len(items) != published.images:
+        text = f"{len(items):,} images, {published.images:,} are published"
         found.faults.append(Fault("incomplete", text))
     return source.class_names, items
 

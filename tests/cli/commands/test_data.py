@@ -9,7 +9,7 @@ import pytest
 
 from perdure.cache import archives_dir
 from perdure.cli.commands import data
-from perdure.streams import BENCHMARKS
+from perdure.streams import PUBLISHED
 from perdure.streams.fetch import fetching
 from tests.cli.command import Perdure
 from tests.streams.published import offer, serving, write_cifar100
@@ -20,7 +20,7 @@ def test_ls(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     offer(monkeypatch, "fashion_mnist")
     said = perdure("data", "ls")
     assert (said.code, said.err) == (0, "")
-    assert [line.split()[0] for line in said.out.splitlines()] == ["name", *BENCHMARKS]
+    assert [line.split()[0] for line in said.out.splitlines()] == ["name", *PUBLISHED]
     items = {item["name"]: item for item in json.loads(perdure("data", "ls", "--json").out)}
     assert [name for name, item in items.items() if item["at_hand"]] == ["digits"]
     assert items["imagenet_r"]["classes"] == 200
@@ -125,9 +125,9 @@ def test_long_lists_of_faults_are_cut(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["fetch", "cifar"], "Unknown benchmark 'cifar'. Did you mean 'cifar100'?"),
+        (["fetch", "cifar"], "Unknown data set 'cifar'. Did you mean 'cifar100'?"),
         (["fetch"], "The following arguments are required: NAME. Try `perdure data fetch --help`."),
-        (["check", "nowhere"], "'nowhere' is neither a benchmark nor a folder or table."),
+        (["check", "nowhere"], "'nowhere' is neither a published data set nor a folder or table."),
         (["check", "digits", "--min-images", "0"], "'0' is not a whole number of 1 or more"),
         (["fetsch", "cub200"], "Unknown verb 'fetsch'. Did you mean 'fetch'?"),
         (["ls", "cifar100"], "Unknown argument 'cifar100'."),

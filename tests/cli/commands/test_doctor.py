@@ -12,7 +12,7 @@ import pytest
 
 from perdure.cli.commands import doctor as module
 from perdure.engine.config import Config
-from perdure.streams import BENCHMARKS
+from perdure.streams import PUBLISHED
 from tests.cli.command import Perdure
 from tests.streams.published import offer
 
@@ -43,7 +43,7 @@ def test_what_is_missing_comes_with_advice(
     offer(monkeypatch, "fashion_mnist")
     missing = [one for one in findings(perdure).values() if one["verdict"] == "missing"]
     names = {one["name"] for one in missing}
-    images = {f"images {name}" for name, known in BENCHMARKS.items() if known.files}
+    images = {f"images {name}" for name, known in PUBLISHED.items() if known.files}
     assert {"weights clip_vit_base_patch16", *images} <= names
     assert all(one["advice"] for one in missing if one["name"] != "cuda")
 
@@ -51,7 +51,7 @@ def test_what_is_missing_comes_with_advice(
 def test_what_is_at_hand(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for place in (
         "weights/clip_vit_base_patch16.safetensors",
-        *(f"data/fashion_mnist/{name}.gz" for name in BENCHMARKS["fashion_mnist"].holds),
+        *(f"data/fashion_mnist/{name}.gz" for name in PUBLISHED["fashion_mnist"].holds),
     ):
         (tmp_path / "cache" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cache" / place).write_bytes(bytes(600_000))

@@ -21,7 +21,7 @@ from perdure.cache import archives_dir
 from perdure.errors import ChecksumError, OutputError, PerdureError, StreamError
 from perdure.streams.fetch import download, fetching, unpacking
 from perdure.streams.fetch.fetching import MANIFEST, fetch
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from tests.streams.published import (
     NOWHERE,
     Server,
@@ -66,7 +66,7 @@ def put(name: str, content: bytes) -> Path:
 
 def test_from_the_server_to_a_folder(server: Server, home: Path) -> None:
     told: list[tuple[str, int, int | None]] = []
-    folder = fetch(BENCHMARKS["imagenet_a"], lambda *words: told.append(words))
+    folder = fetch(PUBLISHED["imagenet_a"], lambda *words: told.append(words))
     assert folder == home / "imagenet_a"
     archive = (server.folder / ARCHIVE).read_bytes()
     assert json.loads((folder / MANIFEST).read_text()) == {
@@ -86,7 +86,7 @@ def test_from_the_server_to_a_folder(server: Server, home: Path) -> None:
     assert told[0] == (f"fetching {ARCHIVE}", 1000, len(archive))
     assert told[-1] == (f"unpacking {ARCHIVE}", len(archive), len(archive))
     assert left(home / "archives") == []  # it was downloaded, so it is not kept
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert server.asked == [""]
 
 
@@ -96,38 +96,38 @@ def test_a_killed_download_goes_on(server: Server, home: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(BENCHMARKS["imagenet_a"], kill)
+        fetch(PUBLISHED["imagenet_a"], kill)
     assert left(home) == ["archives", f"archives/{ARCHIVE}.part", f"archives/{ARCHIVE}.part.tag"]
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert server.asked == ["", "bytes=5000-"]
     assert left(home / "archives") == []
 
 
 def test_a_connection_that_ends_early_is_taken_up(server: Server) -> None:
     server.cuts = [3000, 2000]
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert server.asked == ["", "bytes=3000-", "bytes=5000-"]
 
 
 def test_a_connection_that_brings_nothing_more_ends_it(server: Server, home: Path) -> None:
     server.cuts = [3000, 0]
     with pytest.raises(StreamError, match=r"ended after 3,000 of [\d,]+ bytes") as caught:
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     assert f"3,000 bytes of it are kept in '{home / 'archives' / ARCHIVE}.part'" in str(
         caught.value
     )
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert server.asked[-1] == "bytes=3000-"
 
 
 def test_another_version_is_fetched_from_its_beginning(server: Server, home: Path) -> None:
     server.cuts = [3000, 0]
     with pytest.raises(StreamError):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     part = home / "archives" / f"{ARCHIVE}.part"
     part.write_bytes(b"old" * 1000)
     server.version = "two"
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert (home / "imagenet_a" / "imagenet-a" / "README.txt").is_file()
 
 
@@ -136,7 +136,7 @@ def test_a_part_that_is_all_there(server: Server, home: Path, more: bytes) -> No
     content = (server.folder / ARCHIVE).read_bytes() + more
     put(f"{ARCHIVE}.part", content)
     put(f"{ARCHIVE}.part.tag", b'"one"')
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert server.asked == [f"bytes={len(content)}-", ""][: 1 + bool(more)]
     assert left(home / "archives") == []
 
@@ -144,11 +144,11 @@ def test_a_part_that_is_all_there(server: Server, home: Path, more: bytes) -> No
 def test_a_host_that_cannot_be_reached(
     monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path
 ) -> None:
-    benchmark = offer(monkeypatch, "imagenet_a")
-    file = replace(benchmark.files[0], md5="0" * 32)
+    published = offer(monkeypatch, "imagenet_a")
+    file = replace(published.files[0], md5="0" * 32)
     offer(monkeypatch, "imagenet_a", files=(file,), advice="sudo apt install imagenet")
     with pytest.raises(StreamError) as caught:
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     refused = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     assert str(caught.value) == (
         f"'{ARCHIVE}' of ImageNet-A could not be fetched ({refused}).\n"
@@ -159,41 +159,41 @@ def test_a_host_that_cannot_be_reached(
     assert left(home) == ["archives"]
     offer(monkeypatch, "imagenet_a")
     write_imagenet_a(home / "archives")  # as the message says
-    assert fetch(BENCHMARKS["imagenet_a"]) == home / "imagenet_a"
+    assert fetch(PUBLISHED["imagenet_a"]) == home / "imagenet_a"
     assert left(home / "archives") == [ARCHIVE]  # it is the user's
 
 
 def test_every_file_that_is_wanted_is_named(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    benchmark = offer(monkeypatch, "domainnet200")
+    published = offer(monkeypatch, "domainnet200")
     put("clipart.zip", b"")
     with pytest.raises(StreamError) as caught:
-        fetch(benchmark)
-    named = [f"{domain}.zip" in str(caught.value) for domain in benchmark.holds]
+        fetch(published)
+    named = [f"{domain}.zip" in str(caught.value) for domain in published.holds]
     assert named == [False, True, True, True, True, True]
 
 
 def test_a_file_that_the_server_does_not_have(server: Server, home: Path) -> None:
     (server.folder / ARCHIVE).unlink()
     with pytest.raises(StreamError, match="HTTP Error 404"):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     assert left(home) == ["archives"]
 
 
 def test_a_wrong_checksum(server: Server, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    file = replace(BENCHMARKS["imagenet_a"].files[0], md5="0" * 32)
-    benchmark = replace(BENCHMARKS["imagenet_a"], files=(file,))
+    file = replace(PUBLISHED["imagenet_a"].files[0], md5="0" * 32)
+    published = replace(PUBLISHED["imagenet_a"], files=(file,))
     content = (server.folder / ARCHIVE).read_bytes()
     found = hashlib.md5(content).hexdigest()
     with pytest.raises(ChecksumError) as caught:
-        fetch(benchmark)
-    for part in (f"has md5 {found}, not {'0' * 32}", "It was removed", benchmark.publisher):
+        fetch(published)
+    for part in (f"has md5 {found}, not {'0' * 32}", "It was removed", published.publisher):
         assert part in str(caught.value)
     assert left(home) == ["archives"]
     path = put(ARCHIVE, content)
     with pytest.raises(ChecksumError, match=f"Remove '{path}'; nothing was unpacked"):
-        fetch(benchmark)
+        fetch(published)
     assert path.read_bytes() == content
-    assert fetch(replace(benchmark, files=(replace(file, md5=found),))) == home / "imagenet_a"
+    assert fetch(replace(published, files=(replace(file, md5=found),))) == home / "imagenet_a"
 
 
 def tar_of(info: tarfile.TarInfo, content: bytes = b"") -> bytes:
@@ -231,7 +231,7 @@ def test_an_archive_that_is_not_to_be_trusted(
     offer(monkeypatch, "imagenet_a")
     put(ARCHIVE, content)
     with pytest.raises(StreamError, match=reason):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     assert left(home) == ["archives", f"archives/{ARCHIVE}"]
     assert not list(home.parent.parent.rglob("*evil*"))
 
@@ -314,23 +314,23 @@ def test_an_archive_without_what_the_loader_needs(
     with pytest.raises(
         StreamError, match=r"There is no 'CUB_200_2011/train_test_split.txt' in what was unpacked"
     ):
-        fetch(BENCHMARKS["cub200"])
+        fetch(PUBLISHED["cub200"])
     assert left(home) == ["archives", "archives/CUB_200_2011.tgz"]
 
 
 def test_what_is_in_the_way_is_left_alone(server: Server, home: Path) -> None:
     (home / "imagenet_a" / "imagenet-r").mkdir(parents=True)
     with pytest.raises(StreamError, match=r"exists, but does not hold 'imagenet-a'. Put that in"):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     assert left(home) == ["archives", "imagenet_a", "imagenet_a/imagenet-r"]
     assert server.asked == []
     (home / "imagenet_a" / "imagenet-r").rmdir()
-    fetch(BENCHMARKS["imagenet_a"])  # an empty folder is not in the way
+    fetch(PUBLISHED["imagenet_a"])  # an empty folder is not in the way
 
 
 def test_what_a_killed_process_left_is_removed(server: Server, home: Path) -> None:
     (home / ".imagenet_a.unpacking" / "imagenet-a" / "half").mkdir(parents=True)
-    folder = fetch(BENCHMARKS["imagenet_a"])
+    folder = fetch(PUBLISHED["imagenet_a"])
     assert not (folder / "imagenet-a" / "half").exists()
     assert not (home / ".imagenet_a.unpacking").exists()
 
@@ -340,7 +340,7 @@ def test_two_processes_do_not_write_the_same_files(server: Server, home: Path) -
         FileLock(archives_dir() / ".imagenet_a.lock"),
         pytest.raises(StreamError, match="Another process is fetching 'imagenet_a'"),
     ):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     assert left(home) == ["archives"]
 
 
@@ -354,10 +354,10 @@ def test_a_disk_that_fills_up(
     with monkeypatch.context() as patched:
         patched.setattr(module, function, full)
         with pytest.raises(OutputError, match=r"[Ff]ree some.*PERDURE_HOME"):
-            fetch(BENCHMARKS["imagenet_a"])
+            fetch(PUBLISHED["imagenet_a"])
     assert not (home / "imagenet_a").exists()
     assert not (home / ".imagenet_a.unpacking").exists()
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
 
 
 def test_an_error_at_the_last_moment(
@@ -368,7 +368,7 @@ def test_an_error_at_the_last_moment(
 
     monkeypatch.setattr(fetching, "atomic_write", broken)
     with pytest.raises(KeyboardInterrupt):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])
     assert left(home) == ["archives", f"archives/{ARCHIVE}"]
 
 
@@ -381,9 +381,9 @@ def test_an_interrupt_while_a_download_is_checked_keeps_it(
     with monkeypatch.context() as patched:
         patched.setattr(download, "_check", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            fetch(BENCHMARKS["imagenet_a"])
+            fetch(PUBLISHED["imagenet_a"])
     assert f"archives/{ARCHIVE}.part" in left(home)
-    fetch(BENCHMARKS["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
     assert len(server.asked) == 2  # the second is told that it has all of it
     assert left(home / "archives") == []
 
@@ -391,4 +391,4 @@ def test_an_interrupt_while_a_download_is_checked_keeps_it(
 def test_a_url_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "imagenet_a", "nonsense")
     with pytest.raises(PerdureError, match="could not be fetched"):
-        fetch(BENCHMARKS["imagenet_a"])
+        fetch(PUBLISHED["imagenet_a"])

@@ -13,7 +13,7 @@ from PIL import Image
 from perdure.cache import archives_dir
 from perdure.errors import ConfigError, StreamError, UnreadableImageError
 from perdure.streams import (
-    BENCHMARKS,
+    PUBLISHED,
     SOURCES,
     FileImages,
 )
@@ -49,13 +49,13 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def fetched(name: str) -> Path:
     WRITERS[name](archives_dir())
-    return fetch(BENCHMARKS[name])
+    return fetch(PUBLISHED[name])
 
 
-def test_every_benchmark_is_a_source() -> None:
-    assert set(BENCHMARKS) == set(SOURCES) - {"folder", "huggingface", "synthetic", "table"}
-    assert set(WRITERS) == {name for name, known in BENCHMARKS.items() if known.files}
-    for name, known in BENCHMARKS.items():
+def test_every_published_data_set_is_a_source() -> None:
+    assert set(PUBLISHED) == set(SOURCES) - {"folder", "huggingface", "synthetic", "table"}
+    assert set(WRITERS) == {name for name, known in PUBLISHED.items() if known.files}
+    for name, known in PUBLISHED.items():
         assert name == known.name
         assert known.publisher
         assert known.licence
@@ -63,9 +63,9 @@ def test_every_benchmark_is_a_source() -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_from_the_archive_to_a_stream(name: str, tmp_path: Path) -> None:
-    assert not BENCHMARKS[name].at_hand
+    assert not PUBLISHED[name].at_hand
     folder = fetched(name)
-    assert BENCHMARKS[name].at_hand
+    assert PUBLISHED[name].at_hand
     assert folder == tmp_path / "home" / "data" / name
     class_names, train, test = EXPECTED[name]
     source = load(name)
@@ -195,7 +195,7 @@ def test_spaces_in_file_names_survive(tmp_path: Path) -> None:
         for name, content in cub_members().items()
     }
     write_tar(archives_dir() / "CUB_200_2011.tgz", members, "w:gz")
-    fetch(BENCHMARKS["cub200"])
+    fetch(PUBLISHED["cub200"])
     source = load("cub200")
     assert source.train.names[0].endswith("Albatross 0000_0.jpg")
     assert source.train.image(0).size == (8, 6)
@@ -260,10 +260,10 @@ def test_the_published_splits(name: str, train: int, test: int) -> None:
     parts = [read_split(f"{name}_{split}") for split in ("train", "val")]
     assert [len(part) for part in parts] == [train, test]
     assert len({*parts[0], *parts[1]}) == train + test
-    benchmark = BENCHMARKS["imagenet_r" if name == "imagenet_r" else "domainnet200"]
-    assert train + test == benchmark.images
+    published = PUBLISHED["imagenet_r" if name == "imagenet_r" else "domainnet200"]
+    assert train + test == published.images
     folders = {line.rpartition("/")[0] for part in parts for line in part}
-    assert len(folders) == benchmark.classes == 200
+    assert len(folders) == published.classes == 200
     if name == "imagenet_r":
         assert len(set(imagenet.class_names(sorted(folders)))) == 200
         return
@@ -276,11 +276,11 @@ def test_the_published_splits(name: str, train: int, test: int) -> None:
     assert by_label == {str(label) for label in range(200)}
 
 
-def test_a_benchmark_that_is_not_at_hand_is_not_fetched_by_a_run() -> None:
+def test_a_published_data_set_that_is_not_at_hand_is_not_fetched_by_a_run() -> None:
     with pytest.raises(StreamError) as caught:
         load("imagenet_r")
     assert str(caught.value) == (
-        f"ImageNet-R was not found in '{BENCHMARKS['imagenet_r'].folder}'. Type: perdure data "
+        f"ImageNet-R was not found in '{PUBLISHED['imagenet_r'].folder}'. Type: perdure data "
         "fetch imagenet_r (about 2,190 MB), or name the folder of its files with "
         "data=imagenet_r:FOLDER."
     )
@@ -288,6 +288,6 @@ def test_a_benchmark_that_is_not_at_hand_is_not_fetched_by_a_run() -> None:
 
 def test_files_that_were_unpacked_by_hand_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.move(fetched("imagenet_a") / "imagenet-a", archives_dir())
-    assert not BENCHMARKS["imagenet_a"].at_hand
-    shutil.move(archives_dir() / "imagenet-a", BENCHMARKS["imagenet_a"].folder)
-    assert fetch(BENCHMARKS["imagenet_a"]) == BENCHMARKS["imagenet_a"].folder
+    assert not PUBLISHED["imagenet_a"].at_hand
+    shutil.move(archives_dir() / "imagenet-a", PUBLISHED["imagenet_a"].folder)
+    assert fetch(PUBLISHED["imagenet_a"]) == PUBLISHED["imagenet_a"].folder

@@ -11,7 +11,7 @@ from perdure.cli.parsing import add_command, add_group, positive
 from perdure.errors import unknown_name
 
 if TYPE_CHECKING:
-    from perdure.streams.fetch.published import Benchmark
+    from perdure.streams.fetch.published import PublishedData
     from perdure.streams.inspection import Inspection
 
 FAULTS_SHOWN = 100
@@ -45,37 +45,37 @@ def ls(args: argparse.Namespace) -> int:
         perdure data ls
         perdure data ls --json
     """
-    from perdure.streams.fetch.published import BENCHMARKS
+    from perdure.streams.fetch.published import PUBLISHED
 
     if args.json:
-        print_json([_described(benchmark) for benchmark in BENCHMARKS.values()])
+        print_json([_described(published) for published in PUBLISHED.values()])
         return 0
     heads = ["name", "classes", "images", "split", "MB", "at hand", "from", "licence"]
     rows = [
         [
-            benchmark.name,
-            str(benchmark.classes),
-            f"{benchmark.images:,}",
-            benchmark.split,
-            f"{benchmark.megabytes:,}" if benchmark.files else "–",
-            "yes" if benchmark.at_hand else "no",
-            benchmark.publisher,
-            benchmark.licence,
+            published.name,
+            str(published.classes),
+            f"{published.images:,}",
+            published.split,
+            f"{published.megabytes:,}" if published.files else "–",
+            "yes" if published.at_hand else "no",
+            published.publisher,
+            published.licence,
         ]
-        for benchmark in BENCHMARKS.values()
+        for published in PUBLISHED.values()
     ]
     print_columns(heads, rows)
     return 0
 
 
-def _described(benchmark: Benchmark) -> dict[str, Any]:
-    folder = benchmark.located()
+def _described(published: PublishedData) -> dict[str, Any]:
+    folder = published.located()
     keys = ("name", "title", "classes", "images", "split", "publisher", "licence", "megabytes")
     return {
-        **{key: getattr(benchmark, key) for key in keys},
-        "at_hand": benchmark.at_hand,
+        **{key: getattr(published, key) for key in keys},
+        "at_hand": published.at_hand,
         "folder": None if folder is None else str(folder),
-        "files": [asdict(file) for file in benchmark.files],
+        "files": [asdict(file) for file in published.files],
     }
 
 
@@ -90,20 +90,20 @@ def fetch(args: argparse.Namespace) -> int:
     """
     from perdure.cli.progress import ProgressBar
     from perdure.streams.fetch import fetching
-    from perdure.streams.fetch.published import BENCHMARKS
+    from perdure.streams.fetch.published import PUBLISHED
 
-    if args.name not in BENCHMARKS:
-        raise unknown_name("benchmark", args.name, BENCHMARKS)
-    benchmark = BENCHMARKS[args.name]
-    already = benchmark.at_hand
+    if args.name not in PUBLISHED:
+        raise unknown_name("data set", args.name, PUBLISHED)
+    published = PUBLISHED[args.name]
+    already = published.at_hand
     if not already:
         with ProgressBar(of_bytes=True) as bar:
-            fetching.fetch(benchmark, bar)
+            fetching.fetch(published, bar)
     if args.json:
-        print_json({**_described(benchmark), "already_at_hand": already})
+        print_json({**_described(published), "already_at_hand": already})
         return 0
-    folder = benchmark.located()
-    print(f"{benchmark.title} is at hand: {folder or benchmark.publisher}")
+    folder = published.located()
+    print(f"{published.title} is at hand: {folder or published.publisher}")
     return 0
 
 

@@ -188,18 +188,18 @@ def _weights() -> list[Finding]:
 
 
 def _data() -> list[Finding]:
-    from perdure.streams.fetch.published import BENCHMARKS
+    from perdure.streams.fetch.published import PUBLISHED
 
     findings = []
-    for name, benchmark in BENCHMARKS.items():
-        if benchmark.at_hand:
-            folder = benchmark.located()
+    for name, published in PUBLISHED.items():
+        if published.at_hand:
+            folder = published.located()
             found = "at hand" if folder is None else f"at hand, in {folder}"
             findings.append(Finding(f"images {name}", "ok", found))
         else:
-            advice = f"perdure data fetch {name} ({benchmark.megabytes:,} MB)"
-            if benchmark.advice:
-                advice += f", or: {benchmark.advice}"
+            advice = f"perdure data fetch {name} ({published.megabytes:,} MB)"
+            if published.advice:
+                advice += f", or: {published.advice}"
             findings.append(Finding(f"images {name}", "missing", "not here", advice))
     return findings
 

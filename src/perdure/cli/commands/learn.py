@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from perdure.learner import ContinualClassifier, Lesson
     from perdure.learner.saved.contents import Sizes
 
-FLAGS = ("method", "backbone", "device")
-"""Parameters with a flag of their own."""
-
 
 def add(verbs: Any) -> None:
     """Add the command."""
@@ -71,10 +68,10 @@ def learn(args: argparse.Namespace) -> int:
 def _values(args: argparse.Namespace) -> dict[str, Any]:
     """Keys of the command line, by flag or as ``key=value``."""
     from perdure.keys import parse_value
+    from perdure.learner.settings import PARAMETERS
 
-    values = {flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None}
-    if args.skip_unreadable:
-        values["skip_unreadable"] = True
+    flags = (*PARAMETERS, "skip_unreadable")
+    values = {flag: value for flag in flags if (value := getattr(args, flag, None))}
     for text in args.overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:

@@ -77,9 +77,9 @@ def backbones() -> list[Item]:
 
 def data() -> list[Item]:
     """Describe every data set, and every kind of images of one's own."""
-    from perdure.streams import BENCHMARKS, SOURCES
+    from perdure.streams import PUBLISHED, SOURCES
 
-    at_hand = {"folder": None, **{name: known.at_hand for name, known in BENCHMARKS.items()}}
+    at_hand = {"folder": None, **{name: known.at_hand for name, known in PUBLISHED.items()}}
     return [
         {"name": name, "summary": _sentence(SOURCES.doc(name)), "at_hand": at_hand.get(name, True)}
         for name in SOURCES

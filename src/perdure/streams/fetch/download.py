@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 
 from perdure.atomic import FULL
 from perdure.errors import ChecksumError, OutputError, StreamError
-from perdure.streams.fetch.published import Benchmark, PublishedFile
+from perdure.streams.fetch.published import PublishedData, PublishedFile
 
 Progress = Callable[[str, int, int | None], None]
 """Progress callback: receives the step, how much of it is done, and of how much (None if unknown)."""
@@ -26,14 +26,14 @@ _PARTIAL_CONTENT = 206
 
 
 def obtain(
-    benchmark: Benchmark, file: PublishedFile, folder: Path, on_progress: Progress
+    published: PublishedData, file: PublishedFile, folder: Path, on_progress: Progress
 ) -> tuple[Path, bool]:
     """Return a published file: the one in the folder, or a download.
 
     What an interrupted download leaves is called ``NAME.part``; the next call goes on from there.
 
     Args:
-        benchmark: data set of the file.
+        published: data set of the file.
         file: which file.
         folder: where it is looked for and downloaded to.
         on_progress: receives a line before each step that takes long.
@@ -48,12 +48,12 @@ def obtain(
     """
     path = folder / file.name
     if path.is_file():
-        _check(benchmark, file, path, f"Remove '{path}'; nothing was unpacked.")
+        _check(published, file, path, f"Remove '{path}'; nothing was unpacked.")
         return path, False
     part = path.with_name(f"{file.name}.part")
-    _download(benchmark, file, part, on_progress)
+    _download(published, file, part, on_progress)
     try:
-        _check(benchmark, file, part, "It was removed.")
+        _check(published, file, part, "It was removed.")
     except ChecksumError:
         part.unlink()
         _tag(part).unlink()
@@ -63,7 +63,7 @@ def obtain(
     return path, True
 
 
-def _check(benchmark: Benchmark, file: PublishedFile, path: Path, removed: str) -> None:
+def _check(published: PublishedData, file: PublishedFile, path: Path, removed: str) -> None:
     if not file.md5:
         return
     with path.open("rb") as content:
@@ -71,13 +71,15 @@ def _check(benchmark: Benchmark, file: PublishedFile, path: Path, removed: str) 
     if digest != file.md5:
         raise ChecksumError(
             f"'{file.name}' has md5 {digest}, not {file.md5}: it is not the file that perdure "
-            f"expects. {removed} Type again: perdure data fetch {benchmark.name}\n"
-            f"If it stays so, and {benchmark.publisher} states {digest}, unpack the file yourself "
-            f"into '{benchmark.folder}'."
+            f"expects. {removed} Type again: perdure data fetch {published.name}\n"
+            f"If it stays so, and {published.publisher} states {digest}, unpack the file yourself "
+            f"into '{published.folder}'."
         )
 
 
-def _download(benchmark: Benchmark, file: PublishedFile, part: Path, on_progress: Progress) -> None:
+def _download(
+    published: PublishedData, file: PublishedFile, part: Path, on_progress: Progress
+) -> None:
     """Download a file; interrupted transfers are resumed as long as bytes arrive."""
     while True:
         before = _size(part)
@@ -90,7 +92,7 @@ def _download(benchmark: Benchmark, file: PublishedFile, part: Path, on_progress
                     f"'{part.parent}'. Free some, or set PERDURE_HOME to another folder."
                 ) from error
             if _size(part) <= before:
-                raise _unreachable(benchmark, file, part, error) from error
+                raise _unreachable(published, file, part, error) from error
         else:
             return
 
@@ -151,20 +153,20 @@ def _size(path: Path) -> int:
 
 
 def _unreachable(
-    benchmark: Benchmark, file: PublishedFile, part: Path, error: Exception
+    published: PublishedData, file: PublishedFile, part: Path, error: Exception
 ) -> StreamError:
     # Without its wrapping; an answer such as 404 tells more as a whole.
     reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
     kept = f"{_size(part):,} bytes of it are kept in '{part}'.\n" if _size(part) else ""
-    wanted = [one for one in benchmark.files if not (part.parent / one.name).exists()]
+    wanted = [one for one in published.files if not (part.parent / one.name).exists()]
     lines = [
         f"  {one.url} (about {one.megabytes:,} MB{f', md5 {one.md5}' if one.md5 else ''})\n"
         for one in wanted
     ]
-    advice = f", or type: {benchmark.advice}" if benchmark.advice else ""
+    advice = f", or type: {published.advice}" if published.advice else ""
     return StreamError(
-        f"'{file.name}' of {benchmark.title} could not be fetched "
+        f"'{file.name}' of {published.title} could not be fetched "
         f"({str(reason) or type(error).__name__}).\n{kept}"
         f"Fetch elsewhere:\n{''.join(lines)}Put what you fetched into '{part.parent}', as it is"
-        f"{advice}.\nThen type: perdure data fetch {benchmark.name}"
+        f"{advice}.\nThen type: perdure data fetch {published.name}"
     )

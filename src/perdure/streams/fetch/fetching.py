@@ -16,21 +16,21 @@ from perdure.atomic import atomic_write, sync_folder
 from perdure.cache import archives_dir, sha256_of
 from perdure.errors import OutputError, StreamError
 from perdure.streams.fetch.download import Progress, obtain
-from perdure.streams.fetch.published import Benchmark, quoted
+from perdure.streams.fetch.published import PublishedData, quoted
 from perdure.streams.fetch.unpacking import is_archive, unpack
 
 MANIFEST = "manifest.json"
-"""Says, in the folder of a benchmark, which files it was unpacked from."""
+"""Says, in the folder of a data set, which files it was unpacked from."""
 
 
-def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
+def fetch(published: PublishedData, on_progress: Progress | None = None) -> Path:
     """Download, check and unpack a published data set, unless it is at hand.
 
     Files that lie in `archives_dir` already are taken from there, and stay; those that are
     downloaded are removed when they are unpacked. The folder of the data set appears in one step.
 
     Args:
-        benchmark: which one; it must have files to fetch.
+        published: which one; it must have files to fetch.
         on_progress: receives a line before each step that takes long.
 
     Returns:
@@ -42,11 +42,11 @@ def fetch(benchmark: Benchmark, on_progress: Progress | None = None) -> Path:
         ChecksumError: a file is not the one that its publisher describes.
         OutputError: the cache cannot be written.
     """
-    folder = benchmark.located()
+    folder = published.located()
     if folder is None:
         archives = archives_dir()
-        with _alone(benchmark, archives):
-            folder = benchmark.located() or _fetch(benchmark, archives, on_progress or _silent)
+        with _alone(published, archives):
+            folder = published.located() or _fetch(published, archives, on_progress or _silent)
     return folder
 
 
@@ -55,15 +55,15 @@ def _silent(what: str, done: int, total: int | None) -> None:
 
 
 @contextmanager
-def _alone(benchmark: Benchmark, archives: Path) -> Iterator[None]:
+def _alone(published: PublishedData, archives: Path) -> Iterator[None]:
     """Hold a lock against a second process that writes the same files."""
-    lock = FileLock(archives / f".{benchmark.name}.lock")
+    lock = FileLock(archives / f".{published.name}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise StreamError(
-            f"Another process is fetching '{benchmark.name}'. Wait for it, then type again: "
-            f"perdure data fetch {benchmark.name}"
+            f"Another process is fetching '{published.name}'. Wait for it, then type again: "
+            f"perdure data fetch {published.name}"
         ) from None
     try:
         yield
@@ -71,25 +71,25 @@ def _alone(benchmark: Benchmark, archives: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(benchmark: Benchmark, archives: Path, on_progress: Progress) -> Path:
-    folder = benchmark.folder
+def _fetch(published: PublishedData, archives: Path, on_progress: Progress) -> Path:
+    folder = published.folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StreamError(
-            f"'{folder}' exists, but does not hold {quoted(benchmark.missing(folder))}. Put "
-            f"that in, or move it away and type again: perdure data fetch {benchmark.name}"
+            f"'{folder}' exists, but does not hold {quoted(published.missing(folder))}. Put "
+            f"that in, or move it away and type again: perdure data fetch {published.name}"
         )
-    obtained = [obtain(benchmark, file, archives, on_progress) for file in benchmark.files]
+    obtained = [obtain(published, file, archives, on_progress) for file in published.files]
     # Only here, under the lock: what a killed process left.
-    work = folder.with_name(f".{benchmark.name}.unpacking")
+    work = folder.with_name(f".{published.name}.unpacking")
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
         manifest = {
-            "benchmark": benchmark.name,
-            "publisher": benchmark.publisher,
+            "benchmark": published.name,
+            "publisher": published.publisher,
             "from": [_lay_out(path, work, on_progress) for path, _ in obtained],
         }
-        _check_content(benchmark, work, archives)
+        _check_content(published, work, archives)
         atomic_write(work / MANIFEST, json.dumps(manifest, indent=1).encode())
         if hasattr(os, "sync"):  # one call for hundreds of thousands of files
             os.sync()
@@ -97,7 +97,7 @@ def _fetch(benchmark: Benchmark, archives: Path, on_progress: Progress) -> Path:
         sync_folder(folder.parent)
     except OSError as error:
         raise OutputError(
-            f"{benchmark.title} could not be unpacked in '{work.parent}' "
+            f"{published.title} could not be unpacked in '{work.parent}' "
             f"({error.strerror or error}). Free some space, or set PERDURE_HOME to another folder."
         ) from error
     finally:
@@ -120,12 +120,12 @@ def _lay_out(path: Path, work: Path, on_progress: Progress) -> dict[str, Any]:
     return {**about, "files": count}
 
 
-def _check_content(benchmark: Benchmark, work: Path, archives: Path) -> None:
-    missing = benchmark.missing(work)
+def _check_content(published: PublishedData, work: Path, archives: Path) -> None:
+    missing = published.missing(work)
     if missing:
-        files = ", ".join(f"'{archives / file.name}'" for file in benchmark.files)
+        files = ", ".join(f"'{archives / file.name}'" for file in published.files)
         raise StreamError(
-            f"There is no {quoted(missing)} in what was unpacked, so this is not {benchmark.title} "
+            f"There is no {quoted(missing)} in what was unpacked, so this is not {published.title} "
             f"as it is published. Remove {files} and type again: perdure data fetch "
-            f"{benchmark.name}"
+            f"{published.name}"
         )

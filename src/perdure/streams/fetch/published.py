@@ -33,7 +33,7 @@ class PublishedFile:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class PublishedData:
     """A published data set.
 
     Attributes:
@@ -132,7 +132,7 @@ def quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _read() -> dict[str, Benchmark]:
+def _read() -> dict[str, PublishedData]:
     text = resources.files(__package__).joinpath("published.toml").read_text("utf-8")
     read = {}
     for name, entry in tomllib.loads(text).items():
@@ -141,9 +141,11 @@ def _read() -> dict[str, Benchmark]:
             PublishedFile(file["url"].rpartition("/")[2], **file) for file in lists["files"]
         )
         folders = tuple(Path(folder) for folder in lists["elsewhere"])
-        read[name] = Benchmark(name, **entry, files=files, holds=lists["holds"], elsewhere=folders)
+        read[name] = PublishedData(
+            name, **entry, files=files, holds=lists["holds"], elsewhere=folders
+        )
     return read
 
 
-BENCHMARKS = _read()
+PUBLISHED = _read()
 """Published data sets, by the name of the source that loads each."""

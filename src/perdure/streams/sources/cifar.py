@@ -9,7 +9,7 @@ import numpy as np
 from perdure.errors import StreamError
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.images.sets import ArrayImages
 from perdure.streams.sources.base import (
     Source,
@@ -34,7 +34,7 @@ def load_cifar100(config: StreamConfig, seed: int) -> Source:
         StreamError: the files are not at hand, or one of them is damaged.
     """
     refuse_options(config, "place")
-    folder = BENCHMARKS["cifar100"].root(config.place) / "cifar-100-binary"
+    folder = PUBLISHED["cifar100"].root(config.place) / "cifar-100-binary"
     lines = (folder / "fine_label_names.txt").read_text("utf-8", "replace").splitlines()
     names = tuple(line.strip().replace("_", " ") for line in lines if line.strip())
     train, test = (_read_split(folder, split, config, seed) for split in ("train", "test"))

@@ -9,7 +9,7 @@ import numpy as np
 from perdure.errors import StreamError
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.images.file_sets import LabelledFiles, file_source, refuse_missing
 from perdure.streams.sources.base import Source, refuse_options
 
@@ -26,7 +26,7 @@ def load_cub200(config: StreamConfig, seed: int) -> Source:
         StreamError: the files are not at hand, or do not fit each other.
     """
     refuse_options(config, "place")
-    root = BENCHMARKS["cub200"].root(config.place) / "CUB_200_2011"
+    root = PUBLISHED["cub200"].root(config.place) / "CUB_200_2011"
     files, classes, training = (
         _column(root / name)
         for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt")

@@ -10,7 +10,7 @@ import numpy as np
 from perdure.errors import StreamError
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.fetch.published import BENCHMARKS, DOMAINS
+from perdure.streams.fetch.published import DOMAINS, PUBLISHED
 from perdure.streams.images.file_sets import LabelledFiles, file_source
 from perdure.streams.sources.base import Source, refuse_options
 from perdure.streams.sources.splits import read_split, split_files
@@ -31,7 +31,7 @@ def load_domainnet(config: StreamConfig, seed: int) -> Source:
         StreamError: the images or lists are not at hand, or some of them are missing or damaged.
     """
     refuse_options(config, "place", "domains")
-    root = BENCHMARKS["domainnet"].root(config.place)
+    root = PUBLISHED["domainnet"].root(config.place)
     train, test = (
         [line for domain in DOMAINS for line in _listed(root / f"{domain}_{split}.txt")]
         for split in ("train", "test")
@@ -52,7 +52,7 @@ def load_domainnet200(config: StreamConfig, seed: int) -> Source:
         StreamError: the images are not at hand, or some of them are missing.
     """
     refuse_options(config, "place", "domains")
-    root = BENCHMARKS["domainnet200"].root(config.place)
+    root = PUBLISHED["domainnet200"].root(config.place)
     train, test = (
         [(path, int(label)) for path, _, label in (line.rpartition(" ") for line in lines)]
         for lines in (read_split(f"sdomain_{split}") for split in ("train", "val"))

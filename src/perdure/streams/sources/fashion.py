@@ -16,7 +16,7 @@ from perdure.errors import StreamError
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch import fetching
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.sources.base import (
     Source,
     array_images,
@@ -58,10 +58,10 @@ def load_fashion_mnist(config: StreamConfig, seed: int, *, fetch: bool = True) -
         StreamError: the files are nowhere to be found, or one of them is damaged.
     """
     refuse_options(config, "place")
-    benchmark = BENCHMARKS["fashion_mnist"]
+    published = PUBLISHED["fashion_mnist"]
     read = _blank
-    if config.place is not None or fetch or benchmark.at_hand:
-        folder = benchmark.root(config.place) if config.place else fetching.fetch(benchmark)
+    if config.place is not None or fetch or published.at_hand:
+        folder = published.root(config.place) if config.place else fetching.fetch(published)
         read = partial(_read_split, folder)
     sets = {}
     for split in FILES:

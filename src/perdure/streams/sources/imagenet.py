@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from perdure.backbones.synsets import words
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.fetch.published import BENCHMARKS
+from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.images.file_sets import file_source
 from perdure.streams.sources.base import Source, refuse_options
 from perdure.streams.sources.folder import class_files, hold_out, labelled
@@ -28,7 +28,7 @@ def load_imagenet_r(config: StreamConfig, seed: int) -> Source:
         StreamError: the images are not at hand, or some of them are missing.
     """
     refuse_options(config, "place")
-    root = BENCHMARKS["imagenet_r"].root(config.place) / "imagenet-r"
+    root = PUBLISHED["imagenet_r"].root(config.place) / "imagenet-r"
     lines = {split: read_split(f"imagenet_r_{split}") for split in ("train", "val")}
     synsets = sorted({line.partition("/")[0] for line in lines["train"]})
     label_of = {synset: label for label, synset in enumerate(synsets)}
@@ -53,7 +53,7 @@ def load_imagenet_a(config: StreamConfig, seed: int) -> Source:
         StreamError: the images are not at hand, or a class has none.
     """
     refuse_options(config, "place")
-    files = class_files(BENCHMARKS["imagenet_a"].root(config.place) / "imagenet-a")
+    files = class_files(PUBLISHED["imagenet_a"].root(config.place) / "imagenet-a")
     train, test = hold_out(files, TEST_FRACTION)
     names = class_names(tuple(files))
     return file_source(
