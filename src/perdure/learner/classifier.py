@@ -37,7 +37,6 @@ from perdure.learner.settings import (
     make_settings,
     next_settings,
     parameters_of,
-    refuse_cumulative,
 )
 from perdure.learner.state import LearnerState, Prediction
 from perdure.streams.images.find_images import Listed
@@ -427,7 +426,6 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, before: LearnerState | None, data: Any, labels: Any, sink: Sink
     ) -> LearnerState:
         config = self.settings()
-        refuse_cumulative(config)
         if before is not None:
             before.model.check_can_learn()
             config = next_settings(before.model.config, config)

@@ -38,7 +38,8 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
     keys of a run.
 
     Raises:
-        ConfigError: an unknown key, one that has no use, or a value that its key does not allow.
+        ConfigError: an unknown key, one that has no use, a value that its key does not allow, or a
+            method that trains on the union of all tasks.
     """
     method = str(parameters["method"])
     options = _checked(options, keys_of(*parts_of(method)))
@@ -47,6 +48,12 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
         traits = METHODS.declared[method].traits
         free = not traits.fixed_heads and traits.heads == ("linear",)
         values["heads"] = USUAL_HEADS if free else ()
+    if METHODS.declared[method].traits.cumulative:
+        raise ConfigError(
+            f"Method '{method}' trains on all tasks at once and needs the images of old ones, which a "
+            "classifier that goes on learning does not keep. Choose another method: `perdure ls "
+            "methods`."
+        )
     return make_config(values)
 
 
@@ -89,20 +96,6 @@ def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         if key not in PARAMETERS + OF_RUNS and usual.get(key) != value
     }
     return parameters, options
-
-
-def refuse_cumulative(config: Config) -> None:
-    """Refuse a method that needs what a classifier does not keep.
-
-    Raises:
-        ConfigError: it trains on the union of all tasks.
-    """
-    if config.traits.cumulative:
-        raise ConfigError(
-            f"Method '{config.training.method}' trains on all tasks at once and needs the images of "
-            "old ones, which a classifier that goes on learning does not keep. Choose another method: "
-            "`perdure ls methods`."
-        )
 
 
 def next_settings(now: Config, wanted: Config) -> Config:
