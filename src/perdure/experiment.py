@@ -18,6 +18,7 @@ from perdure.engine.events import Event, EventLog, Sink, ignore
 from perdure.engine.folder import claim_folder, kernel_of, write_environment
 from perdure.engine.model import Model
 from perdure.engine.run import Outcome, Run, plan
+from perdure.engine.training import learning_mode
 from perdure.learner import ContinualClassifier
 from perdure.learner.history import History, Lesson
 from perdure.metrics import summarise
@@ -48,6 +49,7 @@ class Finished:
         return ContinualClassifier.load(self.folder / "model")
 
 
+@learning_mode()
 def run(
     what: str | Config,
     out: Path | str | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,40 @@ def test_splits_that_number_classes_differently_agree_by_name(photos: Path, tmp_
 
 def _caps() -> list[str]:
     return [key for key in RUN if "per_class" in key]
+
+
+def test_images_below_a_class_folder_are_of_that_class(photos: Path) -> None:
+    inner = photos / "ant" / "2024" / "may"
+    inner.mkdir(parents=True)
+    Image.fromarray(PICTURES[0]).save(inner / "0.png")
+    (photos / "__MACOSX").mkdir()
+    (photos / "ant" / "__MACOSX").mkdir()
+    (photos / "ant" / "__MACOSX" / "._0.png").write_bytes(b"x")
+    assert taken(str(photos)).counts() == {"ant": 3, "bee": 2, "cow": 2}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_learning_needs_no_mode_of_the_callers(mode: Any, tmp_path: Path) -> None:
+    labels = list("aabbcc")
+    plain = classifier("finetune").learn(PICTURES[:4], labels[:4]).learn(PICTURES[4:], labels[4:])
+    with mode():
+        inside = classifier("finetune").learn(PICTURES[:4], labels[:4])
+        inside.save(tmp_path / "model")
+        inside = ContinualClassifier.load(tmp_path / "model").learn(PICTURES[4:], labels[4:])
+        scores = inside.logits(PICTURES)
+    assert torch.equal(scores, plain.logits(PICTURES))
+
+
+def test_pickled_and_copied_classifiers_answer_alike() -> None:
+    clf = classifier().learn(PICTURES, [0, 0, 1, 1, 2, 2])
+    for again in (pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf)):
+        assert np.array_equal(again.predict_proba(PICTURES), clf.predict_proba(PICTURES))
+        assert again.history_ == clf.history_
+        assert again.learn(PICTURES[:1], [3]).classes_.tolist() == [0, 1, 2, 3]
+    assert not hasattr(pickle.loads(pickle.dumps(classifier())), "_state")
+
+
+def test_an_array_with_colours_is_one_picture() -> None:
+    clf = classifier().learn(PICTURES, list("aabbcc"))
+    assert clf.predict(PICTURES[0]).tolist() == clf.predict(PICTURES[:1]).tolist()
+    assert clf.learn(PICTURES[0], ["d"]).last_lesson_.images == {"d": 1}

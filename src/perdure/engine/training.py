@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,13 @@ from perdure.types import CachedTokens, Task
 
 Keep = Callable[[int, TaskOptimiser], None]
 """Told the steps done, every ``checkpoint_every`` steps and after the last."""
+
+
+@contextlib.contextmanager
+def learning_mode() -> Iterator[None]:
+    """Gradients on and inference mode off, whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def refuse_single_class(task: Task, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
+from perdure.engine.training import learning_mode
 from perdure.errors import ConfigError, PerdureError
 from perdure.learner.evaluation import Report, evaluate
 from perdure.learner.forgetting import Forgotten, forget
@@ -352,7 +354,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             CheckpointError: a file is missing or damaged, or the backbone is another one.
         """
-        state = read_model(Path(folder), backbone, device)
+        with learning_mode():
+            state = read_model(Path(folder), backbone, device)
         return cls.from_model(state.model, state.history)
 
     @classmethod
@@ -407,6 +410,26 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters, and what was learned as the files of a saved model; the backbone is not in it."""
+        state = dict(vars(self))
+        learned = state.pop("_state", None)
+        if learned is not None:
+            with tempfile.TemporaryDirectory() as place:
+                write_model(Path(place), learned)
+                state["_files"] = {file.name: file.read_bytes() for file in Path(place).iterdir()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take parameters over, and read what was learned as from a saved model's folder."""
+        files = state.pop("_files", None)
+        self.__dict__.update(state)
+        if files is not None:
+            with tempfile.TemporaryDirectory() as place, learning_mode():
+                for name, content in files.items():
+                    (Path(place) / name).write_bytes(content)
+                self._state = read_model(Path(place), None, self.device)
+
     def settings(self) -> Config:
         """The configuration of the next lesson, checked.
 
@@ -422,6 +445,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return make_settings({key: getattr(self, key) for key in PARAMETERS}, self.options)
 
+    @learning_mode()
     def _taught(
         self, before: LearnerState | None, data: Any, labels: Any, sink: Sink
     ) -> LearnerState:

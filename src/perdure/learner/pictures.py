@@ -70,7 +70,7 @@ def check_picture(picture: Any) -> None:
 
 
 def as_pictures(given: Any) -> list[Any]:
-    """Return pictures as a list.
+    """Return pictures as a list; an array (height, width, 3) is one picture.
 
     Raises:
         StreamError: it is a single picture, or nothing that holds pictures.
@@ -78,6 +78,8 @@ def as_pictures(given: Any) -> list[Any]:
     if isinstance(given, str | Path | Image.Image):
         shown = repr(str(given)) if isinstance(given, str | Path) else "image"
         raise StreamError(f"Pictures come as a list. Type [{shown}] for a single one.")
+    if isinstance(given, np.ndarray) and given.ndim == _COLOUR and given.shape[-1] in (3, 4):
+        return [given]  # one picture in colour; gray ones of three pixels' width come as a list
     if isinstance(given, np.ndarray) and given.dtype != object and given.ndim < _COLOUR:
         if given.ndim == 1 and given.dtype.kind == "U":
             return [str(path) for path in given]

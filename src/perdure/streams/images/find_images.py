@@ -60,7 +60,7 @@ def _enter(folder: Path, levels: list[_Level]) -> Iterator[Listed]:
         if any(identity == level.identity for level in levels):
             return
         with os.scandir(folder) as entries:
-            visible = [(one.name, _is_folder(one)) for one in entries if one.name[0] != "."]
+            visible = [(one.name, _is_folder(one)) for one in entries if not is_hidden(one.name)]
     except OSError as error:
         yield Listed(folder, f"this folder cannot be listed: {error.strerror}")
         return
@@ -73,6 +73,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # such as a link to itself
         return False
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is not for the user's eyes: hidden, or what a Mac's zip leaves."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def is_image_name(name: str) -> bool:

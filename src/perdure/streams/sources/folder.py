@@ -15,6 +15,7 @@ from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.decoding import SUFFIXES
 from perdure.streams.images.file_sets import LabelledFiles, file_source
+from perdure.streams.images.find_images import is_hidden, walk
 from perdure.streams.sources.base import Source, refuse_options
 from perdure.wording import listed
 
@@ -30,8 +31,9 @@ def load_folder(config: StreamConfig, seed: int) -> Source:
 
     ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``, or ``FOLDER/CLASS/*`` of which
     ``test_fraction`` per class (at least one image) is held out for testing: which images, is
-    decided by the names of class and file alone. Labels follow the alphabet. Hidden files, and
-    files that are not called like an image, are ignored.
+    decided by the names of class and file alone. Labels follow the alphabet. Images in folders
+    within a class folder are of that class. Hidden files, ``__MACOSX``, and files that are not
+    called like an image, are ignored.
 
     Every image that will be used is checked first: decoded to its end where all of them fit in
     the memory budget, by its header otherwise.
@@ -79,7 +81,7 @@ def visible(folder: Path) -> list[Path]:
         StreamError: it cannot be read.
     """
     try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+        return [path for path in folder.iterdir() if not is_hidden(path.name)]
     except OSError as error:
         raise StreamError(
             f"The folder '{folder}' cannot be read: {error.strerror}. Give yourself the right to "
@@ -185,9 +187,18 @@ def class_files(folder: Path) -> Files:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in visible(folder) if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    """Return the image files in a folder and below it.
+
+    Raises:
+        StreamError: a folder that cannot be listed.
+    """
+    files = []
+    for path, fault in walk(folder):
+        if fault:
+            raise StreamError(f"'{path}': {fault}. Give yourself the right to read it.")
+        if path.is_file():
+            files.append(path)
+    return sorted(files)
 
 
 def _held_out(name: str, paths: Sequence[Path], fraction: float, where: str) -> list[Path]:
