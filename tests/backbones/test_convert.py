@@ -296,6 +296,34 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
                 read_state(tmp_path / name)
 
 
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_damaged_pickle_is_refused_or_loaded(tmp_path: Path, as_zip: bool) -> None:
+    vit, path = tiny_vit(depth=1), tmp_path / "weights.pth"
+    torch.save(vit.state_dict(), path, _use_new_zipfile_serialization=as_zip)
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    start = whole.index(b"cls_token") - 100  # the pickle, which names and numbers are damaged in
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[start + draw.integers(1500)] = draw.integers(256)
+        path.write_bytes(damaged[: draw.integers(len(whole))] if draw.random() < 0.1 else damaged)
+        try:
+            load_weights(vit, path)
+        except BackboneError as error:
+            refused += "weights.pth" in str(error)
+    assert refused > 30
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    vit = tiny_vit()
+    with torch.no_grad():
+        vit.blocks[1].mlp.fc1.weight[0, 0] = value
+    told = r"hold NaN or infinity in blocks\.1\.mlp\.fc1\.weight: the file is damaged"
+    with pytest.raises(BackboneError, match=told):
+        load_state(tiny_vit(), vit.state_dict(), "here")
+
+
 def write_npz(path: Path, vit: VisionTransformer, heads: int = 2) -> Path:
     """Write weights in the layout of the original ViT release, bar its head."""
     state = {name: tensor.detach() for name, tensor in vit.state_dict().items()}

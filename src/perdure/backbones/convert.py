@@ -232,6 +232,16 @@ def load_weights(vit: nn.Module, path: Path) -> None:
         load_state(vit, read_state(path), str(path))
 
 
+def not_finite(state: Mapping[str, Tensor]) -> str:
+    """Name the tensors that hold NaN or infinity, at most five; empty where all numbers are finite."""
+    names = (
+        name
+        for name, value in state.items()
+        if (value.is_floating_point() or value.is_complex()) and not value.isfinite().all()
+    )
+    return listed(tuple(names), _SHOWN)
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a ``.safetensors`` or PyTorch file, common wrappers taken off.
 
@@ -249,14 +259,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return _unwrapped(torch.load(path, map_location="cpu", weights_only=True), path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise BackboneError(
             f"The weight file {path} is damaged or holds more than tensors, which perdure does not "
             "unpickle. Save its state dict with safetensors.torch.save_file and give that file."
         ) from problem
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError) as problem:
+    except OSError as problem:
         raise BackboneError(f"The weight file {path} cannot be read: {problem}") from problem
+    except Exception as problem:  # a damaged pickle makes torch's reader raise almost anything
+        raise BackboneError(
+            f"The weight file {path} is damaged or cannot be read: {_told(problem)}. Fetch it again."
+        ) from problem
+    return _unwrapped(content, path)
+
+
+def _told(problem: Exception) -> str:
+    """The first line of a problem, after its kind: alone, a message such as '7' says nothing."""
+    return f"{type(problem).__name__}: {str(problem).partition(chr(10))[0]}".rstrip(" :.")
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
@@ -295,8 +315,10 @@ def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None
     patch = "patch_embed.proj.weight"
     try:
         loaded = checkpoint_filter_fn(dict(state), vit, **how)
-    except (KeyError, RuntimeError, ValueError, AssertionError) as problem:
-        raise BackboneError(f"The weights of {source} do not fit the model: {problem}") from problem
+    except Exception as problem:  # whatever tensors of unexpected shapes and types lead to
+        raise BackboneError(
+            f"The weights of {source} do not fit the model: {_told(problem)}"
+        ) from problem
     own = vit.state_dict()
     if patch in state and state[patch].ndim == own[patch].ndim:
         loaded[patch] = state[patch]  # timm resamples it; a patch of another size is another model
@@ -313,7 +335,13 @@ def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None
         ],
     }
     _refuse(problems, source)
-    vit.load_state_dict(loaded, strict=True)
+    _refuse_not_finite(loaded, source)
+    try:
+        vit.load_state_dict(loaded, strict=True)
+    except RuntimeError as problem:  # tensors without content, or of a kind that cannot be copied
+        raise BackboneError(
+            f"The weights of {source} do not fit the model: {_told(problem)}"
+        ) from problem
 
 
 def _refuse(problems: Mapping[str, list[str]], source: str) -> None:
@@ -324,6 +352,21 @@ def _refuse(problems: Mapping[str, list[str]], source: str) -> None:
         raise BackboneError(
             f"The weights of {source} do not fit the model ({'; '.join(mismatches)}). "
             "Give the name of the architecture that they were saved from."
+        )
+
+
+def _refuse_not_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that would make every feature NaN, in silence."""
+    try:
+        broken = not_finite(state)
+    except RuntimeError as problem:
+        raise BackboneError(
+            f"The weights of {source} cannot be used: {_told(problem)}"
+        ) from problem
+    if broken:
+        raise BackboneError(
+            f"The weights of {source} hold NaN or infinity in {broken}: the file is damaged. Fetch "
+            "it again."
         )
 
 
@@ -353,3 +396,4 @@ def _load_npz(vit: nn.Module, path: Path) -> None:
         },
         str(path),
     )
+    _refuse_not_finite(dict(vit.named_parameters()), str(path))

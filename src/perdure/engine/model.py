@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
+from perdure.backbones.convert import not_finite
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
 from perdure.errors import BackboneError, CheckpointError, ConfigError
@@ -274,8 +275,14 @@ class Model:
                 emptied here, so that nothing can compute with what was never learned.
 
         Raises:
-            CheckpointError: a tensor is missing, of another shape or not known.
+            CheckpointError: a tensor is missing, of another shape or not known, or holds numbers
+                that are not finite.
         """
+        if broken := not_finite(state):
+            raise CheckpointError(
+                f"The saved state holds NaN or infinity in {broken}: nothing it predicts would mean "
+                "anything. Take it from a backup, or train again."
+            )
         left_out = self.learning_only if inference_only else frozenset()
         taken = 0
         for prefix, part in self._parts():

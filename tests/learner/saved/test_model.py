@@ -226,6 +226,19 @@ def test_files_that_vouch_for_nonsense(folder: Path) -> None:
         load(copied)
 
 
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_tensors_that_are_not_finite(folder: Path, value: float) -> None:
+    tensors = safetensors.torch.load((folder / "weights.safetensors").read_bytes())
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[-1] = value
+    content = safetensors.torch.save(tensors)
+    (folder / "weights.safetensors").write_bytes(content)
+    digests = json.loads((folder / "config.json").read_text())["files"]
+    change(folder, files={**digests, "weights.safetensors": hashlib.sha256(content).hexdigest()})
+    with pytest.raises(CheckpointError, match=f"holds NaN or infinity in {re.escape(name)}: "):
+        load(folder)
+
+
 def test_another_backbone(folder: Path) -> None:
     other = create_backbone("test_vit", weights="random", img_size=32, seed=1, precision="fp32")
     said = r"weights of 'test_vit\.r160_in1k' with sha256 9108ceefa98a…, .* found here have "
