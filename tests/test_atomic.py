@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.atomic import atomic_write, check_place
+from perdure.atomic import alone, atomic_write, check_place
 from perdure.errors import OutputError
 
 
@@ -104,6 +105,42 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(
     monkeypatch.setattr(os, "open", failing(errno.EACCES))
     atomic_write(target, b"new")
     assert target.read_bytes() == b"new"
+
+
+def test_a_folder_whose_sync_fails_is_told(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def broken(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OutputError, match=r"may not last through a power cut.*Check the disk"):
+        atomic_write(target, b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_what_a_killed_write_left_goes_with_the_next(target: Path) -> None:
+    if (child := os.fork()) == 0:
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        atomic_write(target, b"never")
+    os.waitpid(child, 0)
+    (left,) = target.parent.glob(".perdure-*")
+    alive = left.with_name(left.name.replace(f"-{child}-", f"-{os.getppid()}-"))
+    elsewhere = left.with_name(left.name.replace(left.name[9:17], "0" * 8))
+    older = left.with_name(".perdure-0123456789abcdef.tmp")
+    for path in (alive, elsewhere, older):
+        path.write_bytes(b"being written")
+    os.utime(older, (0, 0))
+    atomic_write(target, b"new")
+    assert set(target.parent.iterdir()) == {target, alive, elsewhere}
+
+
+def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    with alone(tmp_path / "new", "working"), alone(tmp_path / "new", "working"):
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [(), ("kept",)])

@@ -5,14 +5,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
+import re
 import secrets
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from perdure.errors import OutputError
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """What the system says of a full disk or a used-up quota."""
 _DENIED = {errno.EACCES, errno.EPERM}
+_UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+"""What systems answer that cannot sync a folder at all."""
+
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\.perdure-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-[0-9a-f]{8}\.tmp")
+_TEMPORARY_BEFORE = re.compile(r"\.perdure-[0-9a-f]{16}\.tmp")
+_MACHINE = f"{uuid.uuid5(uuid.NAMESPACE_DNS, platform.node()).int >> 96:08x}"
+_START = secrets.token_hex(4)
+_OLD = 24 * 60 * 60
+"""Seconds after which a temporary file is a leftover whoever wrote it: no single write lasts a day."""
 
 
 def atomic_write(path: Path | str, data: bytes) -> None:
@@ -30,7 +47,9 @@ def atomic_write(path: Path | str, data: bytes) -> None:
         OutputError: it cannot be written; the old content is intact and no temporary file is left.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f".perdure-{secrets.token_hex(8)}.tmp"
+    name = f".perdure-{_MACHINE}-{os.getpid()}-{_START}-{secrets.token_hex(4)}.tmp"
+    temporary = target.parent / name
+    sweep(target.parent)
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "", str(target))
@@ -79,14 +98,105 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def alone(folder: Path, task: str) -> Iterator[None]:
+    """Create a folder if need be, and keep every other process from working in it.
+
+    A folder that was created for it and stayed empty is removed again.
+
+    Args:
+        folder: the folder to lock.
+        task: what is done in it, for the error: "saving a model".
+
+    Raises:
+        OutputError: it cannot be used, or another process is at work in it.
+    """
+    created = not folder.exists()
+    outermost = False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # One per path in a process: who keeps others away may write meanwhile.
+        lock = FileLock(folder / LOCK, is_singleton=True)
+        outermost = not lock.is_locked
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise OutputError(
+            f"Another process is {task} in '{folder}'. Wait until it is done, or choose another "
+            "folder."
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"'{folder}' cannot be written ({error.strerror}). Choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever opened it meanwhile sees that it has no name any more.
+        with contextlib.suppress(OSError):
+            if outermost:
+                (folder / LOCK).unlink()
+            if created:
+                folder.rmdir()  # only where it is empty
+        lock.release()
+
+
+def is_leftover(name: str) -> bool:
+    """Tell whether a file's name is that of a lock or of a temporary file of `atomic_write`."""
+    return name == LOCK or any(kind.fullmatch(name) for kind in (_TEMPORARY, _TEMPORARY_BEFORE))
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that killed processes left in a folder."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".perdure-") and _is_abandoned(Path(entry)):
+                with contextlib.suppress(OSError):
+                    os.remove(entry)  # noqa: PTH107
+
+
+def _is_abandoned(path: Path) -> bool:
+    named = _TEMPORARY.fullmatch(path.name)
+    if named is None and not _TEMPORARY_BEFORE.fullmatch(path.name):
+        return False
+    if time.time() - path.lstat().st_mtime > _OLD:
+        return True
+    # Of another machine, and on Windows, where asking would end the process, nothing more is known.
+    if named is None or named[1] != _MACHINE or os.name != "posix":
+        return False
+    process = int(named[2])
+    return named[3] != _START if process == os.getpid() else not _lives(process)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the system can do that for folders."""
-    with contextlib.suppress(OSError):
+    """Make new names last through a power cut, where the system can do that for folders.
+
+    Raises:
+        OutputError: it can, and failed.
+    """
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise OutputError(
+                f"'{folder}' was written, but may not last through a power cut: the system could "
+                f"not sync the folder ({error.strerror}). Check the disk, and write it again."
+            ) from error
+    finally:
+        os.close(descriptor)
 
 
 def _explain(path: Path, size: int, error: OSError) -> str:

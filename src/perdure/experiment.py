@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perdure.atomic import check_place
+from perdure.atomic import alone, check_place, is_leftover
 from perdure.engine.build import make_backbone, make_stream, with_text
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
@@ -92,7 +92,10 @@ def run(
     if kept is not None:
         backbone.use_kernel(kept)
     stream = with_text(make_stream(config), config)
-    with logged(config.runtime.logger, path, on_event) as on_logged:
+    with (
+        alone(path, "running"),
+        logged(config.runtime.logger, path, on_event) as on_logged,
+    ):
         sink = EventLog(path / "events.jsonl", on_logged)
         going = Run(config, stream, backbone, path / "checkpoints", sink)
         claim_folder(path, config, resume)
@@ -140,7 +143,7 @@ def check_folder(path: Path, config: Config, resume: bool) -> None:
         OutputError: it is a file, cannot be written, or holds something and ``resume`` is off.
         CheckpointError: it holds a run of another configuration.
     """
-    if check_place(path) == path and any(path.iterdir()):
+    if check_place(path) == path and not all(is_leftover(one.name) for one in path.iterdir()):
         claim_folder(path, config, resume)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from perdure.atomic import atomic_write
+from perdure.atomic import atomic_write, is_leftover
 from perdure.backbones.attention import KERNELS, Kernel
 from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.old_keys import current
@@ -82,7 +82,7 @@ def claim_folder(path: Path, config: Config, resume: bool) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        content = any(path.iterdir())
+        content = not all(is_leftover(one.name) for one in path.iterdir())
     except OSError as error:
         raise OutputError(
             f"The folder '{path}' cannot be used ({error.strerror}). Choose another --out."

@@ -9,9 +9,9 @@ import pytest
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from perdure.atomic import LOCK
 from perdure.cli.main import main
 from perdure.learner import ContinualClassifier
-from perdure.learner.saved.files import LOCK
 from tests.cli.command import Perdure
 
 TINY = ("--backbone", "test_vit", "weights=random", "img_size=32")
@@ -146,6 +146,13 @@ def test_another_process_is_kept_out(
     photos = draw(tmp_path / "photos", "owl")
     with FileLock(pets / LOCK):
         said = perdure("learn", pets, photos)
+    assert said.code == 1
+    assert "Another process is saving a model" in said.err
+
+    new = tmp_path / "new"
+    new.mkdir()
+    with FileLock(new / LOCK):  # another first lesson
+        said = perdure("learn", new, photos)
     assert said.code == 1
     assert "Another process is saving a model" in said.err
 

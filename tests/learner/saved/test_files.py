@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from perdure.atomic import LOCK
 from perdure.errors import CheckpointError, OutputError
 from perdure.learner import ContinualClassifier
 from perdure.learner.saved import contents
 from perdure.learner.saved.contents import Contents, is_model, read_contents
-from perdure.learner.saved.files import LOCK
+from perdure.learner.saved.files import is_unfinished
 from tests.learner.killed_save import save_and_die
 from tests.learner.models import (
     FILES,
@@ -102,8 +103,14 @@ def test_a_first_save_leaves_nothing_or_the_model(tmp_path: Path) -> None:
         if not found[-1]:
             with pytest.raises(CheckpointError, match=r"config\.json' is missing"):
                 load(folder)
+            assert is_unfinished(folder), "the lesson can be repeated"
     assert set(found) == {False, True}
     assert same(load(tmp_path / str(found.index(True))), new)
+    repeated = tmp_path / str(found.index(True) - 1)
+    new.save(repeated)
+    assert names(repeated) == FILES
+    (tmp_path / "0" / "photo-202311270001.jpg").touch()
+    assert not is_unfinished(tmp_path / "0")
     assert names(folder) == FILES
 
 
@@ -121,12 +128,14 @@ def test_a_full_disk_leaves_the_old_model(
             fsync(descriptor)
 
         monkeypatch.setattr(os, "fsync", full)
-        if broken in FOLDER_SYNCS:  # may fail: a system may not know how
+        with pytest.raises(OutputError, match=r"disk is full|may not last") as told:
+            new.save(folder)
+        if broken in FOLDER_SYNCS:
+            assert "may not last through a power cut" in str(told.value)
+            assert any(same(load(folder), whole) for whole in (load(MODELS / start), new))
             new.save(folder)
             assert same(load(folder), new)
             continue
-        with pytest.raises(OutputError, match="the disk is full"):
-            new.save(folder)
         failures += 1
         assert names(folder) == names(MODELS / start)
         assert same(load(folder), load(MODELS / start))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perdure.atomic import alone, check_place
 from perdure.cli.arguments import add_overrides, add_quiet
 from perdure.cli.output import print_json
 from perdure.cli.parsing import add_command
@@ -46,11 +46,10 @@ def learn(args: argparse.Namespace) -> int:
     folder = Path(args.model)
     values = _values(args)
     from perdure.cli.progress import open_display
-    from perdure.learner.saved.contents import is_model
-    from perdure.learner.saved.files import alone
 
-    # Of two lessons at the same time, that of the first to be done would be lost.
-    with alone(folder) if is_model(folder) else contextlib.nullcontext():
+    _check_folder(folder)
+    # Of two lessons at the same time, first ones too, that of the first to be done would be lost.
+    with alone(folder, "saving a model"):
         classifier = _open(folder, values)
         with open_display(classifier.settings(), quiet=args.quiet) as display:
             classifier.learn(args.data, on_event=display)
@@ -102,8 +101,8 @@ def _open(folder: Path, values: dict[str, Any]) -> ContinualClassifier:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a model, before anything is computed."""
-    from perdure.atomic import check_place
     from perdure.learner.saved.contents import is_model
+    from perdure.learner.saved.files import is_unfinished
 
     if is_model(folder):
         return
@@ -112,7 +111,7 @@ def _check_folder(folder: Path) -> None:
             f"'{folder}' is a finished run, whose results would no longer be its model's. Learn on "
             f"from a copy: perdure save {folder} MODEL."
         )
-    if check_place(folder) == folder and any(folder.iterdir()):
+    if check_place(folder) == folder and not is_unfinished(folder):
         raise OutputError(
             f"The folder '{folder}' is not empty and holds no model. Name the folder of a saved "
             "model, or one that does not exist yet."

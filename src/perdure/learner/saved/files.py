@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from perdure.atomic import atomic_write, sync_folder
+from perdure.atomic import atomic_write, is_leftover, sweep, sync_folder
 from perdure.errors import CheckpointError, OutputError
 
-LOCK = ".lock"
-_LEFT = re.compile(r"[a-zA-Z]+-[0-9a-f]{12}\.[a-z]+|\.perdure-[0-9a-f]{16}\.tmp")
+_LEFT = re.compile(r"(weights|classes|README)-[0-9a-f]{12}\.(safetensors|json|md)")
+"""Files that wait; no looser, for what matches is removed."""
 
 
 def digest_of(data: bytes) -> str:
@@ -62,31 +60,9 @@ def read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"'{path}' cannot be read ({error.strerror}).") from error
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Create a folder if need be, and keep a second process from writing into it.
-
-    Raises:
-        OutputError: it cannot be used, or another process is writing into it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # One per path in a process: who keeps others away may save meanwhile.
-        lock = FileLock(folder / LOCK, is_singleton=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise OutputError(
-            f"Another process is saving a model in '{folder}'. Wait until it is done, or choose "
-            "another folder."
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            f"'{folder}' cannot be written ({error.strerror}). Choose another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+def is_unfinished(folder: Path) -> bool:
+    """Tell whether a folder holds nothing but what a first save leaves that is killed."""
+    return all(is_leftover(path.name) or _LEFT.fullmatch(path.name) for path in folder.iterdir())
 
 
 def replace_files(
@@ -96,10 +72,10 @@ def replace_files(
     old: Mapping[str, str],
     retired: tuple[str, ...] = (),
 ) -> None:
-    """Replace the files of a folder together; only inside `alone`.
+    """Replace the files of a folder together; only inside `perdure.atomic.alone`.
 
     Args:
-        folder: it exists.
+        folder: it exists, and is locked.
         pointer: name and content of the file that holds the checksums of the others.
         files: the others.
         old: checksums of the files that the present pointer describes; empty where there is none.
@@ -111,6 +87,7 @@ def replace_files(
     """
     _settle(folder, old)
     _sweep(folder)
+    sweep(folder)
     try:
         for name, data in files.items():
             path = _waiting(folder, name, digest_of(data))
@@ -123,7 +100,10 @@ def replace_files(
         atomic_write(folder / pointer[0], pointer[1])
     except Exception:
         with suppress(OSError):
-            _sweep(folder)
+            # Where the pointer took its place before the failure, the files that wait are the model.
+            at = folder / pointer[0]
+            if not at.is_file() or at.read_bytes() != pointer[1]:
+                _sweep(folder)
         raise
     _settle(folder, {name: digest_of(data) for name, data in files.items()})
     for name in retired:

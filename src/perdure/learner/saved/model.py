@@ -8,6 +8,7 @@ from pathlib import Path
 
 import safetensors.torch
 
+from perdure.atomic import alone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone
 from perdure.engine.model import Model
@@ -15,7 +16,7 @@ from perdure.errors import CheckpointError
 from perdure.learner.saved import format1
 from perdure.learner.saved.card import Publication, make_card
 from perdure.learner.saved.contents import Contents, Sizes, read_contents, read_description
-from perdure.learner.saved.files import alone, digest_of, replace_files
+from perdure.learner.saved.files import digest_of, replace_files
 from perdure.learner.saved.format import (
     CARD,
     CLASSES,
@@ -78,7 +79,7 @@ def write_model(
     )
     sizes = Sizes.of(model.config, {k: v.nbytes for k, v in state.items()})
     card = make_card(model, description, str(sizes), publication)
-    with alone(folder):
+    with alone(folder, "saving a model"):
         replace_files(
             folder,
             (CONFIG, seal(description)),
