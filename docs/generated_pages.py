@@ -29,6 +29,18 @@ FRONT_MATTER = "---\nsearch:\n  boost: 0.5\n---\n"
 log = logging.getLogger("mkdocs.plugins.perdure")  # a warning there fails a strict build
 
 
+class ExampleSections(griffe.Extension):
+    """Takes ``Example:`` in a docstring for the section that is called ``Examples:``."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rename the section."""
+        if obj.docstring:
+            text = obj.docstring.value
+            obj.docstring.value = re.sub(
+                r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE
+            )
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the pages made here to the navigation."""
     config.nav = [
@@ -68,8 +80,6 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     """Keep source code out of the search; warn of lists and tables that became running text."""
     for lost in re.findall(r"<p>(?:(?!</p>).)*\n((?:- |\| |\d+\. ).*)", html):
         log.warning("%s: an empty line is missing before '%s'", page.file.src_uri, lost)
-    if '<details class="example"' in html:
-        log.warning("%s: a docstring's examples stand under 'Examples:'", page.file.src_uri)
     return html.replace(
         '<details class="mkdocstrings-source">',
         '<details class="mkdocstrings-source" data-search-exclude>',
