@@ -26,6 +26,7 @@ from perdure.engine.run import Run
 from perdure.engine.survey import ImageSurvey
 from perdure.methods.nsp2 import NSP2, QueryStatistics
 from perdure.methods.null_space import Gram
+from perdure.methods.options import NSP2Config
 from perdure.numerics.subspace import affinity_gram, null_space, projector
 from perdure.randomness import generator
 
@@ -81,9 +82,11 @@ def main() -> None:
     run = Run(config, dataclasses.replace(stream, tasks=stream.tasks[:1]), backbone)
     model = run().model
     method = model.method
+    options = config.method
     assert isinstance(method, NSP2)
+    assert isinstance(options, NSP2Config)
     survey = ImageSurvey(model, stream.tasks[0])
-    seen = QueryStatistics(method.prompts.blocks, method.config)
+    seen = QueryStatistics(method.prompts.blocks, options)
     survey(seen)
     dim, spec = backbone.spec.dim, backbone.spec
     print(f"{backbone.name} at {backbone.img_size} px, {seen.images} images of task 1")
@@ -102,7 +105,7 @@ def main() -> None:
         spread = (prompts.var(-1, correction=0) + spec.norm_eps).sqrt()
         second = seen.sums[Gram("aggregation", block)]
         name = f"prompts.matrices.{block}"
-        rule = method.config.rank_rule
+        rule = options.rank_rule
         sides["free"][name] = (torch.eye(len(prompts)).double(), torch.eye(dim).double())
         for kind, first, other in (
             ("published", published, second),
