@@ -22,7 +22,7 @@ from perdure.errors import ConfigError
 from perdure.learner import ContinualClassifier
 from perdure.learner import predict_files as module
 from perdure.learner.predict_files import Answer
-from perdure.streams.images.decoding import decode
+from perdure.streams.decoding import decode
 from perdure.streams.images.find_images import Listed
 from perdure.testing.prediction import RTOL
 from perdure.testing.trial import make_trial

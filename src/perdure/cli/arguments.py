@@ -136,7 +136,7 @@ def check_images(given: Sequence[str]) -> None:
     Raises:
         ConfigError: one does not.
     """
-    from perdure.streams.images.decoding import SUFFIXES
+    from perdure.streams.decoding import SUFFIXES
     from perdure.streams.images.find_images import walk
 
     for path in (Path(one) for one in given if one != STDIN):

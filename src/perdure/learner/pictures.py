@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.streams.images.decoding import decode, image_size, to_rgb
+from perdure.streams.decoding import decode, image_size, to_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from perdure.errors import ConfigError, UnreadableImageError
 from perdure.learner.state import LearnerState, Prediction
-from perdure.streams.images.decoding import decode
+from perdure.streams.decoding import decode
 from perdure.streams.images.find_images import Listed
 
 READERS = min(16, os.cpu_count() or 1)

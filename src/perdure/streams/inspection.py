@@ -15,9 +15,9 @@ from PIL import Image
 from perdure.cache import sha256_of
 from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
 from perdure.streams.config import StreamConfig
+from perdure.streams.decoding import SUFFIXES, examine
 from perdure.streams.fetch.download import Progress
 from perdure.streams.fetch.published import PUBLISHED
-from perdure.streams.images.decoding import SUFFIXES, examine
 from perdure.streams.images.sets import ArrayImages, FileImages
 from perdure.streams.sources.base import load_source
 from perdure.streams.sources.folder import (

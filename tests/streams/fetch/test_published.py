@@ -17,8 +17,8 @@ from perdure.streams import (
     SOURCES,
     FileImages,
 )
+from perdure.streams.decoding import decode
 from perdure.streams.fetch.fetching import fetch
-from perdure.streams.images.decoding import decode
 from perdure.streams.sources import domainnet, imagenet
 from perdure.streams.sources.splits import read_split
 from tests.streams.made import cut_up, load

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.config import StreamConfig
-from perdure.streams.images.decoding import decode, image_size
+from perdure.streams.decoding import decode, image_size
 from perdure.streams.images.sets import FileImages, unreadable_images
 from perdure.streams.sources.base import Domains, Source, capped
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from perdure.streams.images.decoding import SUFFIXES
+from perdure.streams.decoding import SUFFIXES
 
 
 class Listed(NamedTuple):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.streams.images.decoding import decode
+from perdure.streams.decoding import decode
 
 
 class TransformedImages:

@@ -13,7 +13,7 @@ from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.images.decoding import SUFFIXES
+from perdure.streams.decoding import SUFFIXES
 from perdure.streams.images.file_sets import LabelledFiles, file_source
 from perdure.streams.images.find_images import is_hidden, walk
 from perdure.streams.sources.base import Source, refuse_options

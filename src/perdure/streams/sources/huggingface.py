@@ -17,7 +17,7 @@ from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.images.decoding import to_rgb
+from perdure.streams.decoding import to_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 from perdure.streams.sources.base import Domains, Source, capped, refuse_options
 from perdure.streams.sources.resolve import is_saved

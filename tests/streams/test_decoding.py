@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from perdure.errors import UnreadableImageError
-from perdure.streams.images import decoding
-from perdure.streams.images.decoding import decode, examine, image_size
+from perdure.streams import decoding
+from perdure.streams.decoding import decode, examine, image_size
 
 
 def gradient(width: int = 20, height: int = 10) -> Image.Image:
