@@ -87,7 +87,7 @@ def test_saved_model_predicts_what_the_run_counted(tmp_path: Path) -> None:
     finished = run(config, tmp_path / "r")
     stream = make_stream(config)
     classifier = ContinualClassifier.load(tmp_path / "r" / "model")
-    assert tuple(classifier.classes_) == stream.class_names
+    assert tuple(classifier.classes_) == tuple(sorted(stream.class_names))
     right = total = 0
     for data in stream.tasks:
         images = [data.test.images.image(int(i)) for i in data.test.indices]

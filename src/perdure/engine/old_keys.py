@@ -29,7 +29,7 @@ def current(
 
     Examples:
         >>> current({"stream": "folder", "path": "photos", "epochs": 2}, ["data", "epochs"])
-        {'epochs': 2, 'data': 'folder:photos'}
+        {'data': 'folder:photos', 'epochs': 2}
     """
     renamed = {old: OLD_KEYS[old] for old in values if old not in known and old in OLD_KEYS}
     renamed = {old: new for old, new in renamed.items() if new in known}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from perdure.language.captions import TEMPLATES, captions, phrase
     from perdure.language.features import text_features
+    from perdure.language.templates import TEMPLATES, captions, phrase
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from perdure.atomic import atomic_write
 from perdure.cache import home, sha256_of, text_dir
 from perdure.errors import ConfigError, LanguageError, did_you_mean
-from perdure.language.captions import captions
+from perdure.language.templates import captions
 from perdure.language.tower import Tower
 
 SAME = 1e-6

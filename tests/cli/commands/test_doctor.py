@@ -102,7 +102,8 @@ def test_a_cache_that_cannot_be_written(
 def test_bench_step(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[Config, int]] = []
 
-    def step_report(config: Config, pairs: int) -> dict[str, Any]:
+    def step_report(config: Config, pairs: int, profile: bool) -> dict[str, Any]:
+        assert not profile
         given.append((config, pairs))
         return {"share_of_floor": 0.81234, "bf16": None, "threads": 2, "runs": [1.5, 2.25]}
 

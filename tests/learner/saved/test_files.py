@@ -108,7 +108,8 @@ def test_a_first_save_leaves_nothing_or_the_model(tmp_path: Path) -> None:
     assert same(load(tmp_path / str(found.index(True))), new)
     repeated = tmp_path / str(found.index(True) - 1)
     new.save(repeated)
-    assert names(repeated) == FILES
+    # The "killed" writes were of this process, which lives: theirs are not swept.
+    assert {name for name in names(repeated) if not name.startswith(".perdure-")} == FILES
     (tmp_path / "0" / "photo-202311270001.jpg").touch()
     assert not is_unfinished(tmp_path / "0")
     assert names(folder) == FILES

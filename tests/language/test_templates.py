@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perdure.errors import LanguageError, UnknownNameError
 from perdure.language import TEMPLATES, captions, phrase
-from perdure.language.captions import fill, is_plural
+from perdure.language.templates import fill, is_plural
 
 
 @pytest.mark.parametrize(
