@@ -16,6 +16,7 @@ BY_PRODUCTS = [
 ]
 """What is also checked by default with attention as two products and a softmax."""
 WITH_OPTIONS = [
+    "gaussian(shrinkage=loo)",
     "gaussian(shrinkage=validation)",
     "language(refine_epochs=0)",
     "linear(head_inputs=centred)",

@@ -54,6 +54,17 @@ def test_one_image_is_enough() -> None:
     assert learner.predict(pictures("a", 1) + pictures("b", 1)).tolist() == ["a", "b"]
 
 
+def test_what_a_head_has_to_remark_is_told_once() -> None:
+    heard: list[Event] = []
+    learner = classifier("lda", shrinkage="loo").learn(
+        pictures("a", 1), ["a"], on_event=heard.append
+    )
+    learner.learn(pictures("b", 1), ["b"], on_event=heard.append)
+    notes = [event.fields["text"] for event in heard if event.kind == "note"]
+    assert len(notes) == 1
+    assert notes[0].startswith("head gaussian: no class has two images")
+
+
 def test_one_new_class_keeps_the_prompts() -> None:
     learner = classifier("nsp2").learn(lesson("a", "b"))
     before = {k: v.clone() for k, v in learner.model.method.named_parameters()}

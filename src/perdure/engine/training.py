@@ -17,7 +17,7 @@ from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser, lr_factor
 from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
-from perdure.heads import HEADS
+from perdure.heads import HEADS, Head
 from perdure.streams import TaskData, batch_count, batch_order, batches, build_transform
 from perdure.types import CachedTokens, Task
 
@@ -30,6 +30,16 @@ def learning_mode() -> Iterator[None]:
     """Gradients on and inference mode off, whatever mode the caller is in."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+@contextlib.contextmanager
+def remarking(name: str, head: Head, sink: Sink, task: int | None = None) -> Iterator[None]:
+    """Tell, as notes, which of a head's remarks are new after it took in images."""
+    before = head.remarks
+    yield
+    for text in head.remarks:
+        if text not in before:
+            sink(Event("note", task, {"text": f"head {name}: {text}"}))
 
 
 def refuse_single_class(task: Task, config: Config) -> None:
@@ -116,12 +126,16 @@ class Training:
                 keep(step + 1, optimiser)
 
     def finish(self) -> None:
-        """End the task: method and heads update their statistics."""
+        """End the task: method and heads update their statistics.
+
+        What is new to be said of a head's choice is told as a note.
+        """
         survey = self._survey()
         with torch.no_grad():
             self.model.method.end_task(self.data.task, survey)
-            for head in self.model.heads.values():
-                head.end_task(self.data.task, survey)
+            for name, head in self.model.heads.items():
+                with remarking(name, head, self._sink, self.data.task.index):
+                    head.end_task(self.data.task, survey)
 
     def _survey(self) -> ImageSurvey:
         """Return a new survey; where features never change, one for the whole task."""

@@ -50,6 +50,11 @@ class Head(nn.Module, abc.ABC):
         """What it keeps of old images, in words; empty for nothing, or where traits tell it."""
         return ""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be said of what it chose by its data, each in a sentence's words."""
+        return ()
+
     @abc.abstractmethod
     def start_task(self, task: Task) -> None:
         """Grow by the task's classes. The only place where shapes change; replayed on load."""

@@ -78,7 +78,7 @@ HEADS.declare(
         "Class means and one pooled covariance (linear discriminant analysis), shrunk to be "
         "invertible.",
         Config=GaussianConfig,
-        learning_only=("means", "counts", "scatter", "rho"),
+        learning_only=("means", "counts", "scatter", "rho", "left_out.*"),
     ),
 )
 HEADS.declare(

@@ -37,10 +37,14 @@ class GaussianConfig(HeadOptions):
 
     Attributes:
         shrinkage: shrinkage of the Gaussian head's covariance: ``analytic`` (oracle-approximating),
-            ``validation`` (chosen on the current task's validation split), or a number in (0, 1].
+            ``loo`` (most right answers to training images that are left out in turn, over all tasks
+            so far), ``validation`` (chosen on the current task's validation split), or a number in
+            (0, 1].
     """
 
-    shrinkage: Literal["analytic", "validation"] | Annotated[float, Gt(0), Le(1)] = "analytic"
+    shrinkage: Literal["analytic", "loo", "validation"] | Annotated[float, Gt(0), Le(1)] = (
+        "analytic"
+    )
 
 
 @dataclass(frozen=True)

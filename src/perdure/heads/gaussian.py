@@ -13,6 +13,8 @@ from perdure.errors import ConfigError
 from perdure.heads.base import Head
 from perdure.heads.catalog import HEADS
 from perdure.heads.config import GaussianConfig, HeadOptions
+from perdure.heads.left_out_sums import LeftOutSums
+from perdure.numerics import leave_one_out
 from perdure.numerics.gaussians import (
     ClassMoments,
     class_moments,
@@ -20,6 +22,12 @@ from perdure.numerics.gaussians import (
     merge_moments,
     oracle_shrinkage,
 )
+from perdure.numerics.leave_one_out import (
+    GaussianMoments,
+    gaussian_left_out,
+    spectral_discriminant,
+)
+from perdure.numerics.spectrum import spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -93,7 +101,11 @@ class NearestMeanHead(Head):
 class GaussianHead(Head):
     """Class means and one pooled covariance (linear discriminant analysis), shrunk to be invertible.
 
-    State: one mean and one count per class and one D × D scatter matrix, whatever the number of tasks.
+    State: one mean and one count per class and one D × D scatter matrix, whatever the number of
+    tasks; with ``shrinkage = "loo"`` three sums per shrinkage that is compared besides.
+
+    Scores are log densities for the covariance S/n; with ``loo`` for S/(n − 1), exactly those by
+    which the shrinkage was chosen (S: scatter, n: images).
     """
 
     fixed: ClassVar[Mapping[str, Any]] = {"shrinkage": 0.1}
@@ -105,6 +117,7 @@ class GaussianHead(Head):
     weight: Tensor
     bias: Tensor
     rho: Tensor
+    left_out: LeftOutSums | None
 
     def __init__(self, spec: BackboneSpec, config: GaussianConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
@@ -114,12 +127,32 @@ class GaussianHead(Head):
         self.register_buffer("weight", torch.zeros(0, spec.dim, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rho", torch.zeros((), dtype=torch.float64))
+        self.left_out = LeftOutSums(leave_one_out.SHRINKAGES) if config.shrinkage == "loo" else None
         self.names: tuple[str, ...] = ()
 
     @property
     def stores_statistics(self) -> str:
         """The moments."""
         return "per class one mean feature; one D × D scatter of features"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Classes that had no say in the choice by leaving images out, and a choice at an end."""
+        if self.left_out is None or not self.counts.any():
+            return ()
+        if not self.left_out.judged:
+            return (
+                "no class has two images, so none could be left out to choose a shrinkage: classes "
+                "are compared by the distance to their only image",
+            )
+        if not float(self.scatter.diagonal().sum()):
+            return ("all images of a class are alike: there is nothing that could be shrunk",)
+        single = int((self.counts == 1).sum())
+        alone = (
+            f"{single} of {len(self.counts)} classes have one image, and no say in the shrinkage"
+        )
+        end = self.left_out.remark("shrinkage", float(self.rho))
+        return tuple(text for text in (alone if single else "", end) if text)
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
@@ -146,7 +179,10 @@ class GaussianHead(Head):
         self.means[rows] = moments.means.to(self.means)
         self.counts[rows] = moments.counts.to(self.counts)
         self.scatter += moments.scatter.to(self.scatter)
-        self._solve(self._best_on_validation(survey) if self._validates else self._shrinkage())
+        if self.left_out is not None:
+            self._choose_left_out(self.left_out, features, labels)
+        else:
+            self._solve(self._shrinkage() if self._fits else self._best_on_validation(survey))
 
     def refuses(self, labels: Sequence[int]) -> str:
         """Refuse nothing: moments of more images are merged exactly."""
@@ -155,7 +191,8 @@ class GaussianHead(Head):
     def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
         """Merge the moments of more images of these classes, and solve anew.
 
-        A shrinkage that was chosen on validation images stays as it is.
+        A shrinkage that was chosen on validation images stays as it is; with ``loo`` these images
+        have a say in it, among all classes known now.
         """
         rows = labels.unique().tolist()
         new = class_moments(features, labels, tuple(rows))
@@ -163,7 +200,10 @@ class GaussianHead(Head):
         merged = merge_moments(old, new)
         self.means[rows], self.counts[rows] = merged.means, merged.counts
         self.scatter.copy_(merged.scatter)
-        self._solve(float(self.rho) if self._validates else self._shrinkage())
+        if self.left_out is not None:
+            self._choose_left_out(self.left_out, features, labels)
+        else:
+            self._solve(self._shrinkage() if self._fits else float(self.rho))
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
@@ -174,21 +214,24 @@ class GaussianHead(Head):
         """
         self.means[label], self.weight[label], self.bias[label] = 0, 0, 0
         images = int(self.counts[label])
+        sums = [f"left_out.{name}" for name in self.left_out.state_dict()] if self.left_out else []
+        weights = "so the weights of all other classes, which are made with it"
         if images == 1:
             self.counts[label] = 0
-            self._solve(float(self.rho) if self._validates else self._shrinkage())
-            return []
-        return [
-            Trace(
-                f"the covariance that all classes share, with the spread of its {images} images, and "
-                "that number; so the weights of all other classes, which are made with it",
-                ("scatter", "counts", "rho", "weight", "bias"),
-            )
-        ]
+            self._solve(self._shrinkage() if self._fits else float(self.rho))
+            what = "the shrinkage, chosen while images of other classes were compared with it;"
+            tensors = (*sums, "rho", "weight", "bias")
+            return [Trace(f"{what} {weights}", tensors)] if sums else []
+        what = (
+            f"the covariance that all classes share, with the spread of its {images} images, and "
+        )
+        tensors = ("scatter", "counts", "rho", "weight", "bias", *sums)
+        return [Trace(f"{what}that number; {weights}", tensors)]
 
     @property
-    def _validates(self) -> bool:
-        return self.config.shrinkage == "validation"
+    def _fits(self) -> bool:
+        """Whether the moments alone say what the shrinkage is."""
+        return self.config.shrinkage not in ("validation", "loo")
 
     @property
     def _covariance(self) -> Float[Tensor, "d d"]:
@@ -219,9 +262,30 @@ class GaussianHead(Head):
         ties = [rho for rho, score in zip(SHRINKAGES, scores, strict=True) if score == best]
         return ties[len(ties) // 2]
 
-    def _solve(self, rho: float) -> None:
+    def _choose_left_out(
+        self, sums: LeftOutSums, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> None:
+        """Leave each of these images out, and choose the shrinkage by all answers so far."""
+        moments = self._moments()
+        # Right is a class by its name, whatever the domain; a forgotten class answers nothing.
+        class_of = torch.tensor(classes_of(self.names), device=labels.device)
+        gone = (self.means == 0).all(dim=1).to(labels.device)
+        gone[labels] = False
+        class_of[gone] = -1
+        sums.add(gaussian_left_out(moments, features, labels, class_of=class_of))
+        rho = sums.best()
+        # Without a class of two images there is no scatter, and every shrinkage is the same.
+        self._solve(1.0 if rho is None else rho, moments)
+
+    def _moments(self) -> GaussianMoments:
+        return GaussianMoments(self.means, self.counts, spectrum_of(self.scatter))
+
+    def _solve(self, rho: float, moments: GaussianMoments | None = None) -> None:
         """Set the shrinkage, and weight and bias by it."""
-        weight, bias = discriminant(self.means, self._covariance, rho)
+        if self.left_out is not None:
+            weight, bias = spectral_discriminant(moments or self._moments(), rho)
+        else:
+            weight, bias = discriminant(self.means, self._covariance, rho)
         self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)

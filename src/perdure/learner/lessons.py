@@ -15,7 +15,7 @@ from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
-from perdure.engine.training import Training, refuse_single_class
+from perdure.engine.training import Training, refuse_single_class, remarking
 from perdure.errors import ConfigError
 from perdure.learner.calibration import calibrate
 from perdure.learner.history import Lesson
@@ -156,4 +156,5 @@ def _take_in(model: Model, data: TaskData, sink: Sink) -> None:
     features, labels = ImageSurvey(model, data, sink).features("train")
     with torch.no_grad():
         for name in model.config.head_names:
-            model.heads[name].take_in(features, labels)
+            with remarking(name, model.heads[name], sink):
+                model.heads[name].take_in(features, labels)
