@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from perdure.backbones import attention
 from perdure.cli import dry_run
 from perdure.streams.sources import fashion
 from tests.cli.command import Perdure
@@ -53,6 +54,16 @@ def test_says_what_would_be_done_and_does_nothing(perdure: Perdure, tmp_path: Pa
         "steps": 6,
     }
     assert made["steps"] == 30
+
+
+def test_kernels_of_attention_are_not_timed(
+    perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(attention, "bf16_units", lambda: True)
+    monkeypatch.setattr(attention, "faster_kernel", pytest.fail)
+    before = everything_in(tmp_path)
+    plan_of(perdure, "digits/nsp2", *TINY, "precision=bf16")
+    assert everything_in(tmp_path) == before
 
 
 def test_steps_are_those_that_are_taken(perdure: Perdure, tmp_path: Path) -> None:

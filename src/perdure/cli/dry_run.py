@@ -40,8 +40,10 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         check_folder(folder, one, resume)
     first = folders[0][1] if folders else config
     # Published weights would be fetched; a file of the user's own is read and so checked.
-    standing_in = first.replace(weights="random") if first.training.weights == "auto" else first
-    backbone = make_backbone(standing_in)
+    weights = "random" if first.training.weights == "auto" else first.training.weights
+    # Nothing attends, and choosing a kernel would time them and keep the answer.
+    attention = "fused" if first.runtime.attention == "auto" else first.runtime.attention
+    backbone = make_backbone(first.replace(weights=weights, attention=attention))
     stream = check(first)
     tasks = _tasks(first, stream)
     notes = list(stream.notes)
