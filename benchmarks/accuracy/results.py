@@ -113,7 +113,7 @@ def options_of(method: str) -> dict[str, Any]:
     """What a method's cell needs beside the recipe."""
     values: dict[str, Any] = {"method": method}
     traits = METHODS[method].traits
-    if not traits.fixed_heads:
+    if traits.trains and not traits.fixed_heads:
         values["heads"] = [traits.trained_head, "gaussian"]
     if traits.heads[0] in GUIDED:
         values["class_embeddings"] = "mean"

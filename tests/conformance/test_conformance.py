@@ -18,9 +18,14 @@ BY_PRODUCTS = [
 WITH_OPTIONS = [
     "gaussian(shrinkage=loo)",
     "gaussian(shrinkage=validation)",
+    "gaussian(lift=cosine,lift_width=300)",
+    "gaussian(lift=relu,lift_width=20,shrinkage=loo)",
     "language(refine_epochs=0)",
     "linear(head_inputs=centred)",
     "linear(head_init=fresh)",
+    "ridge(ridge_ratio=0.01)",
+    "ridge(lift=cosine,lift_width=300)",
+    "ridge(lift=relu,lift_width=20)",
 ]
 
 

@@ -21,6 +21,8 @@ from perdure.heads.choice import file_name
         ("gaussian(shrinkage=1)", "gaussian(shrinkage=1.0)"),
         ("gaussian(shrinkage=1e-1)", "gaussian(shrinkage=0.1)"),
         ('gaussian(shrinkage="analytic")', "gaussian(shrinkage=analytic)"),
+        ("ridge(lift_width=300,lift=relu)", "ridge(lift=relu,lift_width=300)"),
+        ("ridge(ridge_ratio=loo)", "ridge(ridge_ratio=loo)"),
         (
             "linear(head_inputs=centred, head_init=fresh)",
             "linear(head_init=fresh,head_inputs=centred)",
@@ -37,7 +39,7 @@ def test_own_options_win_over_those_of_all_heads() -> None:
     shared = HeadConfig(head_inputs="centred", shrinkage="validation")
     linear = choose_head("linear(head_init=fresh)").options(shared)
     assert vars(linear) == {"head_init": "fresh", "head_inputs": "centred"}
-    assert vars(choose_head("gaussian(shrinkage=0.2)").options(shared)) == {"shrinkage": 0.2}
+    assert choose_head("gaussian(shrinkage=0.2)").options(shared).shrinkage == 0.2  # type: ignore[attr-defined]
     assert vars(choose_head("ncm").options(shared)) == {}
 
 
@@ -48,7 +50,7 @@ def test_own_options_win_over_those_of_all_heads() -> None:
         (
             "gaussian(shrinkag=0.1)",
             UnknownNameError,
-            "Unknown option 'shrinkag' of head 'gaussian'. Did you mean 'shrinkage'? Known: shrinkage.",
+            "Unknown option 'shrinkag' of head 'gaussian'. Did you mean 'shrinkage'? Known: lift,",
         ),
         ("ncm(shrinkage=0.1)", ConfigError, "head 'ncm' has no options of its own"),
         ("language(templates=photo)", UnknownNameError, "Known: class_embeddings, refine_epochs."),
@@ -56,6 +58,13 @@ def test_own_options_win_over_those_of_all_heads() -> None:
         ("gaussian(shrinkage=0.1", ConfigError, "a head is a name, or a name with options"),
         ("gaussian(shrinkage=0.1,shrinkage=0.2)", ConfigError, "'shrinkage' is given twice"),
         ("gaussian(shrinkage=2)", ConfigError, "shrinkage=2: "),
+        ("ridge(ridge_ratio=0)", ConfigError, "ridge_ratio=0: "),
+        (
+            "ridge(lift=relu,lift_width=20000)",
+            ConfigError,
+            "lift_width=20000: the Gram matrix of so many random features takes 3,200,320,008 bytes, "
+            "allowed are 1,073,741,824. Take lift_width=11584 at most.",
+        ),
         ("linear(head_init=frsh)", ConfigError, "Did you mean 'fresh'?"),
     ],
 )

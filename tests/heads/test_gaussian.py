@@ -149,7 +149,7 @@ def test_shrinkage_by_validation_picks_the_middle_of_the_best() -> None:
     scores = {}
     val, truth = drawn(7, 3)
     for rho in SHRINKAGES:
-        made._solve(rho)
+        made._solve(rho, None)
         scores[rho] = float((made.logits(val).argmax(1) == truth).double().mean())
     best = [rho for rho, score in scores.items() if score == max(scores.values())]
     assert chosen == best[len(best) // 2]
@@ -171,7 +171,7 @@ def test_choosing_the_shrinkage_anew_moves_few_labels(shrinkage: Any) -> None:
 
     So the former is bounded by rounding, the latter by 3 % of labels over twenty draws.
     """
-    options = GaussianConfig(shrinkage)
+    options = GaussianConfig(shrinkage=shrinkage)
     others, moved = 0, 0
     for seed in range(20):
         features, labels = drawn(seed, 4, images=12)

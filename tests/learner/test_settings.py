@@ -22,7 +22,7 @@ from tests.tiny import classifier, lesson, small_config
         ({"options": {"epochs": 3}}, ConfigError, r"Type epochs=3\."),
         ({"options": {"tasks": "B0-Inc2"}}, ConfigError, "has no use"),
         ({"options": [("lr", 1)]}, ConfigError, "give a mapping"),
-        ({"heads": ["linear"]}, ConfigError, "Leave heads out"),
+        ({"heads": ["linear"]}, ConfigError, "would stay untrained"),
         ({"calibration_fraction": 1.0}, ConfigError, r"calibration_fraction=1\.0"),
         ({"calibration_fraction": "0.1"}, ConfigError, "calibration_fraction='0.1'"),
         ({"epochs": 0}, ConfigError, "epochs=0"),

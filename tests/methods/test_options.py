@@ -70,7 +70,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"prompt_blocks=\[\]: it must be a list of 1 or",
     ),
     ({"method": "coda_prompt", "orthogonality": -1.0}, r"orthogonality=-1\.0: it must be 0 or"),
-    ({"method": "lda", "heads": ["linear"]}, r"'lda' works with heads=\['gaussian'\] only"),
+    ({"method": "ncm", "heads": ["gaussian"]}, r"'ncm' works with heads=\['ncm'\] only"),
+    ({"method": "lda", "heads": ["linear"]}, r"'lda' trains nothing, so 'linear' would stay untr"),
 ]
 
 

@@ -363,11 +363,13 @@ def _check_heads(config: Config) -> None:
         raise ConfigError(
             f"{named}: method '{method}' trains under one '{traits.trained_head}'. Name it once."
         )
+    trained = traits.trained_head if traits.trains else None
     for kind in kinds:
-        if HEADS.declared[kind].trained and kind != traits.trained_head:
+        if HEADS.declared[kind].trained and kind != trained:
+            under, first = (f"under '{trained}'", f"{trained}, or ") if trained else ("nothing", "")
             raise ConfigError(
-                f"{named}: method '{method}' trains under '{traits.trained_head}', so '{kind}' would "
-                f"stay untrained. Name {traits.trained_head}, or heads in closed form, as gaussian."
+                f"{named}: method '{method}' trains {under}, so '{kind}' would stay untrained. Name "
+                f"{first}heads in closed form, as gaussian."
             )
     TEMPLATES[config.heads.templates]
     options = [choice.options(config.heads) for choice in choices]

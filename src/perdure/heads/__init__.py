@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perdure.heads.gaussian import GaussianHead, NearestMeanHead
     from perdure.heads.language import LanguageHead, ZeroShotHead
     from perdure.heads.linear import LinearHead
+    from perdure.heads.ridge import RidgeHead
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -27,6 +28,7 @@ __all__ = [
     "LanguageHead",
     "LinearHead",
     "NearestMeanHead",
+    "RidgeHead",
     "TrainedHead",
     "ZeroShotHead",
     "choose_head",

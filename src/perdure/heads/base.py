@@ -30,6 +30,8 @@ class Head(nn.Module, abc.ABC):
         learning_only: tensors of its state, as patterns of their names, that prediction never reads:
             a model saved for inference only is without them.
         fixed: options under which it chooses nothing by its data.
+        sized_by_images: tensors of its state, as patterns, whose sizes depend on how many images it
+            has taken in; where it is loaded, it takes their sizes over.
     """
 
     Config: ClassVar[type[HeadOptions]] = HeadOptions
@@ -38,6 +40,7 @@ class Head(nn.Module, abc.ABC):
     recipe: ClassVar[Mapping[str, Any]] = {}
     learning_only: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[Mapping[str, Any]] = {}
+    sized_by_images: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: BackboneSpec, config: Any, generator: Generators) -> None:
         super().__init__()
@@ -62,6 +65,10 @@ class Head(nn.Module, abc.ABC):
     def prepare(self, task: Task, survey: Survey) -> bool:
         """Initialise from data before a task's first step; tells whether it did. Not replayed."""
         return False
+
+    def space(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+        """Features as its statistics hold them: a map that moves these is fitted here."""
+        return features
 
     @abc.abstractmethod
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:

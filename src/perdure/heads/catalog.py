@@ -17,6 +17,7 @@ from perdure.heads.config import (
     HeadOptions,
     LanguageConfig,
     LinearConfig,
+    RidgeConfig,
 )
 from perdure.registry import Declaration, Registry
 
@@ -78,7 +79,16 @@ HEADS.declare(
         "Class means and one pooled covariance (linear discriminant analysis), shrunk to be "
         "invertible.",
         Config=GaussianConfig,
-        learning_only=("means", "counts", "scatter", "rho", "left_out.*"),
+        learning_only=("means", "counts", "scatter", "rho", "gram.*", "left_out.*"),
+    ),
+)
+HEADS.declare(
+    "ridge",
+    "perdure.heads.ridge",
+    HeadDeclaration(
+        "Ridge regression on one-hot classes, with a bias, its penalty chosen by leaving images out.",
+        Config=RidgeConfig,
+        learning_only=("gram.*", "sums", "counts", "ratio", "left_out.*"),
     ),
 )
 HEADS.declare(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
+
+from perdure.errors import ConfigError
+from perdure.keys import Positive
+
+MOST_GRAM_BYTES = 1 << 30
+"""Memory that the Gram matrix of random features may take; solving takes twice as much besides."""
+_NUMBER = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,53 @@ class LinearConfig(HeadOptions):
 
 
 @dataclass(frozen=True)
-class GaussianConfig(HeadOptions):
+class LiftConfig(HeadOptions):
+    """Options of heads that may have random features in front.
+
+    Attributes:
+        lift: random features in front of the heads ``gaussian`` and ``ridge``: ``none``, ``relu``
+            (a random projection's positive part, RanPAC) or ``cosine`` (random Fourier features of
+            a Gaussian kernel).
+        lift_width: number of random features.
+        lift_gamma: γ of the kernel of ``lift = "cosine"``: ``median`` (one over the median squared
+            distance of the first lesson's features), or a number.
+    """
+
+    lift: Literal["none", "relu", "cosine"] = "none"
+    lift_width: Positive = 5000
+    lift_gamma: Literal["median"] | Annotated[float, Gt(0)] = "median"
+
+    def __post_init__(self) -> None:
+        """Refuse more random features than `MOST_GRAM_BYTES` have room for.
+
+        Raises:
+            ConfigError: the Gram matrix would take more.
+        """
+        # One more column: a bias.
+        size = _NUMBER * (self.lift_width + 1) ** 2
+        if self.lift != "none" and size > MOST_GRAM_BYTES:
+            raise ConfigError(
+                f"lift_width={self.lift_width}: the Gram matrix of so many random features takes "
+                f"{size:,} bytes, allowed are {MOST_GRAM_BYTES:,}. Take lift_width="
+                f"{math.isqrt(MOST_GRAM_BYTES // _NUMBER) - 1} at most."
+            )
+
+
+@dataclass(frozen=True)
+class RidgeConfig(LiftConfig):
+    """Options of ``ridge``.
+
+    Attributes:
+        ridge_ratio: penalty of the ridge head, as a multiple of the mean squared feature, summed over
+            images: ``loo`` (most right answers to training images that are left out in turn, over
+            all tasks so far), or a number.
+    """
+
+    ridge_ratio: Literal["loo"] | Annotated[float, Gt(0)] = "loo"
+
+
+@dataclass(frozen=True)
+class GaussianConfig(LiftConfig):
     """Options of ``gaussian``.
 
     Attributes:
@@ -72,7 +126,7 @@ class LanguageConfig(ClassVectorConfig):
 
 
 @dataclass(frozen=True)
-class HeadConfig(LanguageConfig, GaussianConfig, LinearConfig):
+class HeadConfig(LanguageConfig, RidgeConfig, GaussianConfig, LinearConfig):
     """Options of all heads, over which a head's own win, and the texts that they share.
 
     Attributes:

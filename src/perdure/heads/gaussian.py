@@ -13,20 +13,24 @@ from perdure.errors import ConfigError
 from perdure.heads.base import Head
 from perdure.heads.catalog import HEADS
 from perdure.heads.config import GaussianConfig, HeadOptions
+from perdure.heads.feature_lift import FeatureLift
+from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics import leave_one_out
 from perdure.numerics.gaussians import (
-    ClassMoments,
+    centred_rows,
     class_moments,
     discriminant,
-    merge_moments,
+    merged_means,
     oracle_shrinkage,
+    oracle_shrinkage_of,
 )
 from perdure.numerics.leave_one_out import (
     GaussianMoments,
     gaussian_left_out,
     spectral_discriminant,
 )
+from perdure.numerics.ridge import WIDEST_SPECTRUM
 from perdure.numerics.spectrum import spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
@@ -102,13 +106,15 @@ class GaussianHead(Head):
     """Class means and one pooled covariance (linear discriminant analysis), shrunk to be invertible.
 
     State: one mean and one count per class and one D × D scatter matrix, whatever the number of
-    tasks; with ``shrinkage = "loo"`` three sums per shrinkage that is compared besides.
+    tasks; with ``shrinkage = "loo"`` three sums per shrinkage that is compared besides. Of lifted
+    features the scatter is a `GramMatrix`, thin while images are fewer than columns.
 
-    Scores are log densities for the covariance S/n; with ``loo`` for S/(n − 1), exactly those by
-    which the shrinkage was chosen (S: scatter, n: images).
+    Scores are log densities for the covariance S/n; with ``loo`` or a lift for S/(n − 1), exactly
+    those by which the shrinkage was chosen (S: scatter, n: images).
     """
 
-    fixed: ClassVar[Mapping[str, Any]] = {"shrinkage": 0.1}
+    fixed: ClassVar[Mapping[str, Any]] = {"shrinkage": 0.1, "lift_gamma": 0.01}
+    sized_by_images: ClassVar[tuple[str, ...]] = ("gram.*",)
 
     config: GaussianConfig
     means: Tensor
@@ -117,17 +123,22 @@ class GaussianHead(Head):
     weight: Tensor
     bias: Tensor
     rho: Tensor
-    left_out: LeftOutSums | None
 
     def __init__(self, spec: BackboneSpec, config: GaussianConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        self.register_buffer("means", torch.zeros(0, spec.dim, dtype=torch.float64))
+        lifts = config.lift != "none"
+        self.width = config.lift_width if lifts else spec.dim
+        self.register_buffer("means", torch.zeros(0, self.width, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("scatter", torch.zeros(spec.dim, spec.dim, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros(0, spec.dim, dtype=torch.float64))
+        if not lifts:
+            self.register_buffer("scatter", torch.zeros(spec.dim, spec.dim, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(0, self.width, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rho", torch.zeros((), dtype=torch.float64))
-        self.left_out = LeftOutSums(leave_one_out.SHRINKAGES) if config.shrinkage == "loo" else None
+        self.lift = FeatureLift(spec.dim, config, generator) if lifts else None
+        self.gram = GramMatrix(self.width) if lifts else None
+        loo = config.shrinkage == "loo"
+        self.left_out = LeftOutSums(leave_one_out.SHRINKAGES) if loo else None
         self.names: tuple[str, ...] = ()
 
     @property
@@ -138,34 +149,31 @@ class GaussianHead(Head):
     @property
     def remarks(self) -> tuple[str, ...]:
         """Classes that had no say in the choice by leaving images out, and a choice at an end."""
-        if self.left_out is None or not self.counts.any():
-            return ()
-        if not self.left_out.judged:
-            return (
-                "no class has two images, so none could be left out to choose a shrinkage: classes "
-                "are compared by the distance to their only image",
+        texts = [self.lift.remark] if self.lift is not None else []
+        if self.left_out is not None:
+            texts += (
+                self.left_out.remarks("shrinkage", float(self.rho), self.counts)
+                if self._spread or not self.left_out.judged
+                else ["all images of a class are alike: there is nothing that could be shrunk"]
             )
-        if not float(self.scatter.diagonal().sum()):
-            return ("all images of a class are alike: there is nothing that could be shrunk",)
-        single = int((self.counts == 1).sum())
-        alone = (
-            f"{single} of {len(self.counts)} classes have one image, and no say in the shrinkage"
-        )
-        end = self.left_out.remark("shrinkage", float(self.rho))
-        return tuple(text for text in (alone if single else "", end) if text)
+        return tuple(text for text in texts if text)
 
     def start_task(self, task: Task) -> None:
         """Add a row per new class."""
         self.names += task.names
         new = len(task.classes)
-        self.means = torch.cat([self.means, self.means.new_zeros(new, self.dim)])
+        self.means = torch.cat([self.means, self.means.new_zeros(new, self.width)])
         self.counts = torch.cat([self.counts, self.counts.new_zeros(new)])
-        self.weight = torch.cat([self.weight, self.weight.new_zeros(new, self.dim)])
+        self.weight = torch.cat([self.weight, self.weight.new_zeros(new, self.width)])
         self.bias = torch.cat([self.bias, self.bias.new_zeros(new)])
+
+    def space(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+        """Features as its moments hold them: lifted, where it has a lift."""
+        return features.double() if self.lift is None else self.lift(features)
 
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Log density of every class up to a term that all classes share, computed in float64."""
-        return (features.double() @ self.weight.T + self.bias).to(features.dtype)
+        return (self.space(features) @ self.weight.T + self.bias).to(features.dtype)
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Add the task's moments, choose the shrinkage and solve for weight and bias.
@@ -174,15 +182,11 @@ class GaussianHead(Head):
             ConfigError: the shrinkage is to be chosen on a validation split that is empty.
         """
         features, labels = survey.features("train")
-        moments = class_moments(features, labels, task.classes)
-        rows = list(task.classes)
-        self.means[rows] = moments.means.to(self.means)
-        self.counts[rows] = moments.counts.to(self.counts)
-        self.scatter += moments.scatter.to(self.scatter)
-        if self.left_out is not None:
-            self._choose_left_out(self.left_out, features, labels)
-        else:
-            self._solve(self._shrinkage() if self._fits else self._best_on_validation(survey))
+        if self.lift is not None:
+            self.lift.fit(features)
+        x = self.space(features)
+        self._add(*centred_rows(x, labels, task.classes), list(task.classes))
+        self._settle(x, labels, survey)
 
     def refuses(self, labels: Sequence[int]) -> str:
         """Refuse nothing: moments of more images are merged exactly."""
@@ -194,39 +198,36 @@ class GaussianHead(Head):
         A shrinkage that was chosen on validation images stays as it is; with ``loo`` these images
         have a say in it, among all classes known now.
         """
-        rows = labels.unique().tolist()
-        new = class_moments(features, labels, tuple(rows))
-        old = ClassMoments(self.means[rows], self.counts[rows], self.scatter)
-        merged = merge_moments(old, new)
-        self.means[rows], self.counts[rows] = merged.means, merged.counts
-        self.scatter.copy_(merged.scatter)
-        if self.left_out is not None:
-            self._choose_left_out(self.left_out, features, labels)
-        else:
-            self._solve(self._shrinkage() if self._fits else float(self.rho))
+        rows, x = labels.unique().tolist(), self.space(features)
+        means, counts, centred = centred_rows(x, labels, tuple(rows))
+        merged = merged_means(self.means[rows], self.counts[rows], means, counts)
+        self._add(*merged[:2], centred, rows)
+        self._spread_by(merged[2])
+        self._settle(x, labels)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
 
-        A class of one image adds nothing to the pooled covariance, and leaves no trace. Of others
-        the scatter cannot be taken out again, as it is not kept per class; their count stays with
-        it, since the covariance is the mean over all images.
+        A class of one image adds nothing to the pooled covariance, and leaves no trace but in the
+        sums of ``loo``. Of others the scatter cannot be taken out again, as it is not kept per
+        class; their count stays with it, since the covariance is the mean over all images.
         """
         self.means[label], self.weight[label], self.bias[label] = 0, 0, 0
-        images = int(self.counts[label])
-        sums = [f"left_out.{name}" for name in self.left_out.state_dict()] if self.left_out else []
+        images, state = int(self.counts[label]), self.state_dict()
+        sums = [name for name in state if name.startswith("left_out.")]
+        traces = [] if self.lift is None else self.lift.traces(("means",))
         weights = "so the weights of all other classes, which are made with it"
         if images == 1:
             self.counts[label] = 0
-            self._solve(self._shrinkage() if self._fits else float(self.rho))
+            moments = self._moments()
+            self._solve(self._shrinkage(moments) if self._fits else float(self.rho), moments)
             what = "the shrinkage, chosen while images of other classes were compared with it;"
-            tensors = (*sums, "rho", "weight", "bias")
-            return [Trace(f"{what} {weights}", tensors)] if sums else []
-        what = (
-            f"the covariance that all classes share, with the spread of its {images} images, and "
-        )
-        tensors = ("scatter", "counts", "rho", "weight", "bias", *sums)
-        return [Trace(f"{what}that number; {weights}", tensors)]
+            chosen = Trace(f"{what} {weights}", (*sums, "rho", "weight", "bias"))
+            return [*traces, chosen] if sums else traces
+        what = f"the covariance that all classes share, with the spread of its {images} images, and"
+        scatter = [name for name in state if name == "scatter" or name.startswith("gram.")]
+        tensors = (*scatter, "counts", "rho", "weight", "bias", *sums)
+        return [*traces, Trace(f"{what} that number; {weights}", tensors)]
 
     @property
     def _fits(self) -> bool:
@@ -234,17 +235,74 @@ class GaussianHead(Head):
         return self.config.shrinkage not in ("validation", "loo")
 
     @property
-    def _covariance(self) -> Float[Tensor, "d d"]:
-        return self.scatter / max(int(self.counts.sum()), 1)
+    def _spread(self) -> bool:
+        """Whether any image differs from its class's mean."""
+        return bool(self.scatter.diagonal().any() if self.gram is None else self.gram.trace)
 
-    def _shrinkage(self) -> float:
+    @property
+    def _covariance(self) -> Float[Tensor, "d d"]:
+        images = int(self.counts.sum())
+        if self.gram is None:
+            return self.scatter / max(images, 1)
+        return self.gram.matrix / max(images - 1, 1)
+
+    def _add(
+        self,
+        means: Float[Tensor, "c d"],
+        counts: Int[Tensor, "c"],
+        centred: Float[Tensor, "n d"],
+        rows: list[int],
+    ) -> None:
+        """Set these classes' means and counts, and add to the scatter."""
+        self.means[rows], self.counts[rows] = means.to(self.means), counts.to(self.counts)
+        self._spread_by(centred)
+
+    def _spread_by(self, rows: Float[Tensor, "n d"]) -> None:
+        if self.gram is None:
+            self.scatter += (rows.T @ rows).to(self.scatter)
+        else:
+            self.gram.add(rows)
+
+    def _settle(
+        self, x: Float[Tensor, "n d"], labels: Int[Tensor, "n"], survey: Survey | None = None
+    ) -> None:
+        """Choose the shrinkage, with these images if it is by leaving images out, and solve."""
+        moments = self._moments()
+        if self.left_out is not None:
+            rho = self._best_left_out(self.left_out, x, labels, moments)
+        elif self._fits:
+            rho = self._shrinkage(moments)
+        else:
+            rho = self._best_on_validation(survey, moments) if survey else float(self.rho)
+        self._solve(rho, moments)
+
+    def _moments(self) -> GaussianMoments | None:
+        """The moments with their scatter decomposed; None where Cholesky will do.
+
+        So it is for plain features without ``loo``, and past as many images as columns for lifts
+        too wide to be decomposed more than once: ``loo`` then stays at what it has chosen.
+        """
+        if self.gram is None:
+            spectrum = None if self.left_out is None else spectrum_of(self.scatter)
+        else:
+            wide = not self.gram.thin and self.width > WIDEST_SPECTRUM
+            chosen = self.left_out is None or self.left_out.judged
+            spectrum = None if wide and chosen else self.gram.spectrum()
+        return None if spectrum is None else GaussianMoments(self.means, self.counts, spectrum)
+
+    def _shrinkage(self, moments: GaussianMoments | None) -> float:
         """The given one, or that from the covariance and the number of images alone."""
         if not isinstance(self.config.shrinkage, str):
             return self.config.shrinkage
-        free = int(self.counts.sum()) - int((self.counts > 0).sum())
-        return max(oracle_shrinkage(self._covariance, max(free, 1)), min(SHRINKAGES))
+        images = int(self.counts.sum())
+        free = max(images - int((self.counts > 0).sum()), 1)
+        if moments is None:
+            rho = oracle_shrinkage(self._covariance, free)
+        else:
+            rho = oracle_shrinkage_of(moments.scatter.values / max(images, 1), self.width, free)
+        return max(rho, min(SHRINKAGES))
 
-    def _best_on_validation(self, survey: Survey) -> float:
+    def _best_on_validation(self, survey: Survey, moments: GaussianMoments | None) -> float:
         if not survey.has("val"):
             raise ConfigError(
                 "shrinkage='validation' needs a validation split: set validation_fraction=0.25, "
@@ -255,37 +313,39 @@ class GaussianHead(Head):
         class_of = torch.tensor(classes_of(self.names), device=labels.device)
         scores = []
         for rho in SHRINKAGES:
-            self._solve(rho)
+            self._solve(rho, moments)
             found = class_of[self.logits(features).argmax(1)]
             scores.append(float((found == class_of[labels]).double().mean()))
         best = max(scores)
         ties = [rho for rho, score in zip(SHRINKAGES, scores, strict=True) if score == best]
         return ties[len(ties) // 2]
 
-    def _choose_left_out(
-        self, sums: LeftOutSums, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
-    ) -> None:
+    def _best_left_out(
+        self,
+        sums: LeftOutSums,
+        x: Float[Tensor, "n d"],
+        labels: Int[Tensor, "n"],
+        moments: GaussianMoments | None,
+    ) -> float:
         """Leave each of these images out, and choose the shrinkage by all answers so far."""
-        moments = self._moments()
+        if moments is None:
+            return float(self.rho)
         # Right is a class by its name, whatever the domain; a forgotten class answers nothing.
         class_of = torch.tensor(classes_of(self.names), device=labels.device)
         gone = (self.means == 0).all(dim=1).to(labels.device)
         gone[labels] = False
         class_of[gone] = -1
-        sums.add(gaussian_left_out(moments, features, labels, class_of=class_of))
+        sums.add(gaussian_left_out(moments, x, labels, class_of=class_of))
         rho = sums.best()
         # Without a class of two images there is no scatter, and every shrinkage is the same.
-        self._solve(1.0 if rho is None else rho, moments)
+        return 1.0 if rho is None else rho
 
-    def _moments(self) -> GaussianMoments:
-        return GaussianMoments(self.means, self.counts, spectrum_of(self.scatter))
-
-    def _solve(self, rho: float, moments: GaussianMoments | None = None) -> None:
+    def _solve(self, rho: float, moments: GaussianMoments | None) -> None:
         """Set the shrinkage, and weight and bias by it."""
-        if self.left_out is not None:
-            weight, bias = spectral_discriminant(moments or self._moments(), rho)
-        else:
+        if moments is None:
             weight, bias = discriminant(self.means, self._covariance, rho)
+        else:
+            weight, bias = spectral_discriminant(moments, rho)
         self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)

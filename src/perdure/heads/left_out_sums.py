@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from perdure.numerics.leave_one_out import LeftOut
@@ -50,12 +50,29 @@ class LeftOutSums(nn.Module):
         place = LeftOut(self.right, self.loss, int(self.judged)).best(allowed)
         return None if place is None else self.grid[place]
 
-    def remark(self, option: str, chosen: float) -> str:
-        """What is to be said of a value at an end of the grid; empty for any other."""
-        if chosen not in (self.grid[0], self.grid[-1]):
-            return ""
-        end, beyond = ("lower", "a smaller") if chosen == self.grid[0] else ("upper", "a larger")
-        return (
-            f"{option}={chosen:g} was chosen, at the {end} end of what is compared "
-            f"({self.grid[0]:g} to {self.grid[-1]:g}): {beyond} one might be better still"
-        )
+    def remarks(self, option: str, chosen: float, counts: Int[Tensor, "c"]) -> list[str]:
+        """What is to be said of a choice: classes without a say, and an end of the grid.
+
+        Nothing while there is a single class, for which every choice is the same.
+
+        Args:
+            option: the option's name.
+            chosen: its value.
+            counts: images per class.
+        """
+        if int((counts > 0).sum()) <= 1:
+            return []
+        if not self.judged:
+            return [f"no class has two images, so no {option} could be chosen by leaving one out"]
+        texts = []
+        if single := int((counts == 1).sum()):
+            texts.append(f"{single} of {len(counts)} classes have one image: no say in {option}")
+        if chosen in (self.grid[0], self.grid[-1]):
+            lower, all_right = chosen == self.grid[0], int(self.right.max()) == int(self.judged)
+            texts.append(
+                f"{option}={chosen:g} was chosen, at the {'lower' if lower else 'upper'} end of what "
+                f"is compared ({self.grid[0]:g} to {self.grid[-1]:g}): a "
+                f"{'smaller' if lower else 'larger'} one might be better still"
+                f"{', though all images left out were told right' if all_right else ''}"
+            )
+        return texts

@@ -217,11 +217,10 @@ _declare(
     lda=MethodDeclaration(
         Traits(
             paper="linear discriminant analysis",
-            summary="frozen features, class means and one pooled covariance",
+            summary="frozen features, class means and one pooled covariance, or any closed-form head",
             trains=False,
             frozen_features=True,
             heads=("gaussian",),
-            fixed_heads=True,
         ),
     ),
 )

@@ -37,13 +37,30 @@ def class_moments(
     Raises:
         ValueError: a class without images.
     """
+    means, counts, centred = centred_rows(features, labels, classes)
+    return ClassMoments(means, counts, centred.T @ centred)
+
+
+def centred_rows(
+    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: tuple[int, ...]
+) -> tuple[Float[Tensor, "c d"], Int[Tensor, "c"], Float[Tensor, "n d"]]:
+    """Means, counts, and the rows less the mean of their class, whose Gram matrix is the scatter.
+
+    Args:
+        features: one row per image.
+        labels: class of each row, any of ``classes``.
+        classes: the classes wanted, in the order of means and counts; rows are in this order too.
+
+    Raises:
+        ValueError: a class without images.
+    """
     x = features.double()
     counts = torch.stack([(labels == c).sum() for c in classes])
     if int(counts.min()) == 0:
         raise ValueError(f"class {classes[int(counts.argmin())]} has no image")
     means = torch.stack([x[labels == c].mean(dim=0) for c in classes])
     centred = torch.cat([x[labels == c] - mean for c, mean in zip(classes, means, strict=True)])
-    return ClassMoments(means, counts, centred.T @ centred)
+    return means, counts, centred
 
 
 def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
@@ -55,12 +72,24 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
         first: moments of some images.
         second: moments of others, of the same classes; each class has at least one image in either.
     """
-    counts = first.counts + second.counts
-    share = (second.counts.double() / counts)[:, None]
-    apart = second.means - first.means
-    between = (first.counts * share[:, 0]).sqrt()[:, None] * apart
-    scatter = first.scatter + second.scatter + between.T @ between
-    return ClassMoments(first.means + share * apart, counts, scatter)
+    means, counts, between = merged_means(first.means, first.counts, second.means, second.counts)
+    return ClassMoments(means, counts, first.scatter + second.scatter + between.T @ between)
+
+
+def merged_means(
+    first: Float[Tensor, "c d"],
+    first_counts: Int[Tensor, "c"],
+    second: Float[Tensor, "c d"],
+    second_counts: Int[Tensor, "c"],
+) -> tuple[Float[Tensor, "c d"], Int[Tensor, "c"], Float[Tensor, "c d"]]:
+    """Means and counts of the images of both, and one row per class that the scatter gains.
+
+    The rows are √(n₁n₂/(n₁ + n₂)) (μ₂ − μ₁), whose Gram matrix is the last term of `merge_moments`.
+    """
+    counts = first_counts + second_counts
+    share = (second_counts.double() / counts)[:, None]
+    apart = second - first
+    return first + share * apart, counts, (first_counts * share[:, 0]).sqrt()[:, None] * apart
 
 
 def oracle_shrinkage(covariance: Float[Tensor, "d d"], samples: int) -> float:
@@ -73,8 +102,18 @@ def oracle_shrinkage(covariance: Float[Tensor, "d d"], samples: int) -> float:
         samples: number of independent samples in it.
     """
     s = covariance.double()
-    dim = len(s)
-    square_trace, trace_square = s.diagonal().sum() ** 2, (s * s).sum()
+    return _oracle(s.diagonal().sum(), (s * s).sum(), len(s), samples)
+
+
+def oracle_shrinkage_of(values: Float[Tensor, "r"], dim: int, samples: int) -> float:
+    """`oracle_shrinkage` by the covariance's eigenvalues, those that are 0 left out or not."""
+    return _oracle(values.sum(), values.square().sum(), dim, samples)
+
+
+def _oracle(
+    trace: Float[Tensor, ""], trace_square: Float[Tensor, ""], dim: int, samples: int
+) -> float:
+    square_trace = trace**2
     above = (1 - 2 / dim) * trace_square + square_trace
     below = (samples + 1 - 2 / dim) * (trace_square - square_trace / dim)
     if float(below) <= 0:

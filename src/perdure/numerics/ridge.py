@@ -160,6 +160,7 @@ def ridge_left_out(
     labels: Int[Tensor, "n"],
     counts: Int[Tensor, "c"],
     ratios: Sequence[float] = RATIOS,
+    class_of: Int[Tensor, "c"] | None = None,
 ) -> RidgeLeftOut:
     """Judge every ratio by the scores of images that are left out in turn; λ stays as it is.
 
@@ -172,6 +173,8 @@ def ridge_left_out(
         labels: their columns in ``sums``.
         counts: images so far per class; 0 for a class that is no answer.
         ratios: the grid, each above 0.
+        class_of: class that each column stands for; columns of one class are right for each other.
+            None: every column is a class of its own.
 
     Raises:
         ValueError: λ is not positive.
@@ -179,6 +182,8 @@ def ridge_left_out(
     judged = counts[labels] > 1
     rows, labels, images = rows[judged], labels[judged], int(counts.sum())
     targets = one_hot(labels, sums.shape[1])
+    columns = torch.arange(len(counts)) if class_of is None else class_of
+    columns = columns.to(labels.device)
     right, loss, allowed = [], [], []
     # There are no more degrees of freedom than columns; counting them costs a factored Gram dear.
     most = MOST_FREEDOM * images
@@ -186,7 +191,7 @@ def ridge_left_out(
         solver = system.at(ratio)
         scores = _left_out(solver, sums, rows, targets)
         named = scores.masked_fill(counts == 0, -torch.inf).argmax(dim=1)
-        right.append((named == labels).sum())
+        right.append((columns[named] == columns[labels]).sum())
         loss.append((targets - scores).square().sum())
         allowed.append(system.width <= most or solver.freedom() <= most)
     answers = LeftOut(torch.stack(right).cpu(), torch.stack(loss).cpu(), len(labels))
