@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,16 +180,23 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
     }
     entries = []
     for head, counts in outcome.counts.items():
-        names = [k for k in state if k.startswith(("method.", f"heads.{head}."))]
+        anchored = outcome.model.heads[head].drift in ("anchored", "mixed")
+        parts = ("method.", f"heads.{head}.", *(["anchors."] if anchored else []))
+        names = [k for k in state if k.startswith(parts)]
         cost = {
             "trainable_parameters": sum(p.numel() for p in method.parameters()),
             "state_bytes": sum(state[k].numel() * state[k].element_size() for k in names),
         }
-        metrics = summarise(counts)
-        entries.append(
-            {"method": config.training.method, "head": head, **common, **metrics, "cost": cost}
-        )
+        entry = {"method": config.training.method, "head": head, **common, **summarise(counts)}
+        entry["cost"] = cost
+        if drift := [_without_head(one) for one in outcome.drift if one["head"] == head]:
+            entry["drift"] = drift
+        entries.append(entry)
     return entries
+
+
+def _without_head(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "head"}
 
 
 def history_of(stream: Stream, entries: Sequence[Entry]) -> History:

@@ -12,9 +12,11 @@ from torch import Tensor
 from perdure.errors import UnknownNameError
 from perdure.heads import HEADS, Head, LinearHead, NearestMeanHead
 from perdure.heads.config import LinearConfig
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.testing import HEAD_CHECKS, Check, check_head
 from perdure.testing.heads import (
     check_alone_in_batch,
+    check_follows,
     check_forgets,
     check_grows_with_classes,
     check_more_images,
@@ -25,6 +27,18 @@ from perdure.types import Survey, Task, Trace
 
 class Mean(NearestMeanHead):
     """What the mutants have in common: nothing of their own is declared."""
+
+
+class StaysBehind(Mean):
+    def follow(self, drift: FeatureDrift) -> None:
+        pass
+
+
+class FollowsTheLastMean(Mean):
+    def follow(self, drift: FeatureDrift) -> None:
+        first = self.means[0].clone()
+        super().follow(drift)
+        self.means[0] = first
 
 
 class SortsColumns(Mean):
@@ -143,6 +157,8 @@ MUTANTS: list[tuple[type[Head], Check, str]] = [
     (DeclaresMeansIdle, check_saved_and_loaded, "without means: its scores must not read"),
     (LosesProgress, check_saved_and_loaded, "learns the next task differently"),
     (MeansOfMeans, check_more_images, "with half of the images taken in later"),
+    (StaysBehind, check_follows, "does not follow an affine drift"),
+    (FollowsTheLastMean, check_follows, "does not follow an affine drift"),
     (ForgetsNothing, check_forgets, "counts, means still depend on its images"),
     (KeepsCount, check_forgets, "counts still depends on its images"),
     (NamesWhatIsNot, check_forgets, "names traces in covariance, which it lacks"),
@@ -207,7 +223,7 @@ def test_check_head_reports_every_failure() -> None:
     with registered(BreaksMuch) as name, pytest.raises(AssertionError) as found:
         check_head(name)
     text = str(found.value)
-    assert f"'{name}' fails 2 of 5 checks:\n- check_grows_with_classes: " in text
+    assert f"'{name}' fails 2 of {len(HEAD_CHECKS)} checks:\n- check_grows_with_classes: " in text
     assert "\n- check_forgets: " in text
 
 

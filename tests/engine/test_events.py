@@ -16,7 +16,7 @@ OPTIONAL = {"done", "total", "tasks"}
 def test_events_of_a_run_have_the_fields_of_the_table(tmp_path: Path) -> None:
     events: list[Event] = []
     few = {"images_per_class": 2, "test_images_per_class": 1, "epochs": 1}
-    config = small_config("l2p", tasks="5+5", **few)
+    config = small_config("l2p", tasks="5+5", heads=["linear", "ncm(drift=mixed)"], **few)
     run(config, tmp_path / "run", diagnose=True, on_event=events.append)
     assert {event.kind for event in events} >= FIELDS.keys() - {"note", "resume"}
     with_losses = set()

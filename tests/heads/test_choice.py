@@ -40,7 +40,7 @@ def test_own_options_win_over_those_of_all_heads() -> None:
     linear = choose_head("linear(head_init=fresh)").options(shared)
     assert vars(linear) == {"head_init": "fresh", "head_inputs": "centred"}
     assert choose_head("gaussian(shrinkage=0.2)").options(shared).shrinkage == 0.2  # type: ignore[attr-defined]
-    assert vars(choose_head("ncm").options(shared)) == {}
+    assert vars(choose_head("ncm").options(shared)) == {"drift": "none"}
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,14 @@ def test_own_options_win_over_those_of_all_heads() -> None:
         (
             "gaussian(shrinkag=0.1)",
             UnknownNameError,
-            "Unknown option 'shrinkag' of head 'gaussian'. Did you mean 'shrinkage'? Known: lift,",
+            "Unknown option 'shrinkag' of head 'gaussian'. Did you mean 'shrinkage'? Known: drift, ",
         ),
-        ("ncm(shrinkage=0.1)", ConfigError, "head 'ncm' has no options of its own"),
-        ("language(templates=photo)", UnknownNameError, "Known: class_embeddings, refine_epochs."),
+        ("ncm(shrinkage=0.1)", UnknownNameError, "of head 'ncm'. Known: drift."),
+        (
+            "language(templates=photo)",
+            UnknownNameError,
+            "Known: class_embeddings, drift, refine_epochs.",
+        ),
         ("gaussian(0.1)", ConfigError, "'0.1' is not of the form option=value, as gaussian("),
         ("gaussian(shrinkage=0.1", ConfigError, "a head is a name, or a name with options"),
         ("gaussian(shrinkage=0.1,shrinkage=0.2)", ConfigError, "'shrinkage' is given twice"),

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from perdure.heads import HeadConfig, LanguageHead, ZeroShotHead
 from perdure.heads import language as module
 from perdure.heads.language import ClassVectorHead
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.randomness import generator
+from perdure.testing.trial import make_trial
 from perdure.types import BackboneSpec, Observer, Split, Task
 from tests.reference.language_literal import LiteralHead
 
@@ -229,3 +231,23 @@ def test_replayed_head_loads_without_texts(cls: type[ClassVectorHead], embedding
     other.load_state_dict(first.state_dict(), strict=True)
     assert torch.equal(other.logits(queries()), first.logits(queries()))
     assert first.logits(queries()).shape == (7, 6)
+
+
+def test_gaussians_follow_a_linear_drift() -> None:
+    """Means move by the map, covariances by its linear part; a forgotten class stays zero."""
+    made = make_trial("clip_finetune", sizes=(2, 2), heads=("language(drift=linear)",))
+    head = made.run().model.heads["language(drift=linear)"]
+    head.forget(1)
+    before = {name: value.double().clone() for name, value in head.state_dict().items()}
+    pairs = torch.randn(300, head.dim, generator=torch.Generator().manual_seed(0))
+    turn = torch.eye(head.dim) * 1.5
+    drift = FeatureDrift(pairs, pairs @ turn + 1, known=2)
+    head.follow(drift)
+    after = {name: value.double() for name, value in head.state_dict().items()}
+    torch.testing.assert_close(
+        after["means_0"][0], before["means_0"][0] * 1.5 + 1, rtol=1e-4, atol=1e-4
+    )
+    assert not after["means_0"][1].any()
+    cov, now = (f["factors_0"][0] @ f["factors_0"][0].T for f in (before, after))
+    torch.testing.assert_close(now, cov * 2.25, **close)
+    assert torch.equal(after["means_1"], before["means_1"])

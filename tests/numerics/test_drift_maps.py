@@ -70,6 +70,23 @@ def test_linear_map(seed: int, count: int, dim: int, ratio: float) -> None:
 
 
 @few
+@given(seed=seeds, sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4), dim=dims)
+def test_a_class_that_is_left_out(seed: int, sizes: list[int], dim: int) -> None:
+    """With groups, the error is that of whole groups by the map of all others."""
+    groups = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    before, after = noisy(seed, len(groups), dim)
+    found = linear_map(before, after, (0.3,), groups)
+    if len(groups) < 3:
+        assert found.ratio is None
+        return
+    penalty = 0.3 * float((before - before.mean(0)).square().sum()) / dim
+    wanted = literal.linear_error(before, after, penalty, groups)
+    assert found.error == pytest.approx(wanted, rel=1e-6)
+    alone = linear_map(before, after, (0.3,), torch.zeros_like(groups))
+    assert alone.error == linear_map(before, after, (0.3,)).error
+
+
+@few
 @given(seed=seeds, count=st.integers(3, 12), dim=dims)
 def test_the_ratio_of_the_least_error_is_taken(seed: int, count: int, dim: int) -> None:
     before, after = noisy(seed, count, dim)

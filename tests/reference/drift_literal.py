@@ -29,13 +29,16 @@ def linear(before: Tensor, after: Tensor, penalty: float, points: Tensor) -> Ten
     return torch.stack([z + shift + (z - centre) @ slope for z in points])
 
 
-def linear_error(before: Tensor, after: Tensor, penalty: float) -> float:
-    """Squared error of every pair by the map of all others."""
+def linear_error(
+    before: Tensor, after: Tensor, penalty: float, groups: Tensor | None = None
+) -> float:
+    """Squared error of every group by the map of all others; each pair is one where none are given."""
     total = 0.0
-    for index in range(len(before)):
-        rest = torch.arange(len(before)) != index
-        found = linear(before[rest], after[rest], penalty, before[index][None])[0]
-        total += float((after[index] - found).square().sum())
+    groups = torch.arange(len(before)) if groups is None else groups
+    for group in groups.unique():
+        out = groups == group
+        found = linear(before[~out], after[~out], penalty, before[out])
+        total += float((after[out] - found).square().sum())
     return total
 
 

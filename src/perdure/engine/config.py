@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from perdure.engine.old_keys import current
 from perdure.errors import ConfigError, unknown_name
@@ -61,6 +61,14 @@ class TrainingConfig:
         weight_decay: L2 penalty, added to the gradient.
         cache_queries: keep the plain pass's features of a task's training images, so that two-pass
             methods run that pass once per image; for transforms that do not augment.
+        adapt: tasks that train the prompts: ``all``, or ``first``: the first task with two or more
+            classes; from then on features stay as they are, heads in closed form are exact, and a
+            task costs one pass.
+        merge: what of task t's change of the prompts is kept: ``none``: all of it; ``mean``: 1/t, so
+            that prompts are the mean of what the tasks asked for; or an exponent a in [0, 1]: t⁻ᵃ.
+            Linear heads were trained under the prompts of before: name heads in closed form.
+        drift_images: folder of unlabelled photographs of anything, that are looked at beside a task's
+            own images to see how features move (``drift``); none is kept.
     """
 
     method: str = key(names_run=True, parameter=True)
@@ -77,6 +85,16 @@ class TrainingConfig:
     milestones: tuple[OpenFraction, ...] = key((0.5, 0.8), per_lesson=True)
     weight_decay: Annotated[float, Ge(0)] = key(5e-5, per_lesson=True)
     cache_queries: bool = key(False, per_lesson=True)
+    adapt: Literal["all", "first"] = "all"
+    merge: Literal["none", "mean"] | Annotated[float, Ge(0), Le(1)] = key("none", per_lesson=True)
+    drift_images: str | None = key(None, per_lesson=True)
+
+    @property
+    def merge_exponent(self) -> float:
+        """Exponent a of ``merge``: 0 for none, 1 for the mean."""
+        if isinstance(self.merge, str):
+            return 1.0 if self.merge == "mean" else 0.0
+        return self.merge
 
 
 @dataclass(frozen=True)
@@ -166,10 +184,10 @@ class Config:
     def learning_only(self, names: Iterable[str]) -> frozenset[str]:
         """Return the tensors of a model's state, of these names, that prediction never reads.
 
-        They are what method and heads declare, and all of a head that is not evaluated.
+        They are what method and heads declare, all of a head that is not evaluated, and anchors.
         """
         declared = METHODS.declared[self.training.method].learning_only
-        patterns = [f"method.{pattern}" for pattern in declared]
+        patterns = ["anchors.*", *(f"method.{pattern}" for pattern in declared)]
         for head, choice in self.built_heads.items():
             evaluated = head in self.head_names
             own = HEADS.declared[choice.kind].learning_only if evaluated else ("*",)
@@ -373,11 +391,27 @@ def _check_heads(config: Config) -> None:
             )
     TEMPLATES[config.heads.templates]
     options = [choice.options(config.heads) for choice in choices]
+    _check_drift(config, [getattr(own, "drift", None) for own in options])
     chooses = any(getattr(own, "shrinkage", None) == "validation" for own in options)
     if chooses and not config.stream.validation_fraction:
         raise ConfigError(
             "shrinkage='validation' needs validation images: add validation_fraction=0.25, or "
             "leave shrinkage out."
+        )
+
+
+def _check_drift(config: Config, kinds: Sequence[str | None]) -> None:
+    """Refuse keys of drift that would have no effect: ``kinds`` of the evaluated heads."""
+    named = f"heads={','.join(config.head_names)}"
+    if config.heads.drift != "none" and all(kind is None for kind in kinds):
+        raise ConfigError(
+            f"drift={config.heads.drift}: {named} keep no statistics that could follow the features. "
+            f"Add a head that does, as {named},gaussian."
+        )
+    if config.training.drift_images is not None and not set(kinds) - {None, "none"}:
+        raise ConfigError(
+            f"drift_images={config.training.drift_images!r}: no head follows the features. Add "
+            "drift=linear, or leave drift_images out."
         )
 
 

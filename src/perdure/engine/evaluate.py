@@ -75,7 +75,7 @@ class Evaluator:
             readout, features = model.forward(batch.images)
             readouts.append(readout)
             self._note_selection(index, features.records)
-        if model.method.traits.frozen_features and readouts:
+        if model.features_fixed() and readouts:
             self._frozen[index] = torch.cat(readouts)
         return list(zip(readouts, labels, strict=True))
 

@@ -21,6 +21,7 @@ Kind = Literal[
     "epoch",
     "accuracy",
     "selection",
+    "drift",
     "diagnosis",
     "checkpoint",
     "done",
@@ -51,6 +52,13 @@ FIELDS: Mapping[Kind, Mapping[str, str]] = {
         "tasks": "on each task so far, null without test images; absent for a lesson",
     },
     "selection": dict.fromkeys(FIGURES, "see `selection.describe`"),
+    "drift": {
+        "head": "that followed it",
+        "size": "distance that the task's features moved, over their own spread",
+        "explained": "share of it that the map tells of images left out; negative where it does harm",
+        "ratio": "penalty of the map, over the mean eigenvalue; absent for a mean shift",
+        "anchor_explained": "the same of the map from the plain features, where one is used",
+    },
     "diagnosis": {
         "task_accuracy": "see `diagnose.Diagnosis`",
         "task_chance": "see `diagnose.Diagnosis`",

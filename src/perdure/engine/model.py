@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perdure.backbones.additions import Additions
 from perdure.backbones.convert import not_finite
 from perdure.backbones.vit import FrozenViT
+from perdure.engine.anchors import Anchors
 from perdure.engine.config import Config
 from perdure.errors import BackboneError, CheckpointError, ConfigError
 from perdure.heads import HEADS, Head, TrainedHead
@@ -80,6 +81,7 @@ class Model:
         config: names method and heads and their options.
 
     Attributes:
+        anchors: class moments in the plain backbone's features, where a head follows by them.
         inference_only: whether it came back without what only learning reads, and cannot learn on.
     """
 
@@ -99,6 +101,11 @@ class Model:
             head: HEADS[choice.kind](backbone.spec, choice.options(config.heads), random)
             for head, choice in config.built_heads.items()
         }
+        moves = cls.traits.trains and not cls.traits.frozen_features
+        anchored = moves and any(
+            self.heads[head].drift in ("anchored", "mixed") for head in config.head_names
+        )
+        self.anchors = Anchors(backbone.spec.dim).to(backbone.device) if anchored else None
         self.tasks: list[Task] = []
         self.inference_only = False
 
@@ -109,6 +116,7 @@ class Model:
         twin = copy.copy(self)
         twin.method = copy.deepcopy(self.method, dict(shared))
         twin.heads = {name: copy.deepcopy(h, dict(shared)) for name, h in self.heads.items()}
+        twin.anchors = copy.deepcopy(self.anchors)
         twin.tasks = list(self.tasks)
         return twin
 
@@ -136,23 +144,42 @@ class Model:
                 "with the complete model it was made from, saved without inference_only."
             )
 
+    def adapted(self, task: Task | None = None) -> bool:
+        """Whether prompts are fixed: by ``adapt = first``, once a task of several classes trained them.
+
+        Args:
+            task: one that was started or is about to be, and is not counted; None counts all.
+        """
+        if self.config.training.adapt == "all" or not self.method.traits.trains:
+            return False
+        earlier = self.tasks if task is None else self.tasks[: task.index]
+        return any(len(one.classes) > 1 for one in earlier)
+
+    def features_fixed(self, task: Task | None = None) -> bool:
+        """Whether features stay as they are: nothing is added to the backbone, or `adapted`."""
+        return self.method.traits.frozen_features or self.adapted(task)
+
     def start_task(self, task: Task) -> None:
-        """Start a task: method and heads grow.
+        """Start a task: heads grow, and the method where its prompts go on learning.
 
         Raises:
             CheckpointError: the model was saved for inference only.
         """
         self.check_can_learn()
-        self.method.start_task(task)
+        if not self.adapted(task):
+            self.method.start_task(task)
         self.method.to(self.backbone.device)
         for head in self.heads.values():
             head.start_task(task)
             head.to(self.backbone.device)
+        if self.anchors is not None:
+            self.anchors.start_task(task)
         self.tasks.append(task)
 
     def prepare(self, task: Task, survey: Survey) -> bool:
         """Initialise method and heads from data; tells whether any did."""
         parts: list[Method | Head] = [self.method, *self.heads.values()]
+        parts = parts[1:] if self.adapted(task) else parts
         return any([part.prepare(task, survey) for part in parts])  # noqa: C419  each is to run
 
     def task_layer(self, task: Task) -> nn.Module | None:
@@ -219,7 +246,9 @@ class Model:
         features = Features()
         if readout is None:
             assert images is not None, "without a readout there is something to compute it from"
-            readout, features = self.forward(images, task, query=query)
+            fixed = self.adapted(task)
+            with torch.set_grad_enabled(not fixed):
+                readout, features = self.forward(images, None if fixed else task, query=query)
         local = labels.to(readout.device) - task.classes[0]
         return self.method.loss(head.task_logits(readout, task), features, local, task)
 
@@ -310,3 +339,5 @@ class Model:
         yield "method.", self.method
         for name, head in self.heads.items():
             yield f"heads.{name}.", head
+        if self.anchors is not None:
+            yield "anchors.", self.anchors

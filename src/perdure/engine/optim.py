@@ -40,12 +40,18 @@ class TaskOptimiser:
         layer: the current task's linear layer, trained along with the method; None for none.
         training: learning rate and weight decay.
         protect: whether earlier tasks are to be protected by projection.
+        prompts: whether the method's parameters are trained, or the layer alone.
     """
 
     def __init__(
-        self, method: Method, layer: nn.Module | None, training: TrainingConfig, protect: bool
+        self,
+        method: Method,
+        layer: nn.Module | None,
+        training: TrainingConfig,
+        protect: bool,
+        prompts: bool = True,
     ) -> None:
-        groups = method.param_groups(training.lr)
+        groups = method.param_groups(training.lr) if prompts else []
         if layer is not None:
             groups.append({"params": list(layer.parameters()), "lr": training.lr})
         self.adam = torch.optim.Adam(
@@ -56,7 +62,7 @@ class TaskOptimiser:
         self.names = {p: f"method.{n}" for n, p in method.named_parameters()}
         if layer is not None:
             self.names.update({p: f"layer.{n}" for n, p in layer.named_parameters()})
-        protect = protect and method.traits.projects_updates
+        protect = protect and prompts and method.traits.projects_updates
         self._projected = dict(method.named_parameters()) if protect else {}
 
     def step(self, total: Float[Tensor, ""], factor: float) -> None:

@@ -13,6 +13,7 @@ import torch
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.checkpoint import Checkpoints, Point
 from perdure.engine.config import Config
+from perdure.engine.drift import refuse_test_images, unlabelled
 from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
@@ -20,10 +21,10 @@ from perdure.engine.optim import TaskOptimiser
 from perdure.engine.training import Training, refuse_single_class
 from perdure.metrics import Counts, accuracy_matrix, last_accuracy, plain
 from perdure.selection import describe
-from perdure.streams import Stream, TaskData
+from perdure.streams import Stream, Subset, TaskData
 
-_COUNTS = "counts."
-"""Begins the names of counts among the tensors of a checkpoint."""
+_COUNTS, _CARRIED = "counts.", "carried."
+"""Begin the names of counts, and of what a task carries, among the tensors of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Outcome:
         counts: per head, of every evaluation.
         seconds: working time, interruptions left out.
         selection: statistics of prompt selection at the end, where the method selects.
+        drift: per task and head that follows, the fields of its ``drift`` event, and ``task``.
     """
 
     model: Model
     counts: dict[str, Counts]
     seconds: float
     selection: dict[str, float]
+    drift: list[dict[str, Any]]
 
 
 def plan(stream: Stream, config: Config) -> list[Stage]:
@@ -109,12 +112,19 @@ class Run:
         self.stages = plan(stream, config)
         self._checkpoints = Checkpoints(folder, config.hash()) if folder is not None else None
         self._point = Point()
+        self._carried: dict[str, torch.Tensor] = {}
         self._clock = time.perf_counter()
         self._evaluate = Evaluator(sink)
         self.model = Model(backbone, config)
         check_text(stream.tasks[0].task, backbone, config)
         self.selection: dict[str, float] = {}
+        self.drift: list[dict[str, Any]] = []
         self.counts: dict[str, Counts] = {}
+        self._others: Subset | None = None
+        folder_of_others = config.training.drift_images
+        if folder_of_others is not None:
+            self._others = unlabelled(folder_of_others)
+            refuse_test_images(self._others, stream.tasks, folder_of_others)
 
     def __call__(self) -> Outcome:
         """Run all remaining stages.
@@ -127,20 +137,30 @@ class Run:
         restored = self._restore()
         for index in range(self._point.stages_done, len(self.stages)):
             stage = self.stages[index]
-            if restored is None:
-                training = self._start(stage)
-            else:
-                training = Training(self.model, stage.data, self.sink)
+            begun = restored is not None
+            training = self._training(stage, self._carried) if begun else self._start(stage)
             self._train(training, restored)
             restored = None
             self._finish(index, stage, training)
-        return Outcome(self.model, self.counts, self._point.seconds, self.selection)
+        return Outcome(self.model, self.counts, self._point.seconds, self.selection, self.drift)
+
+    def _training(
+        self, stage: Stage, carried: Mapping[str, torch.Tensor] | None = None
+    ) -> Training:
+        return Training(self.model, stage.data, self._told, carried, self._others)
+
+    def _told(self, event: Event) -> None:
+        """Pass an event of training on, and keep what it says of drift."""
+        if event.kind == "drift":
+            self.drift.append({"task": event.task, **event.fields})
+        self.sink(event)
 
     def _start(self, stage: Stage) -> Training:
         if stage.fresh:
             self.model = Model(self.backbone, self.config)
-        training = Training(self.model, stage.data, self.sink)
+        training = self._training(stage)
         if training.start():
+            self._carried = training.carried
             self._commit(Point(self._point.stages_done, prepared=True), whole=True)
         return training
 
@@ -161,6 +181,7 @@ class Run:
         if self.model.method.traits.selects and self._evaluate.selections:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
+        self._carried = {}
         self._commit(Point(index + 1), whole=True)
 
     def _commit(
@@ -173,8 +194,10 @@ class Run:
         if self._checkpoints is not None:
             if whole:
                 name = f"stage-{point.stages_done:03d}{'-prepared' if point.prepared else ''}"
-                tensors = {**self.model.state(), **_as_tensors(self.counts)}
-                stored = self._checkpoints.save(name, tensors, {"selection": self.selection})
+                carried = {_CARRIED + k: v for k, v in self._carried.items()}
+                tensors = {**self.model.state(), **_as_tensors(self.counts), **carried}
+                notes = {"selection": self.selection, "drift": self.drift}
+                stored = self._checkpoints.save(name, tensors, notes)
                 point = replace(point, base=stored)
             elif optimiser is not None:
                 name = f"step-{point.stages_done:03d}-{point.steps_done:07d}"
@@ -195,10 +218,15 @@ class Run:
             self._replay(stage)
         if point.base is not None:
             tensors, notes = self._checkpoints.read(point.base)
+            self._carried = {
+                name.removeprefix(_CARRIED): tensors.pop(name)
+                for name in list(tensors)
+                if name.startswith(_CARRIED)
+            }
             self.model.load({k: v for k, v in tensors.items() if not k.startswith(_COUNTS)})
             counts = _from_tensors(tensors)
             self.counts = {head: counts[head] for head in self.config.head_names if head in counts}
-            self.selection = notes["selection"]
+            self.selection, self.drift = notes["selection"], notes.get("drift", [])
         self.sink(Event("resume", fields=point.progress))
         if not begun:
             return None

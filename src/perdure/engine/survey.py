@@ -103,6 +103,7 @@ class ImageSurvey:
         self._task = data.task.index
         self._sink = sink
         self._features: dict[tuple[Split, bool], Float[Tensor, "n d"]] = {}
+        self._plain_readouts: Float[Tensor, "n d"] | None = None
 
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
@@ -133,6 +134,19 @@ class ImageSurvey:
                 self(None, split)
         features = self._features[split, plain]
         return features, self._subset(split).labels.to(features.device)
+
+    def plain_readouts(self) -> Float[Tensor, "n d"]:
+        """Return what the training images' readouts are with nothing added; computed once."""
+        model = self._model
+        if model.method.traits.frozen_features:
+            return self.features("train")[0]
+        if self._plain_readouts is None:
+            nothing = model.method.nothing_added()
+            self._plain_readouts = self._pass(
+                "train",
+                lambda batch: model.forward(batch.images, float32=True, additions=nothing)[0],
+            )
+        return self._plain_readouts
 
     def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
         backbone = self._model.backbone.float32

@@ -12,14 +12,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from perdure.engine.config import Config
+from perdure.engine.drift import Following
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser, lr_factor
 from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS, Head
-from perdure.streams import TaskData, batch_count, batch_order, batches, build_transform
+from perdure.streams import (
+    Subset,
+    TaskData,
+    batch_count,
+    batch_order,
+    batches,
+    build_transform,
+)
 from perdure.types import CachedTokens, Task
+
+_FEATURES, _PARAMETER = "features", "parameter."
+"""Names of what is carried: features before the task; begins those of parameters."""
 
 Keep = Callable[[int, TaskOptimiser], None]
 """Told the steps done, every ``checkpoint_every`` steps and after the last."""
@@ -67,21 +78,44 @@ class Training:
         model: changed in place.
         data: the task and its images.
         sink: receives the events.
+        carried: of a checkpoint after `start`, what was carried then.
+        others: unlabelled images that are looked at beside the task's, to follow the drift of features.
+
+    Attributes:
+        carried: tensors from before the task that `finish` needs: features of its images, where heads
+            follow their drift, and parameters, where changes are merged.
     """
 
-    def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: TaskData,
+        sink: Sink = ignore,
+        carried: Mapping[str, Tensor] | None = None,
+        others: Subset | None = None,
+    ) -> None:
         self.model = model
         self.data = data
+        self.carried = dict(carried or {})
+        self._following = Following(model, data, others, sink)
         self._sink = sink
         self._kept: ImageSurvey | None = None
 
     def start(self) -> bool:
-        """Start the task and initialise from data; tells whether anything did."""
-        task = self.data.task
+        """Start the task and initialise from data; tells whether state has to be kept at once."""
+        task, config = self.data.task, self.model.config
         images = {"classes": list(task.names), "images": len(self.data.train)}
         self._sink(Event("task", task.index, images))
+        moves = task.index > 0 and not self.model.features_fixed(task)
+        if moves and any(self.model.heads[head].drift != "none" for head in config.head_names):
+            self.carried[_FEATURES] = self._following.before()
+        there = dict(self.model.method.named_parameters())
         self.model.start_task(task)
-        return self.model.prepare(task, self._survey())
+        if moves and config.training.merge_exponent:
+            for name, value in self.model.method.named_parameters():
+                if there.get(name) is value:
+                    self.carried[_PARAMETER + name] = value.detach().clone()
+        return self.model.prepare(task, self._survey()) or bool(self.carried)
 
     def train(
         self,
@@ -100,10 +134,14 @@ class Training:
             DivergenceError: a loss that is not finite.
         """
         task, config = self.data.task, self.model.config
-        if not self.model.method.traits.trains or len(task.classes) == 1:
+        if not self._trains():
             return
         optimiser = TaskOptimiser(
-            self.model.method, self.model.task_layer(task), config.training, protect=task.index > 0
+            self.model.method,
+            self.model.task_layer(task),
+            config.training,
+            protect=task.index > 0,
+            prompts=not self.model.adapted(task),
         )
         if restored:
             optimiser.load(restored)
@@ -126,33 +164,51 @@ class Training:
                 keep(step + 1, optimiser)
 
     def finish(self) -> None:
-        """End the task: method and heads update their statistics.
+        """End the task: changes are merged, then method and heads update their statistics.
 
         What is new to be said of a head's choice is told as a note.
         """
-        survey = self._survey()
+        task, model = self.data.task, self.model
+        survey, exponent = self._survey(), model.config.training.merge_exponent
         with torch.no_grad():
-            self.model.method.end_task(self.data.task, survey)
-            for name, head in self.model.heads.items():
-                with remarking(name, head, self._sink, self.data.task.index):
-                    head.end_task(self.data.task, survey)
+            if exponent and task.index > 0 and not model.features_fixed(task) and self._trains():
+                before = {
+                    name.removeprefix(_PARAMETER): value
+                    for name, value in self.carried.items()
+                    if name.startswith(_PARAMETER)
+                }
+                model.method.merge(before, task, exponent)
+            if not model.adapted(task):
+                model.method.end_task(task, survey)
+            self._following.after(survey, self.carried.get(_FEATURES))
+            for name, head in model.heads.items():
+                with remarking(name, head, self._sink, task.index):
+                    head.end_task(task, survey)
+
+    def _trains(self) -> bool:
+        """Whether the task has a step to take: a single class has none, nor has a head of no use."""
+        model, task = self.model, self.data.task
+        if not model.method.traits.trains or len(task.classes) == 1:
+            return False
+        evaluated = [model.heads[head] for head in model.config.head_names]
+        return not model.adapted(task) or any(head is model.trained_head for head in evaluated)
 
     def _survey(self) -> ImageSurvey:
         """Return a new survey; where features never change, one for the whole task."""
         if self._kept is not None:
             return self._kept
         survey = ImageSurvey(self.model, self.data, self._sink)
-        if self.model.method.traits.frozen_features:
+        if self.model.features_fixed(self.data.task):
             self._kept = survey
         return survey
 
     def _known_features(self) -> Float[Tensor, "n d"] | None:
         """Return training features where they never change: nothing added, nothing augmented."""
-        frozen = self.model.method.traits.frozen_features
+        fixed = self.model.features_fixed(self.data.task)
         transform = build_transform(
             self.model.config.training.transform, self.model.backbone.img_size
         )
-        if not (frozen and transform.deterministic):
+        if not (fixed and transform.deterministic):
             return None
         return self._survey().features("train")[0]
 

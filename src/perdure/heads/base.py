@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from perdure.heads.config import HeadOptions
+from perdure.heads.config import HeadOptions, StatisticsConfig
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
@@ -77,6 +78,22 @@ class Head(nn.Module, abc.ABC):
     @abc.abstractmethod
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the finished task, where the head is fitted in closed form."""
+
+    @property
+    def drift(self) -> str:
+        """How its statistics follow the features: its option ``drift``, ``none`` where it has none."""
+        return self.config.drift if isinstance(self.config, StatisticsConfig) else "none"
+
+    def follow(self, drift: FeatureDrift) -> None:
+        """Move what is kept of the first ``drift.known`` labels, as the features have moved.
+
+        Called right before `end_task`, on heads whose ``drift`` is not ``none``. Rows of forgotten
+        classes stay zero.
+
+        Args:
+            drift: of the task that ends; `FeatureDrift.moved` gives the moments as they are now.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has the option drift, but cannot follow")
 
     def refuses(self, labels: Sequence[int]) -> str:
         """Return why more images of these classes cannot be taken in; empty where they can."""

@@ -18,6 +18,7 @@ from perdure.heads.config import (
     LanguageConfig,
     LinearConfig,
     RidgeConfig,
+    StatisticsConfig,
 )
 from perdure.registry import Declaration, Registry
 
@@ -96,6 +97,7 @@ HEADS.declare(
     "perdure.heads.gaussian",
     HeadDeclaration(
         "Cosine between the feature and the class mean: nearest class mean.",
+        Config=StatisticsConfig,
         learning_only=("counts",),
     ),
 )

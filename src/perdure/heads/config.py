@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -19,6 +19,24 @@ _NUMBER = 8
 @dataclass(frozen=True)
 class HeadOptions:
     """Options of a head that has none."""
+
+
+Drift = Literal["none", "mean", "local", "linear", "linear+local", "anchored", "mixed"]
+"""How statistics follow the features, see `StatisticsConfig`."""
+
+
+@dataclass(frozen=True)
+class StatisticsConfig(HeadOptions):
+    """Options of a head that keeps statistics of features, as ``ncm``.
+
+    Attributes:
+        drift: how the statistics of old classes follow features that prompts go on moving: ``none``
+            (they stay as measured), ``mean``, ``local``, ``linear``, ``linear+local`` (maps fitted on
+            the current task's images), ``anchored`` (a map from the plain backbone's features, where
+            statistics are kept too), or ``mixed`` (the mean of ``anchored`` and ``linear``).
+    """
+
+    drift: Drift = field(default="none", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,7 @@ class LinearConfig(HeadOptions):
 
 
 @dataclass(frozen=True)
-class LiftConfig(HeadOptions):
+class LiftConfig(StatisticsConfig):
     """Options of heads that may have random features in front.
 
     Attributes:
@@ -57,11 +75,17 @@ class LiftConfig(HeadOptions):
     lift_gamma: Literal["median"] | Annotated[float, Gt(0)] = "median"
 
     def __post_init__(self) -> None:
-        """Refuse more random features than `MOST_GRAM_BYTES` have room for.
+        """Refuse random features that could not be held, or not follow.
 
         Raises:
-            ConfigError: the Gram matrix would take more.
+            ConfigError: their Gram matrix would take more than `MOST_GRAM_BYTES`; or statistics of
+                lifted features are to follow a map of features.
         """
+        if self.lift != "none" and self.drift != "none":
+            raise ConfigError(
+                f"drift={self.drift} with lift={self.lift}: statistics of random features cannot "
+                "follow a map of features. Take adapt=first, under which features stay, or lift=none."
+            )
         # One more column: a bias.
         size = _NUMBER * (self.lift_width + 1) ** 2
         if self.lift != "none" and size > MOST_GRAM_BYTES:
@@ -114,7 +138,7 @@ class ClassVectorConfig(HeadOptions):
 
 
 @dataclass(frozen=True)
-class LanguageConfig(ClassVectorConfig):
+class LanguageConfig(StatisticsConfig, ClassVectorConfig):
     """Options of ``language``.
 
     Attributes:

@@ -12,11 +12,13 @@ from torch import Tensor
 from perdure.errors import ConfigError
 from perdure.heads.base import Head
 from perdure.heads.catalog import HEADS
-from perdure.heads.config import GaussianConfig, HeadOptions
+from perdure.heads.config import GaussianConfig, StatisticsConfig
 from perdure.heads.feature_lift import FeatureLift
 from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics import leave_one_out
+from perdure.numerics.drift_statistics import Moments
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.gaussians import (
     centred_rows,
     class_moments,
@@ -42,10 +44,11 @@ SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 class NearestMeanHead(Head):
     """Cosine between the feature and the class mean: nearest class mean."""
 
+    config: StatisticsConfig
     means: Tensor
     counts: Tensor
 
-    def __init__(self, spec: BackboneSpec, config: HeadOptions, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: StatisticsConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self.register_buffer("means", torch.zeros(0, spec.dim))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
@@ -64,6 +67,11 @@ class NearestMeanHead(Head):
         """Cosine similarity with every class mean, in [-1, 1]."""
         unit = torch.nn.functional.normalize
         return unit(features, dim=1) @ unit(self.means, dim=1).T
+
+    def follow(self, drift: FeatureDrift) -> None:
+        """Move the means."""
+        moved = drift.moved(self.drift, Moments(self.means[: drift.known].double()))
+        _set_known(self.means, moved.means)
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Store the mean feature of each of the task's classes, and how many images it is of."""
@@ -174,6 +182,13 @@ class GaussianHead(Head):
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Log density of every class up to a term that all classes share, computed in float64."""
         return (self.space(features) @ self.weight.T + self.bias).to(features.dtype)
+
+    def follow(self, drift: FeatureDrift) -> None:
+        """Move means and scatter; `end_task` solves."""
+        moved = drift.moved(self.drift, Moments(self.means[: drift.known], self.scatter))
+        _set_known(self.means, moved.means)
+        assert moved.scatter is not None, "there was one to move"
+        self.scatter.copy_(moved.scatter)
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Add the task's moments, choose the shrinkage and solve for weight and bias.
@@ -349,3 +364,9 @@ class GaussianHead(Head):
         self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
+
+
+def _set_known(means: Float[Tensor, "c d"], moved: Float[Tensor, "k d"]) -> None:
+    """Set the first rows to moved ones, but those of forgotten classes, which are zero."""
+    known = means[: len(moved)]
+    known.copy_(torch.where(known.any(dim=1, keepdim=True), moved.to(known), 0))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from perdure.heads.base import Head, TrainedHead
 from perdure.heads.catalog import HEADS
 from perdure.heads.config import ClassVectorConfig, LanguageConfig
+from perdure.numerics.drift_statistics import Moments
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.gaussians import gaussian_factor, gaussian_samples
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
@@ -115,7 +117,7 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     seen so far, so that no image is kept: 256 per class and epoch, in batches of 256.
 
     State: a vector per class, one projection, and where ``refine_epochs`` is above 0 a mean (D
-    numbers) and a Cholesky factor (D × D numbers) per class, from when its task ended.
+    numbers) and a factor of the covariance (D × D numbers) per class.
     """
 
     learned: ClassVar[str] = "the logit scale"
@@ -150,6 +152,22 @@ class LanguageHead(ClassVectorHead, TrainedHead):
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Score every class seen so far."""
         return self.scale.value.exp() * self.cosines(features, self.weight, self.text)
+
+    def follow(self, drift: FeatureDrift) -> None:
+        """Move means and factors of every class; the factors by the linear part of the map."""
+        if not self.config.refine_epochs:
+            return
+        statistics = [
+            self._statistics(index) for index in range(self._place(drift.known - 1)[0] + 1)
+        ]
+        means = torch.cat([rows for rows, _ in statistics])
+        moved = drift.moved(self.drift, Moments(means.double())).means
+        moved = torch.where(means.any(dim=1, keepdim=True), moved.to(means), 0)
+        for (rows, factors), new in zip(
+            statistics, moved.split([len(rows) for rows, _ in statistics]), strict=True
+        ):
+            rows.copy_(new)
+            factors.copy_(drift.moved_factors(self.drift, factors))
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the Gaussians of the task's classes and refine the projection under all of them."""

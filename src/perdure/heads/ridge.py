@@ -15,7 +15,10 @@ from perdure.heads.config import RidgeConfig
 from perdure.heads.feature_lift import FeatureLift
 from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
+from perdure.numerics.drift_statistics import Moments
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.ridge import RATIOS, System, one_hot, ridge_left_out, with_bias
+from perdure.numerics.spectrum import spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 
@@ -87,6 +90,25 @@ class RidgeHead(Head):
     def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         """Regressed one-hot targets: about 1 for the class of an image, computed in float64."""
         return (self.space(features) @ self.weight.T + self.bias).to(features.dtype)
+
+    def follow(self, drift: FeatureDrift) -> None:
+        """Move G and Q as the moments that they hold: class means and what is around them.
+
+        G = S + Σ_c n_c φ_c φ_cᵀ, with φ_c the mean and a 1. For a linear map this is TᵀGT and TᵀQ. Of
+        forgotten classes the second moments in G move as S does. What was counted for the choice of
+        the penalty stays: it was judged where features were then.
+        """
+        counts = self.counts[: drift.known].clamp(min=1)
+        sums = self.sums[:, : drift.known]
+        gram = self.gram.spectrum().gram() if self.gram.thin else self.gram.matrix
+        within = gram - (sums / counts) @ sums.T
+        moments = Moments((sums[:-1] / counts).T, within[:-1, :-1])
+        moved = drift.moved(self.drift, moments)
+        assert moved.scatter is not None, "there was one to move"
+        within[:-1, :-1] = moved.scatter
+        sums[:-1] = torch.where(sums[-1:] > 0, moved.means.T * counts, 0)
+        gram = within + (sums / counts) @ sums.T
+        self.gram.replace(spectrum_of(gram) if self.gram.thin else gram)
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Add the task's images to the sums, choose the penalty and solve."""

@@ -67,6 +67,8 @@ def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
         for head, part in model.heads.items():
             for label in labels:
                 remains += [_named(trace, f"heads.{head}.") for trace in part.forget(label)]
+        if model.anchors is not None:
+            remains += [_named(trace, "anchors.") for trace in model.anchors.forget(labels)]
     history = before.history
     remains += _of_history(history, name)
     removed = ["its score: it is never predicted, and has no probability"]
@@ -92,6 +94,8 @@ def _of_history(history: History, name: str) -> list[Trace]:
 
 
 def _of_method(model: Model, task: Task) -> list[Trace]:
+    if model.adapted(task):
+        return []
     later = sum(len(other.classes) > 1 for other in model.tasks[task.index + 1 :])
     return [_named(trace, "method.") for trace in model.method.traces(task, later)]
 

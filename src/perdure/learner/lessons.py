@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from perdure.engine.build import text_of
 from perdure.engine.config import Config
+from perdure.engine.drift import unlabelled
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
@@ -60,7 +61,9 @@ def teach(
     if new:
         refuse_single_class(task, config)
         check_text(task, model.backbone, config)
-        training = Training(model, split.task_data(task, new), sink)
+        folder = config.training.drift_images
+        others = None if folder is None else unlabelled(folder)
+        training = Training(model, split.task_data(task, new), sink, others=others)
         training.start()
         training.train()
         training.finish()
@@ -152,9 +155,12 @@ def _refuse_more(model: Model, old: Mapping[str, int]) -> None:
 
 
 def _take_in(model: Model, data: TaskData, sink: Sink) -> None:
-    """Let the evaluated heads take in more images of classes that they know."""
-    features, labels = ImageSurvey(model, data, sink).features("train")
+    """Let the evaluated heads, and anchors, take in more images of classes that they know."""
+    survey = ImageSurvey(model, data, sink)
+    features, labels = survey.features("train")
     with torch.no_grad():
+        if model.anchors is not None:
+            model.anchors.take_in(survey.plain_readouts(), labels)
         for name in model.config.head_names:
             with remarking(name, model.heads[name], sink):
                 model.heads[name].take_in(features, labels)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perdure.backbones.additions import Additions
 from perdure.methods.guard import Guard
 from perdure.methods.options import MethodConfig
+from perdure.numerics.merge import merge
 from perdure.traits import Read, Traits
 from perdure.types import BackboneSpec, Features, Generators, Loss, Survey, Task, Trace
 
@@ -81,6 +82,10 @@ class Method(nn.Module, abc.ABC):
         """
         return Additions()
 
+    def nothing_added(self) -> Additions:
+        """Return additions under which the readout is the plain backbone's, and so never moves."""
+        return Additions()
+
     def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
         """Return the additions for test images whose task is known; for diagnosis alone.
 
@@ -120,6 +125,21 @@ class Method(nn.Module, abc.ABC):
         """End a task: update statistics. Must not change the additions."""
         if self.guard is not None:
             self.guard.end_task(task, survey)
+
+    def merge(self, before: Mapping[str, Tensor], task: Task, exponent: float) -> None:
+        """Keep less of what the task changed, see `perdure.numerics.merge`.
+
+        Called before `end_task`, without gradients, from the second task on.
+
+        Args:
+            before: values, before the task, of the parameters that were there then, by name.
+            task: that ends.
+            exponent: a of ``merge``, above 0.
+        """
+        parameters = dict(self.named_parameters())
+        for name, old in before.items():
+            new = parameters[name]
+            new.copy_(merge(old.to(new), new, task.index + 1, exponent))
 
     def traces(self, task: Task, later: int) -> list[Trace]:
         """Return what remains in the method of a class of this task that heads have forgotten.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from perdure.backbones.additions import Additions, block_numbers
 from perdure.methods.base import Method
 from perdure.methods.catalog import METHODS
 from perdure.methods.options import CodaPromptConfig
+from perdure.numerics.merge import merge
 from perdure.types import BackboneSpec, Generators, Task
 
 
@@ -63,6 +65,12 @@ class CodaPrompt(Method):
     def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
         """The components that were there when the task was learned, and none of later tasks."""
         return self._mixed(query, (task.index + 1) * self.config.components)
+
+    def merge(self, before: Mapping[str, Tensor], task: Task, exponent: float) -> None:
+        """Scale the prompts of the task's own components: by them alone it changed the sums."""
+        for block in self.blocks:
+            new = self.new[f"prompts_{block}"]
+            new.copy_(merge(torch.zeros_like(new), new, task.index + 1, exponent))
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The current task's components."""

@@ -140,11 +140,17 @@ class IPrompt(Method):
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Match and add, inside the blocks."""
-        training = task is not None
+        return self._matched(training=task is not None)
+
+    def nothing_added(self) -> Additions:
+        """Match, for weights of the readout by similarity, and add zeros."""
+        return self._matched(training=False, share=0.0)
+
+    def _matched(self, training: bool, share: float = 1.0) -> Additions:
         return Additions(
             residual={
                 block: TokenResidual(
-                    functools.partial(self._match, block, training), self.config.where
+                    functools.partial(self._match, block, training, share), self.config.where
                 )
                 for block in self.blocks
             }
@@ -172,7 +178,7 @@ class IPrompt(Method):
     ) -> Loss:
         """Cross-entropy over the current task's classes (others masked), and the pull of the keys."""
         terms = {"cross_entropy": F.cross_entropy(logits, labels)}
-        if self._learns_keys and self.config.key_pull > 0:
+        if self.config.key_pull > 0 and "key_pull" in features.penalties:
             terms["key_pull"] = self.config.key_pull * features.penalties["key_pull"]
         return Loss(terms)
 
@@ -197,6 +203,7 @@ class IPrompt(Method):
         self,
         block: int,
         training: bool,
+        share: float,
         tokens: Float[Tensor, "b n d"],
         keys: Float[Tensor, "b n d"],
     ) -> tuple[Float[Tensor, "b n d"], Mapping[str, Tensor], Mapping[str, Tensor]]:
@@ -205,6 +212,8 @@ class IPrompt(Method):
         similarity = F.normalize(keys[:, self.rows], dim=-1) @ pool_keys.T
         best, chosen = similarity.max(dim=-1)
         prompts = self.get_buffer(f"merged_{block}") + self.residual[str(block)]
+        if share != 1:
+            prompts = share * prompts
         added = self._weights(similarity) @ prompts.to(tokens.dtype)
         rest = tokens.shape[1] - self.rows.stop
         delta = F.pad(added, (0, 0, self.rows.start, rest))

@@ -72,6 +72,13 @@ class L2P(Method):
             },
         )
 
+    def nothing_added(self) -> Additions:
+        """Prompts of zeros where the prompts' rows are what is classified."""
+        if self.prompts.blocks:
+            return super().nothing_added()
+        rows = self.config.top_k * self.config.prompt_length
+        return Additions(input=self.keys.new_zeros(1, rows, self.spec.dim))
+
     def readout(self, features: Features) -> Float[Tensor, "b d"]:
         """The mean of the prompts' rows after the last block, or the class token."""
         if self.prompts.blocks:

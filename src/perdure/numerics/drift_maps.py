@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-RATIOS = (0.0, *(10 ** (step / 2) for step in range(-8, 5)))
-"""Penalties of `linear_map` that are compared, over the mean eigenvalue: 1e-4 to 100, and none.
+RATIOS = (0.0, *(10 ** (step / 2) for step in range(-8, 9)))
+"""Penalties of `linear_map` that are compared, over the mean eigenvalue: 1e-4 to 1e4, and none.
 
 With fewer pairs than dimensions strong ones are chosen, 0.3 to 3."""
 NARROWNESS = 0.3
@@ -103,18 +103,24 @@ def linear_map(
     before: Float[Tensor, "n d"],
     after: Float[Tensor, "n d"],
     ratios: Sequence[float] = RATIOS,
+    groups: Int[Tensor, "n"] | None = None,
 ) -> Fit:
     """Fit z ↦ z + d̄ + (z − m)V, with V = (XᵀX + λI)⁻¹Xᵀ(Z₁ − Z₀ − d̄), X = Z₀ − m.
 
     λ = ratio · tr(XᵀX)/d shrinks V to 0, so the map to a mean shift, never to a map onto 0. The
-    ratio with the least leave-one-out error is taken: that of pair i is its residual over
-    1 − 1/n − hᵢ, its leverage h under the slope and 1/n under the mean. Exact for an affine drift
-    with n > d + 1 pairs in general position, whose error no penalty is less than without one.
+    ratio with the least error on pairs that are left out is taken: one pair at a time, or one group
+    at a time. The map moves classes that have no pair, and one that is left out with all its images
+    is as they are; a single image is not, its class is still there. The errors of a group are
+    (I − H)⁻¹ times its residuals, H its block of 11ᵀ/n + X(XᵀX + λI)⁻¹Xᵀ: exact. Exact for an
+    affine drift with n > d + 1 pairs in general position, whose error no penalty is less than
+    without one.
 
     Args:
         before: Z₀.
         after: Z₁, of the same images in the same order.
         ratios: the grid; 0 is passed by where it interpolates.
+        groups: number of the group of every pair, such as its class; None for each its own. Where
+            all are of one, each is its own, too.
 
     Returns:
         The map; with fewer than three pairs, or without spread, that of `mean_map`.
@@ -130,15 +136,12 @@ def linear_map(
     known = singular > SMALLEST * singular[0]
     left, squares, right = left[:, known], singular[known].square(), right[known]
     along = left.T @ rest
+    blocks = _blocks(groups, len(x))
     best: tuple[float, float] | None = None
     for ratio in ratios:
         share = squares / (squares + ratio * level)
-        remaining = 1 - 1 / len(x) - (left.square() * share).sum(dim=1)
-        if float(remaining.min()) < SMALLEST:
-            continue
-        errors = (rest - left @ (share[:, None] * along)) / remaining[:, None]
-        error = float(errors.square().sum())
-        if best is None or error < best[0]:
+        error = _left_out(rest - left @ (share[:, None] * along), left, share, blocks)
+        if error is not None and (best is None or error < best[0]):
             best = error, ratio
     if best is None:
         raise ValueError(
@@ -148,6 +151,38 @@ def linear_map(
     gain = squares.sqrt() / (squares + ratio * level)
     slope = right.T @ (gain[:, None] * along)
     return Fit(AffineMap(centre, shift, slope), error, _drift(before, after), ratio)
+
+
+def _blocks(groups: Int[Tensor, "n"] | None, count: int) -> list[Int[Tensor, "_"]]:
+    """Positions of the pairs of every group; none where each pair is its own."""
+    if groups is None or len(groups.unique()) < 2:  # noqa: PLR2004
+        return []
+    return [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+
+
+def _left_out(
+    residual: Float[Tensor, "n d"],
+    left: Float[Tensor, "n r"],
+    share: Float[Tensor, "r"],
+    blocks: Sequence[Int[Tensor, "_"]],
+) -> float | None:
+    """Σ of squared errors on pairs that are left out; None where the fit interpolates some."""
+    pairs = len(residual)
+    if not blocks:
+        remaining = 1 - 1 / pairs - (left.square() * share).sum(dim=1)
+        if float(remaining.min()) < SMALLEST:
+            return None
+        return float((residual / remaining[:, None]).square().sum())
+    total = 0.0
+    for rows in blocks:
+        part = left[rows]
+        hat = (part * share) @ part.T + 1 / pairs
+        remaining = torch.eye(len(rows), dtype=hat.dtype, device=hat.device) - hat
+        values, vectors = torch.linalg.eigh(remaining)
+        if float(values[0]) < SMALLEST:
+            return None
+        total += float(((vectors.T @ residual[rows]) / values[:, None]).square().sum())
+    return total
 
 
 def local_shift(

@@ -18,11 +18,11 @@ class Moments:
 
     Attributes:
         means: mean feature per class.
-        scatter: Σ (x − mean of its class)(x − mean of its class)ᵀ.
+        scatter: Σ (x − mean of its class)(x − mean of its class)ᵀ; None where none is kept.
     """
 
     means: Float[Tensor, "c d"]
-    scatter: Float[Tensor, "d d"]
+    scatter: Float[Tensor, "d d"] | None = None
 
 
 def moved(moments: Moments, fit: AffineMap) -> Moments:
@@ -35,9 +35,11 @@ def moved(moments: Moments, fit: AffineMap) -> Moments:
     return Moments(fit(moments.means), moved_scatter(moments.scatter, fit))
 
 
-def moved_scatter(scatter: Float[Tensor, "d d"], fit: AffineMap) -> Float[Tensor, "d d"]:
-    """S ← (I + V)ᵀ S (I + V), symmetric; S itself under a mean shift."""
-    if fit.slope is None:
+def moved_scatter(
+    scatter: Float[Tensor, "d d"] | None, fit: AffineMap
+) -> Float[Tensor, "d d"] | None:
+    """S ← (I + V)ᵀ S (I + V), symmetric; S itself under a mean shift, and None of None."""
+    if fit.slope is None or scatter is None:
         return scatter
     turn = _turn(fit)
     turned = turn.T @ scatter.double() @ turn
@@ -123,10 +125,10 @@ def mixed(first: Moments, second: Moments, share: float = 0.5) -> Moments:
         ValueError: a share outside [0, 1].
     """
     _check_share(share)
-    return Moments(
-        torch.lerp(first.means.double(), second.means.double(), share),
-        torch.lerp(first.scatter.double(), second.scatter.double(), share),
-    )
+    scatter = None
+    if first.scatter is not None and second.scatter is not None:
+        scatter = torch.lerp(first.scatter.double(), second.scatter.double(), share)
+    return Moments(torch.lerp(first.means.double(), second.means.double(), share), scatter)
 
 
 def precision_share(first: float, second: float) -> float:

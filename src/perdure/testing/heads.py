@@ -16,6 +16,8 @@ from torch import Tensor
 
 from perdure.heads import HEADS, Head, HeadConfig, TrainedHead
 from perdure.heads.choice import HeadChoice, choose_head
+from perdure.keys import keys_of
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.randomness import generator
 from perdure.testing.learning import same_bits
 from perdure.testing.trial import Check, contained, run_all
@@ -244,12 +246,55 @@ def check_forgets(head_name: str) -> None:
         )
 
 
+@head_check
+@torch.no_grad()
+def check_follows(head_name: str) -> None:
+    """Statistics that follow an affine drift are those that moved images would have given.
+
+    A head without the option ``drift`` is not asked, nor one of random features, which cannot
+    follow, nor one that is trained, on other features.
+    What the head chooses by its data is held fixed, as in `check_more_images`.
+    """
+    named = choose_head(head_name)
+    kind = HEADS[named.kind]
+    lifted = getattr(named.options(DEFAULTS), "lift", "none") != "none"
+    if not kind.closed_form or lifted or "drift" not in keys_of(kind.Config):
+        return
+    *old, last = tasks = [_moved(drawn) for drawn in drawn_tasks(head_name)]
+    options = {**kind.fixed, "drift": "linear"}
+    at_once = _fitted(head_name, tasks, **options)
+    head = _fitted(head_name, drawn_tasks(head_name)[:-1], **options)
+    head.start_task(last.task)
+    pairs = torch.randn(4 * DIM, DIM, generator=generator(0, "pairs"))
+    head.follow(FeatureDrift(pairs, _drifted(pairs), known=old[-1].task.seen))
+    _learn(head, last)
+    features = _test_features(tasks)
+    ours, theirs = head.logits(features), at_once.logits(features)
+    assert _close(ours, theirs), (
+        f"'{head_name}' does not follow an affine drift: its logits are "
+        f"{float((ours - theirs).norm()):.1e} away from those of a head that has learned moved images, "
+        f"at norm {float(theirs.norm()):.1e}. All that `follow` is to move: what is kept of features."
+    )
+
+
+def _drifted(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """An affine drift, small beside the distance of classes."""
+    turn = torch.randn(DIM, DIM, generator=generator(0, "turn")) / (4 * DIM**0.5)
+    return features + 0.5 + features @ turn
+
+
+def _moved(drawn: DrawnTask) -> DrawnTask:
+    train, test = ((_drifted(features), labels) for features, labels in (drawn.train, drawn.test))
+    return dataclasses.replace(drawn, train=train, test=test)
+
+
 HEAD_CHECKS: tuple[Check, ...] = (
     check_grows_with_classes,
     check_alone_in_batch,
     check_saved_and_loaded,
     check_more_images,
     check_forgets,
+    check_follows,
 )
 """Each takes a head by name and raises an AssertionError that says what is wrong."""
 
