@@ -18,7 +18,7 @@ from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics.drift_statistics import Moments
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.ridge import RATIOS, System, one_hot, ridge_left_out, with_bias
-from perdure.numerics.spectrum import spectrum_of
+from perdure.numerics.spectrum import Spectrum, spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 
@@ -108,7 +108,11 @@ class RidgeHead(Head):
         within[:-1, :-1] = moved.scatter
         sums[:-1] = torch.where(sums[-1:] > 0, moved.means.T * counts, 0)
         gram = within + (sums / counts) @ sums.T
-        self.gram.replace(spectrum_of(gram) if self.gram.thin else gram)
+        if not self.gram.thin:
+            self.gram.replace(gram)
+            return
+        rank, whole = len(self.gram.values), spectrum_of(gram)
+        self.gram.replace(Spectrum(whole.values[-rank:], whole.basis[:, -rank:]))
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Add the task's images to the sums, choose the penalty and solve."""

@@ -280,7 +280,8 @@ def check_follows(head_name: str) -> None:
 def _drifted(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """An affine drift, small beside the distance of classes."""
     turn = torch.randn(DIM, DIM, generator=generator(0, "turn")) / (4 * DIM**0.5)
-    return features + 0.5 + features @ turn
+    moved: Tensor = features + 0.5 + features @ turn
+    return moved
 
 
 def _moved(drawn: DrawnTask) -> DrawnTask:
