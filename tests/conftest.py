@@ -11,6 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 from jaxtyping import install_import_hook
 
+# Nothing that a test writes has to outlive a power cut; tests of what is synced replace this again.
+os.fsync = lambda fd: None
+
 # Before any test module imports perdure: the hook sees only what is imported after it.
 install_import_hook("perdure", "beartype.beartype")
 

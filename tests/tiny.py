@@ -13,8 +13,8 @@ from perdure.testing.trial import BACKBONE, SIDE
 
 Pixels = NDArray[np.uint8]
 
-MODEL = {"backbone": BACKBONE, "weights": "random", "img_size": SIDE}
-"""Keys of a random backbone: of any run, or of a classifier."""
+MODEL = {"backbone": BACKBONE, "weights": "random", "img_size": SIDE, "precision": "fp32"}
+"""Keys of a random backbone, on every machine alike: of any run, or of a classifier."""
 RUN = {
     **MODEL,
     "data": "synthetic",
@@ -34,7 +34,6 @@ SMALL = {
     "batch_size": 4,
     "epochs": 2,
     "device": "cpu",
-    "precision": "fp32",
     "checkpoint_every": 3,
 }
 """A run that is long enough to be stopped within a task."""

@@ -80,7 +80,7 @@ def test_for_people(perdure: Perdure) -> None:
     assert (said.code, said.err) == (0, "")
     lines = said.out.splitlines()
     assert lines[0].startswith("method    joint: ")
-    assert "compute   fp32 on cpu" in lines or "compute   bf16 on cpu" in lines
+    assert "compute   fp32 on cpu" in lines
     assert "folder    runs/digits/joint (new)" in lines
     assert "and one linear layer once, 1 epoch in batches of 16" in said.out
     last = next(line for line in lines if line.startswith("5 "))

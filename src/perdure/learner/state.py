@@ -69,7 +69,7 @@ class LearnerState:
 
     def scores(
         self,
-        batches: Iterable[UInt8[Tensor, "b 3 s s"]],
+        batches: Iterable[UInt8[Tensor, "_ 3 s s"]],
         heads: Sequence[str],
         *,
         float32: bool = False,

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from perdure.streams.fetch.published import PUBLISHED, PublishedData
     from perdure.streams.images.sets import ArrayImages, FileImages, ImageSet
     from perdure.streams.loader import Batch, batch_count, batch_order, batches
+    from perdure.streams.orders import class_order
     from perdure.streams.sources.base import Domains, Source, load_source
     from perdure.streams.sources.resolve import resolve
     from perdure.streams.stream import Stream, Subset, TaskData, build_stream
-    from perdure.streams.tasks import class_order, task_sizes
+    from perdure.streams.tasks import task_sizes
     from perdure.streams.transforms import Transform, augment, build_transform
 else:
     __getattr__, __dir__ = lazy_names(__name__)

@@ -17,8 +17,8 @@ from perdure.streams.config import StreamConfig
 from perdure.streams.images.sets import ImageSet
 from perdure.streams.imbalance import thinned
 from perdure.streams.increments import Cut, cut
+from perdure.streams.orders import class_order
 from perdure.streams.sources.base import Source, load_source
-from perdure.streams.tasks import class_order
 from perdure.types import Task
 
 

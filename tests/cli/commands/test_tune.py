@@ -44,6 +44,7 @@ def test_a_search_prints_its_trials_and_leaves_a_preset(perdure: Perdure, tmp_pa
         (["--space", "lr"], "--space lr: write key=value,value, as lr=0.001,0.01."),
         (["--space", "lr="], "--space lr=: write key=value,value"),
         (["--space", "lrr=1,2"], "Did you mean 'lr'?"),
+        (["--space", "heads=linear(head_inputs=centred,head_init=fresh),ncn"], "head 'ncn'"),
         (["--budget", "0"], "'0' is not a whole number of 1 or more"),
         (["--head", "gaussian1"], "this configuration evaluates linear, gaussian"),
         (["--seeds", "1,1"], "different whole numbers"),

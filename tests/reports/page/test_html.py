@@ -16,8 +16,8 @@ from perdure.reports.page import html
 from perdure.reports.page.html import ReportFiles, check_target, make_report, write_report
 from perdure.reports.page.sections import ReportSection, sections_of
 from perdure.reports.results.runs import FinishedRun, by_stream
+from perdure.reports.tables.against_published import against_paper
 from perdure.reports.tables.comparison import compare
-from perdure.reports.tables.published import against_paper
 from tests.reports.run_folders import NOTHING_KNOWN, finished_run, save_grams
 
 EVIL = "<img src=x onerror=alert(1)>"

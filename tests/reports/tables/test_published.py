@@ -10,14 +10,9 @@ import pytest
 
 from perdure.methods import METHODS
 from perdure.reports.results.runs import FinishedRun, by_stream
+from perdure.reports.tables.against_published import Pair, PublishedComparison, against_paper
 from perdure.reports.tables.comparison import compare
-from perdure.reports.tables.published import (
-    Pair,
-    PublishedComparison,
-    _content,
-    _published,
-    against_paper,
-)
+from perdure.reports.tables.published import _content, _published
 from tests.reports.run_folders import finished_run
 
 TASKS, IMAGES = 10, 1000

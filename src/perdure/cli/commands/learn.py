@@ -45,9 +45,11 @@ def learn(args: argparse.Namespace) -> int:
     """
     folder = Path(args.model)
     values = _values(args)
+    _check_folder(folder)
+    _check_values(folder, values)
+
     from perdure.cli.progress import open_display
 
-    _check_folder(folder)
     # Of two lessons at the same time, first ones too, that of the first to be done would be lost.
     with alone(folder, "saving a model"):
         classifier = _open(folder, values)
@@ -85,18 +87,39 @@ def _open(folder: Path, values: dict[str, Any]) -> ContinualClassifier:
     """The model in the folder under these keys, or a new one where there is none yet."""
     from perdure.learner import ContinualClassifier
     from perdure.learner.saved.contents import is_model
-    from perdure.learner.settings import PARAMETERS
 
     _check_folder(folder)
     known = ContinualClassifier.load(folder) if is_model(folder) else None
     classifier = known if known is not None else ContinualClassifier()
-    own = (*PARAMETERS, "calibration_fraction")
-    parameters = {key: value for key, value in values.items() if key in own}
-    more = {key: value for key, value in values.items() if key not in own}
-    if isinstance(parameters.get("heads"), str):
-        parameters["heads"] = [parameters["heads"]]
+    parameters, more = _parted(values)
     options = {**(classifier.options or {}), **more} or None
     return classifier.set_params(**parameters, options=options)  # type: ignore[no-any-return]  # sklearn has no types
+
+
+def _parted(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of a classifier's parameters, and of its options."""
+    from perdure.learner.settings import PARAMETERS
+
+    own = (*PARAMETERS, "calibration_fraction")
+    parameters = {key: value for key, value in values.items() if key in own}
+    if isinstance(parameters.get("heads"), str):
+        parameters["heads"] = [parameters["heads"]]
+    return parameters, {key: value for key, value in values.items() if key not in own}
+
+
+def _check_values(folder: Path, values: dict[str, Any]) -> None:
+    """Refuse keys and values that no lesson takes, before torch is imported."""
+    from perdure.engine.config import PARTS
+    from perdure.keys import defaults_of
+    from perdure.learner.saved.contents import is_model, read_contents
+    from perdure.learner.settings import METHOD, PARAMETERS, make_settings, parameters_of
+
+    usual: dict[str, Any] = {**defaults_of(*PARTS), "method": METHOD, "heads": None}
+    options: dict[str, Any] = {}
+    if is_model(folder):
+        usual, options = parameters_of(read_contents(folder).config())
+    parameters, more = _parted(values)
+    make_settings({key: {**usual, **parameters}[key] for key in PARAMETERS}, {**options, **more})
 
 
 def _check_folder(folder: Path) -> None:

@@ -30,15 +30,16 @@ def ls(args: argparse.Namespace) -> int:
         perdure ls presets /iprompt        and of a method's
         perdure ls methods --json
     """
+    if args.kind == "presets" and not (args.within or args.json):
+        from perdure.cli.show_preset import print_benchmarks
+
+        print_benchmarks()
+        return 0
     items = LISTS[args.kind]()
     if args.within:
         items = _narrowed(args.kind, args.within, items)
     if args.json:
         print_json(items)
-    elif args.kind == "presets" and not args.within:
-        from perdure.cli.show_preset import print_benchmarks
-
-        print_benchmarks()
     else:
         columns = COLUMNS.get(args.kind, {"name": "name", "summary": "summary"})
         rows = [[in_words(item[key]) for key in columns.values()] for item in items]

@@ -47,14 +47,17 @@ def tune(args: argparse.Namespace) -> int:
 
         The same command goes on after an interruption; a larger budget adds trials.
     """
+    from perdure.engine.config import load_config
+
+    # What was mistyped is said before torch is imported.
+    config = load_config(args.what, args.overrides)
+    space = _space(args.space, config) if args.space else None
+    seeds = read_seeds(args.seeds, args.overrides)
+
     from perdure import tuning
     from perdure.cli.progress import open_display
-    from perdure.engine.config import load_config
     from perdure.experiment import default_folder
 
-    config = load_config(args.what, args.overrides)
-    space = _space(args.space) if args.space else None
-    seeds = read_seeds(args.seeds, args.overrides)
     search = tuning.make_search(config, space, seeds, args.head)
     out = (
         Path(args.out)
@@ -87,15 +90,19 @@ def tune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _space(given: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    from perdure.keys import parse_value
+def _space(given: Sequence[str], config: Config) -> dict[str, tuple[Any, ...]]:
+    """Keys and values to choose from, each of which the configuration takes."""
+    from perdure.keys import parse_value, split_list
 
     space: dict[str, tuple[Any, ...]] = {}
     for entry in given:
         key, equals, values = entry.partition("=")
         if not equals or not key or not values:
             raise UsageError(f"--space {entry}: write key=value,value, as lr=0.001,0.01.")
-        space[key] = tuple(parse_value(value) for value in values.split(","))
+        space[key] = tuple(parse_value(value) for value in split_list(values))
+        for value in space[key]:
+            # A search holds images out, if the configuration does not.
+            config.replace(**{"validation_fraction": 0.2, key: value})
     return space
 
 

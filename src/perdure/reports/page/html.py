@@ -17,8 +17,8 @@ from perdure.errors import OutputError
 from perdure.reports.figures.render import PROPERTIES, as_png, as_svg
 from perdure.reports.page.sections import ReportSection, sections_of
 from perdure.reports.results.runs import FinishedRun, by_stream
+from perdure.reports.tables.against_published import against_paper
 from perdure.reports.tables.comparison import as_records, compare
-from perdure.reports.tables.published import against_paper
 from perdure.reports.tables.text_table import as_csv, encode
 
 _TEMPLATE, _STYLE = "report.html.jinja", "report.css"

@@ -24,13 +24,13 @@ from perdure.reports.page.run_differences import list_runs, settings_of
 from perdure.reports.results.groups import Entry
 from perdure.reports.results.runs import StreamRuns
 from perdure.reports.results.spectra import BlockSpectrum, read_spectra
+from perdure.reports.tables.against_published import PublishedComparison
 from perdure.reports.tables.comparison import (
     ComparisonRow,
     as_text_table,
     name_columns,
     spread_over,
 )
-from perdure.reports.tables.published import PublishedComparison
 from perdure.reports.tables.text_table import MISSING, TextTable
 
 _KIB = 1024
