@@ -65,8 +65,9 @@ def run(
         what: a preset (``digits/nsp2``), a file that ends in ``.toml``, or a configuration.
         out: the folder; ``runs/<preset>`` by default.
         resume: go on with the run found there; start if there is none; do nothing if it is finished.
-        diagnose: tell, once learning is done, what the choice of prompts knows of the task; for
-            methods that select. Training images of old tasks are looked at, nothing is learned.
+        diagnose: tell, once learning is done, what the choice of prompts knows of the task, for
+            methods that select, and what stale statistics cost, for heads in closed form. Training
+            images of old tasks are looked at, nothing is learned.
         on_event: receives the events.
         **overrides: keys of the configuration, as ``epochs=2``.
 
@@ -77,7 +78,7 @@ def run(
     config = config.replace(**overrides) if overrides else config
     path = Path(out) if out is not None else default_folder(config)
     if diagnose:
-        check_diagnosable(config.training.method)
+        check_diagnosable(config)
     check_logger(config.runtime.logger)
     check_folder(path, config, resume)
     results = path / RESULTS
@@ -252,6 +253,7 @@ def _add_diagnosis(
             "task_accuracy": diagnosis.task_accuracy,
             "task_chance": diagnosis.task_chance,
             "oracle_last_accuracy": diagnosis.oracle_accuracy.get(entry["head"]),
+            "all_seen_last_accuracy": diagnosis.all_seen_accuracy.get(entry["head"]),
         }
     write_results(folder / RESULTS, entries)
     sink(Event("diagnosis", fields=dataclasses.asdict(diagnosis)))

@@ -14,6 +14,7 @@ from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.diagnose import _fitted_accuracy, diagnose, selecting_methods
 from perdure.engine.events import Event
 from perdure.engine.run import plan
+from perdure.engine.survey import ImageSurvey
 from perdure.errors import ConfigError
 from perdure.experiment import run
 from perdure.methods import METHODS
@@ -54,6 +55,7 @@ def test_diagnosis_leaves_the_model_as_it_was(name: str) -> None:
     seen: list[Event] = []
     found = diagnose(model, trial.stream.tasks, seen.append)
     assert all(torch.equal(value, before[key]) for key, value in model.state().items())
+    assert found.task_accuracy is not None
     assert 0 <= found.task_accuracy <= 1
     assert found.task_chance == pytest.approx(1 / 2)
     assert bool(found.oracle_accuracy) is METHODS[name].traits.prompts_of_tasks
@@ -133,9 +135,36 @@ def test_results_hold_the_diagnosis_and_are_otherwise_the_same(tmp_path: Path) -
 
 
 def test_a_method_that_chooses_nothing_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'nsp2' gives every image the same.*: coda_prompt, "):
+    with pytest.raises(ConfigError, match=r"'nsp2' gives every image the same.*=linear,gaussian"):
         run(small_config("nsp2"), tmp_path / "run", diagnose=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_heads_fitted_anew_to_all_images_are_those_of_a_head_that_saw_them_at_once() -> None:
+    """Literally: the moments of all training images under the last prompts."""
+    trial = make_trial("finetune", sizes=(2, 2), heads=("linear", "gaussian", "ncm(drift=mean)"))
+    model = trial.run().model
+    found = diagnose(model, trial.stream.tasks)
+    assert (found.task_accuracy, found.oracle_accuracy) == (None, {})
+    assert found.all_seen_accuracy.keys() == {"gaussian", "ncm(drift=mean)"}
+    means, right, total = [], 0, 0
+    for data in trial.stream.tasks:
+        features, labels = ImageSurvey(model, data).features("train")
+        means += [features[labels == label].mean(0) for label in data.task.classes]
+    unit = torch.nn.functional.normalize(torch.stack(means))
+    for data in trial.stream.tasks:
+        features, labels = ImageSurvey(model, dataclasses.replace(data, train=data.test)).features()
+        scores = torch.nn.functional.normalize(features) @ unit.T
+        right += int((scores.argmax(1) == labels).sum())
+        total += len(labels)
+    assert found.all_seen_accuracy["ncm(drift=mean)"] == pytest.approx(right / total)
+
+
+def test_with_adapt_first_no_task_has_prompts_of_its_own() -> None:
+    trial = make_trial("dualprompt", sizes=(2, 2), heads=("gaussian",), adapt="first")
+    found = diagnose(trial.run().model, trial.stream.tasks)
+    assert not found.oracle_accuracy
+    assert found.all_seen_accuracy.keys() == {"gaussian"}
 
 
 def test_a_stream_without_test_images_is_refused() -> None:

@@ -22,6 +22,12 @@ _SELECTION = {
 }
 """What stands in results of methods that select, of what it could be at most."""
 
+_BOUNDS = {
+    "oracle_last_accuracy": "given the task's own prompts",
+    "all_seen_last_accuracy": "with statistics of all images measured anew",
+}
+"""Bounds of the last accuracy, and under what they hold."""
+
 _WIDEST_MATRIX = 12
 """Tasks up to which the accuracy matrix is printed; the picture shows it in any case."""
 
@@ -50,18 +56,21 @@ def print_comparison(entries: Sequence[Entry], files: Sequence[Path], as_json: b
 
 
 def _print_diagnosis(entries: Sequence[Entry]) -> None:
-    """Print what the choice of prompts knows of the task."""
+    """Print what the choice of prompts knows of the task, and bounds of the last accuracy."""
     first = entries[0]
     diagnosis = first["diagnosis"]
-    fields = [(label, per_cent(first[key])) for label, key in _SELECTION.items()]
-    told, chance = per_cent(diagnosis["task_accuracy"]), per_cent(diagnosis["task_chance"])
-    fields.append(("task told from the choice", f"{told}; by chance {chance}"))
-    for entry in entries:
-        oracle = entry["diagnosis"]["oracle_last_accuracy"]
-        if oracle is not None:
-            text = f"{per_cent(oracle)}; without {per_cent(entry['last_accuracy'])}"
-            fields.append((f"last accuracy given the task's own prompts, {entry['head']}", text))
-    print("Choice of prompts after the last task:")
+    fields = []
+    if diagnosis["task_accuracy"] is not None:
+        fields = [(label, per_cent(first[key])) for label, key in _SELECTION.items()]
+        told, chance = per_cent(diagnosis["task_accuracy"]), per_cent(diagnosis["task_chance"])
+        fields.append(("task told from the choice of prompts", f"{told}; by chance {chance}"))
+    for key, given in _BOUNDS.items():
+        for entry in entries:
+            bound = entry["diagnosis"].get(key)
+            if bound is not None:
+                text = f"{per_cent(bound)}; without {per_cent(entry['last_accuracy'])}"
+                fields.append((f"last accuracy {given}, {entry['head']}", text))
+    print("Diagnosis after the last task:")
     width = max(len(label) for label, _ in fields)
     for label, text in fields:
         print(f"  {label:{width}}  {text}")

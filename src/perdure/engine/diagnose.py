@@ -1,4 +1,4 @@
-"""Diagnosis of prompt selection: does it know the task, and what would perfect selection gain?"""
+"""Diagnosis: what the selection of prompts knows, and what stale statistics cost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
+from perdure.engine.staleness import ageing_heads, all_seen_accuracy
 from perdure.engine.survey import ordered_batches
 from perdure.errors import ConfigError
 from perdure.methods import METHODS
@@ -26,19 +28,23 @@ MOST_ITERATIONS = 2000
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Task information in the selected prompts, after the last task.
+    """Task information in the selected prompts, and bounds of accuracy, after the last task.
 
     Attributes:
         task_accuracy: share of test images whose task a linear classifier tells from what was chosen
-            for them; it was fitted to the training images of all tasks.
-        task_chance: share of the largest task, which is what knowing nothing gives.
+            for them; it was fitted to the training images of all tasks. None where the method does
+            not select.
+        task_chance: share of the largest task, which is what knowing nothing gives; or None.
         oracle_accuracy: per head, last accuracy where every image gets its own task's prompts; empty
             where prompts belong to no task.
+        all_seen_accuracy: per head in closed form, see `all_seen_accuracy`; empty where features
+            never change.
     """
 
-    task_accuracy: float
-    task_chance: float
+    task_accuracy: float | None
+    task_chance: float | None
     oracle_accuracy: dict[str, float]
+    all_seen_accuracy: dict[str, float]
 
 
 def selecting_methods() -> tuple[str, ...]:
@@ -46,17 +52,24 @@ def selecting_methods() -> tuple[str, ...]:
     return tuple(name for name in METHODS if METHODS[name].traits.selects)
 
 
-def check_diagnosable(method: str) -> None:
-    """Refuse a method that selects no prompts.
+def check_diagnosable(config: Config) -> None:
+    """Refuse a run that selects no prompts and has no statistics that grow stale.
 
     Raises:
         ConfigError: it is one.
     """
-    if not METHODS[method].traits.selects:
-        raise ConfigError(
-            f"Method '{method}' gives every image the same prompts, so there is no selection to "
-            f"diagnose. Methods that select: {', '.join(selecting_methods())}."
-        )
+    if config.traits.selects or ageing_heads(config):
+        return
+    named = f"heads={','.join(config.head_names)}"
+    reason = (
+        "learns no prompts task by task"
+        if config.traits.frozen_features or config.traits.cumulative
+        else f"gives every image the same prompts, and {named} keep no statistics that grow stale"
+    )
+    raise ConfigError(
+        f"Method '{config.training.method}' {reason}, so there is nothing to diagnose. Methods that "
+        f"select prompts: {', '.join(selecting_methods())}; for the others add {named},gaussian."
+    )
 
 
 def diagnose(model: Model, tasks: Sequence[TaskData], sink: Sink = ignore) -> Diagnosis:
@@ -65,16 +78,19 @@ def diagnose(model: Model, tasks: Sequence[TaskData], sink: Sink = ignore) -> Di
     This looks at training images of old tasks, which learning never does; nothing is learned here.
 
     Args:
-        model: its method must select.
+        model: its method selects, or its heads keep statistics that grow stale.
         tasks: tasks of its stream, at least one of them with test images.
         sink: receives progress events.
 
     Raises:
-        ConfigError: the method chooses nothing, or there is no test image.
+        ConfigError: there is nothing to diagnose, or no test image.
     """
-    check_diagnosable(model.config.training.method)
+    check_diagnosable(model.config)
     if not any(len(data.test) for data in tasks):
-        raise ConfigError("There is no test image to diagnose the selection on.")
+        raise ConfigError("There is no test image to diagnose on.")
+    all_seen = all_seen_accuracy(model, tasks, sink)
+    if not model.method.traits.selects:
+        return Diagnosis(None, None, {}, all_seen)
     passes = _Passes(model, tasks, sink)
     train = passes.choices("train")
     test = passes.choices("test")
@@ -82,6 +98,7 @@ def diagnose(model: Model, tasks: Sequence[TaskData], sink: Sink = ignore) -> Di
         task_accuracy=_fitted_accuracy(train, test),
         task_chance=float(np.bincount(test[1]).max() / len(test[1])),
         oracle_accuracy=passes.oracle_accuracy(),
+        all_seen_accuracy=all_seen,
     )
 
 
@@ -105,7 +122,10 @@ class _Passes:
     def __init__(self, model: Model, tasks: Sequence[TaskData], sink: Sink) -> None:
         self._model, self._tasks, self._sink = model, tasks, sink
         size = model.config.runtime.eval_batch_size
-        oracle = [data.test for data in tasks if model.method.traits.prompts_of_tasks]
+        traits = model.method.traits
+        # With adapt=first, prompts are of the first task alone.
+        self._has_oracle = traits.prompts_of_tasks and model.config.training.adapt == "all"
+        oracle = [data.test for data in tasks if self._has_oracle]
         parts = [*oracle, *(part for data in tasks for part in (data.train, data.test))]
         self._total = sum(batch_count(len(part), size) for part in parts)
         self._done = 0
@@ -129,7 +149,7 @@ class _Passes:
     def oracle_accuracy(self) -> dict[str, float]:
         """Return the accuracy over all test images, each under its own task's prompts."""
         model, counts = self._model, dict[str, Counts]()
-        if not model.method.traits.prompts_of_tasks:
+        if not self._has_oracle:
             return {}
 
         def readout(images: Tensor, task: Task) -> Tensor:

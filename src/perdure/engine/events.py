@@ -63,6 +63,7 @@ FIELDS: Mapping[Kind, Mapping[str, str]] = {
         "task_accuracy": "see `diagnose.Diagnosis`",
         "task_chance": "see `diagnose.Diagnosis`",
         "oracle_accuracy": "see `diagnose.Diagnosis`",
+        "all_seen_accuracy": "see `diagnose.Diagnosis`",
     },
     "checkpoint": _POINT,
     "done": {"seconds": "working time, interruptions left out"},

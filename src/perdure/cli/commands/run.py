@@ -27,7 +27,8 @@ def add(verbs: Any) -> None:
         "--skip-unreadable", "leave out images that cannot be decoded, count and list them"
     )
     command.flag(
-        "--diagnose", "tell what the choice of prompts knows of the task; for methods that select"
+        "--diagnose",
+        "tell what the choice of prompts knows of the task, and what stale statistics cost",
     )
     command.flag("--dry-run", "check everything and show the plan")
     add_quiet(command)
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out) if args.out else default_folder(config)
     if args.diagnose:
-        check_diagnosable(config.training.method)
+        check_diagnosable(config)
     if args.dry_run:
         from perdure.cli.dry_run import make_plan, print_plan
 

@@ -39,6 +39,7 @@ _SELECTION = {
     "selection_entropy": ("entropy", 1.0, 3),
     "selection_task_information": ("task information", 1.0, 3),
 }
+_DRIFT = {"size": 100.0, "explained": 100.0}
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def sections_of(
         ),
         _spectra(stream),
         _selection(stream),
+        _drift(rows),
         _cost(stream, rows),
         published and _published(published),
     ]
@@ -228,6 +230,32 @@ def _selection(stream: StreamRuns) -> ReportSection | None:
     )
     table = NamedTable("selection", TextTable.plain(heads, lines, "lrrr"))
     return ReportSection("Selection", (about,), (table,))
+
+
+def _drift(rows: Sequence[ComparisonRow]) -> ReportSection | None:
+    """Of the heads that follow their features, or whose bound is known by a diagnosis."""
+    heads, named = name_columns(rows)
+    lines = []
+    for row, names in zip(rows, named, strict=True):
+        entries = row.group.entries
+        drifts = [one for entry in entries for one in entry.get("drift", ())]
+        bounds = [entry.get("diagnosis") or {} for entry in entries]
+        bound = _mean(bounds, "all_seen_last_accuracy", 100.0, 1)
+        if drifts or bound != MISSING:
+            followed = [_mean(drifts, key, factor, 1) for key, factor in _DRIFT.items()]
+            lines.append([*names, *followed, _mean(entries, "last_accuracy", 100.0, 1), bound])
+    if not lines:
+        return None
+    about = (
+        "How far the features of a task's images moved while it was learned, over their own spread, "
+        "and how much of that the map tells of classes or images that it was not fitted on; means "
+        "over tasks. All seen: the head fitted at the end to all training images, a bound that no "
+        "learner may reach for (run --diagnose)."
+    )
+    align = "l" * len(heads) + "rrrr"
+    heads = [*heads, "drift %", "explained %", "last accuracy %", "all seen %"]
+    table = NamedTable("drift", TextTable.plain(heads, lines, align))
+    return ReportSection("Drift of the features", (about,), (table,))
 
 
 def _cost(stream: StreamRuns, rows: Sequence[ComparisonRow]) -> ReportSection:

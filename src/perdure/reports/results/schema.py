@@ -30,6 +30,8 @@ _KEYS: dict[str, tuple[Any, str]] = {
     "task_sizes": (list[Annotated[int, Ge(1)]] | None, "one whole number from 1 per task"),
     "class_names": (list[str] | None, "a list of names"),
     "confusion": (list[list[_Count]] | None, "one list of whole numbers from 0 per class"),
+    "drift": (list[dict[str, Any]] | None, "one object per task that features moved in"),
+    "diagnosis": (dict[str, Any] | None, "an object"),
     "cost": (dict[str, Any] | None, "an object"),
     **dict.fromkeys(FIGURES, (_Share, "0 to 1, or null")),
 }
