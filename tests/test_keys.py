@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from perdure.engine.config import PARTS
 from perdure.errors import ConfigError
-from perdure.keys import Roles, build, defaults_of, key, keys_of
+from perdure.keys import Roles, build, defaults_of, key, keys_of, parse_value
 from perdure.learner import ContinualClassifier
 from perdure.learner.settings import OF_RUNS, PARAMETERS, PER_LESSON
 from perdure.streams.config import StreamConfig
@@ -53,6 +53,16 @@ def test_a_part_is_built_and_checked() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             build(Part, values)
+
+
+def test_none_is_the_word_where_a_key_allows_it() -> None:
+    @dataclass(frozen=True)
+    class Words:
+        merge: Literal["none", "mean"] | float = 1.0
+        logger: Literal["board"] | None = "board"
+
+    made = build(Words, {"merge": parse_value("none"), "logger": parse_value("none")})
+    assert (made.merge, made.logger) == ("none", None)
 
 
 def test_roles_agree_with_the_classifier() -> None:

@@ -112,6 +112,12 @@ def build(part: type[Any], values: Mapping[str, Any]) -> Any:
         name: (value,) if _is_list(hints[name]) and not isinstance(value, list | tuple) else value
         for name, value in values.items()
     }
+    # `parse_value` reads none as None; where it is one of the words that a key allows, it is meant.
+    values |= {
+        name: "none"
+        for name, value in values.items()
+        if value is None and "none" in _words(hints[name])
+    }
     try:
         return validate(values)
     except ValidationError as error:
@@ -189,6 +195,15 @@ def _bounds(hint: Any) -> Iterator[str]:
             yield _BOUNDS[type(bound)].format(*dataclasses.astuple(bound))
     for part in typing.get_args(hint):
         yield from _bounds(part)
+
+
+def _words(hint: Any) -> Iterator[Any]:
+    """The literal values that a type allows, alone or beside others."""
+    for part in typing.get_args(hint):
+        if typing.get_origin(hint) is Literal:
+            yield part
+        else:
+            yield from _words(part)
 
 
 def _choices(hint: Any) -> Iterable[str]:

@@ -23,6 +23,7 @@ from perdure.heads.choice import file_name
         ('gaussian(shrinkage="analytic")', "gaussian(shrinkage=analytic)"),
         ("ridge(lift_width=300,lift=relu)", "ridge(lift=relu,lift_width=300)"),
         ("ridge(ridge_ratio=loo)", "ridge(ridge_ratio=loo)"),
+        ("gaussian(drift=none)", "gaussian(drift=none)"),
         (
             "linear(head_inputs=centred, head_init=fresh)",
             "linear(head_init=fresh,head_inputs=centred)",

@@ -107,7 +107,8 @@ def _refuse_unknown(kind: str, own: Iterable[str]) -> None:
 def _text(value: Any, plain: bool = True) -> str:
     """Write a value so that `parse_value` reads it again; in a list, text stands in quotes."""
     if isinstance(value, str):
-        readable = plain and _PLAIN.fullmatch(value) and parse_value(value) == value
+        as_typed = value == "none" or (_PLAIN.fullmatch(value) and parse_value(value) == value)
+        readable = plain and as_typed
         return value if readable else json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return f"[{','.join(_text(item, plain=False) for item in value)}]"
