@@ -9,7 +9,7 @@ from perdure.engine.events import FIELDS, Event
 from perdure.experiment import run
 from tests.tiny import small_config
 
-OPTIONAL = {"done", "total", "tasks"}
+OPTIONAL = {"done", "total", "tasks", "images"}
 """Fields that the table allows to be absent."""
 
 

@@ -69,11 +69,37 @@ def test_held_out_images_are_a_share_of_each_class_that_has_enough() -> None:
 
 
 def test_held_out_images_are_not_learned() -> None:
-    learner = classifier("lda", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
+    learner = classifier("nsp2", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
     learner.learn(lesson("b", "c", count=12, seed=1))
     assert [entry.held_out for entry in learner.history_.lessons] == [6, 6]
+    assert [entry.left_out for entry in learner.history_.lessons] == [0, 0]
     assert learner.last_lesson_.images == {"b": 9, "c": 9}
     assert learner.model.state()["heads.gaussian.counts"].tolist() == [9, 18, 9]
+
+
+def test_on_frozen_features_images_are_left_out_in_turn_and_none_is_held_out() -> None:
+    heads = ["gaussian", "gaussian(shrinkage=0.5)", "ridge"]
+    learner = classifier("lda", heads, calibration_fraction=0.25).learn(lesson("a", "b", count=5))
+    learner.learn([*lesson("b", "c", seed=1)[0], *pictures("d", 1)], ["b"] * 6 + ["c"] * 6 + ["d"])
+    history = learner.history_
+    assert [entry.held_out for entry in history.lessons] == [0, 0]
+    assert [entry.left_out for entry in history.lessons] == [10, 12]  # not the only one of "d"
+    assert learner.model.state()["heads.gaussian.counts"].tolist() == [5, 11, 6, 1]
+    assert history.temperatures.keys() == learner.last_lesson_.accuracy.keys() == set(heads)
+    assert len(history.losses["ridge"]) == len(history.losses["gaussian"])
+
+
+def test_a_lesson_is_measured_as_if_each_image_had_been_missing() -> None:
+    images, names = lesson("a", "b", "c", count=3)
+    learner = classifier("lda", ["ridge"], calibration_fraction=0.25).learn(images, names)
+    ratio = float(learner.model.state()["heads.ridge.ratio"])
+    right = 0
+    for index, (image, name) in enumerate(zip(images, names, strict=True)):
+        rest = [k for k in range(9) if k != index]
+        other = classifier("lda", ["ridge"], ridge_ratio=ratio)
+        other.learn([images[k] for k in rest], [names[k] for k in rest])
+        right += int(other.predict([image])[0] == name)
+    assert learner.last_lesson_.accuracy == {"ridge": right / 9}
 
 
 def test_lessons_add_what_they_have_to_say() -> None:
@@ -90,7 +116,8 @@ def test_lessons_add_what_they_have_to_say() -> None:
 
 
 def test_what_lessons_have_said_is_kept_at_one_size() -> None:
-    learner = classifier("ncm", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
+    learner = classifier("nsp2", ["ncm"], calibration_fraction=0.25)
+    learner.learn(lesson("a", "b", count=12))
     first = learner.history_
     learner.learn(lesson("c", count=20))
     assert first.temperatures["ncm"] < 1  # cosines say too little
@@ -112,7 +139,8 @@ def test_probabilities_are_tempered_and_names_are_not() -> None:
 
 
 def test_nothing_held_out_leaves_probabilities_as_they_are() -> None:
-    learner = classifier("ncm", calibration_fraction=0.25).learn(lesson("a", "b", count=9))
+    learner = classifier("nsp2", ["ncm"], calibration_fraction=0.25)
+    learner.learn(lesson("a", "b", count=9))
     assert learner.last_lesson_.held_out == 0
     assert learner.history_.temperatures == {}
     images = pictures("a")

@@ -56,9 +56,7 @@ def test_one_image_is_enough() -> None:
 
 def test_what_a_head_has_to_remark_is_told_once() -> None:
     heard: list[Event] = []
-    learner = classifier("lda", shrinkage="loo").learn(
-        pictures("a", 1), ["a"], on_event=heard.append
-    )
+    learner = classifier("lda").learn(pictures("a", 1), ["a"], on_event=heard.append)
     learner.learn(pictures("b", 1), ["b"], on_event=heard.append)
     notes = [event.fields["text"] for event in heard if event.kind == "note"]
     assert len(notes) == 1
@@ -104,7 +102,7 @@ class TestMoreImagesOfAnOldClass:
         )
 
     def test_prompts_stay(self) -> None:
-        learner = classifier("nsp2").learn(lesson("a", "b"))
+        learner = classifier("nsp2", shrinkage="analytic").learn(lesson("a", "b"))
         before = learner.model.state()
         learner.learn(lesson("b", seed=1))
         after = learner.model.state()

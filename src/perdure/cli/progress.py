@@ -140,7 +140,7 @@ class Display(abc.ABC):
             if self._repeats:
                 seen = f"all {done} domains so far" if done > 1 else "the first domain so far"
             # A classifier that is taught lesson by lesson has announced no stream.
-            where = seen if self._sizes else "held-out images"
+            where = seen if self._sizes else str(event.fields["images"])
             self.say(f"accuracy on {where}: {', '.join(self._scores)}")
             self._scores = []
 

@@ -64,7 +64,7 @@ def print_model(item: dict[str, Any]) -> None:
             str(number),
             ", ".join(lesson["new"]) or "–",
             f"{sum(lesson['images'].values()):,}",
-            f"{lesson['held_out']:,}",
+            f"{lesson['held_out'] or lesson['left_out']:,}",
             *(per_cent(lesson["accuracy"].get(head)) for head in item["heads"]),
             *(per_cent(lesson["calibration_error"].get(head)) for head in item["heads"]),
         ]
@@ -74,4 +74,4 @@ def print_model(item: dict[str, Any]) -> None:
         f"{head}: {what}" for what in ("accuracy", "calibration error") for head in item["heads"]
     ]
     print()
-    print_columns(["lesson", "new classes", "images", "held out", *scores], rows)
+    print_columns(["lesson", "new classes", "images", "measured on", *scores], rows)

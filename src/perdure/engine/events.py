@@ -48,7 +48,8 @@ FIELDS: Mapping[Kind, Mapping[str, str]] = {
     "epoch": {"epoch": "from 1, within the task", "images_per_second": "of its training steps"},
     "accuracy": {
         "head": "its name",
-        "accuracy": "on the test images of all tasks so far; of a lesson, on the held-out images",
+        "accuracy": "on the test images of all tasks so far; of a lesson, see ``images``",
+        "images": "what a lesson was measured on, in words; absent in a run",
         "tasks": "on each task so far, null without test images; absent for a lesson",
     },
     "selection": dict.fromkeys(FIGURES, "see `selection.describe`"),

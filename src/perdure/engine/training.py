@@ -193,6 +193,10 @@ class Training:
         evaluated = [model.heads[head] for head in model.config.head_names]
         return not model.adapted(task) or any(head is model.trained_head for head in evaluated)
 
+    def features(self) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        """Readouts and labels of the task's training images, under what the method adds now."""
+        return self._survey().features("train")
+
     def _survey(self) -> ImageSurvey:
         """Return a new survey; where features never change, one for the whole task."""
         if self._kept is not None:

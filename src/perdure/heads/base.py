@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from perdure.heads.config import HeadOptions, StatisticsConfig
@@ -109,6 +109,29 @@ class Head(nn.Module, abc.ABC):
             labels: classes in order of arrival.
         """
         raise NotImplementedError(f"{type(self).__name__} takes in no more images")
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether it can answer images that it took in as if it had not: `scores_left_out`."""
+        return type(self).scores_left_out is not Head.scores_left_out
+
+    def scores_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
+        """Score images that it took in, each as if it had taken in all others only.
+
+        What it chose by its data stays as it is. Only where `leaves_out`, and as long as their
+        features are as they were.
+
+        Args:
+            features: readouts, one row per image.
+            labels: classes in order of arrival.
+
+        Returns:
+            Which images have such an answer (those whose class has another image), and their
+            scores, otherwise as from `logits`, up to a number that all classes share.
+        """
+        raise NotImplementedError(f"{type(self).__name__} leaves no image out")
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's own tensors, and return what of it remains in shared ones.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perdure.errors import ConfigError
@@ -29,11 +29,13 @@ from perdure.numerics.gaussians import (
 )
 from perdure.numerics.leave_one_out import (
     GaussianMoments,
+    can_be_left_out,
     gaussian_left_out,
+    gaussian_scores_left_out,
     spectral_discriminant,
 )
 from perdure.numerics.ridge import WIDEST_SPECTRUM
-from perdure.numerics.spectrum import spectrum_of
+from perdure.numerics.spectrum import Spectrum, spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -78,6 +80,18 @@ class NearestMeanHead(Head):
         moments = class_moments(*survey.features("train"), task.classes)
         self.means[list(task.classes)] = moments.means.to(self.means)
         self.counts[list(task.classes)] = moments.counts.to(self.counts)
+
+    def scores_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
+        """Cosines with every class mean, that of an image's own class being without it."""
+        judged = can_be_left_out(self.counts.to(labels.device), labels)
+        x, own = features[judged].double(), labels[judged]
+        count = self.counts[own].double()[:, None]
+        without = (count * self.means[own] - x) / (count - 1)
+        cosine = torch.nn.functional.cosine_similarity
+        scores = cosine(x[:, None], self.means.double()[None], dim=2)
+        return judged, scores.scatter(1, own[:, None], cosine(x, without)[:, None])
 
     def refuses(self, labels: Sequence[int]) -> str:
         """Refuse only in models saved before counts were kept."""
@@ -220,6 +234,20 @@ class GaussianHead(Head):
         self._spread_by(merged[2])
         self._settle(x, labels)
 
+    def scores_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
+        """Log densities under the moments of all other images; ρ and the level stay."""
+        judged = can_be_left_out(self.counts.to(labels.device), labels)
+        moments = GaussianMoments(self.means, self.counts, self._spectrum())
+        x = self.space(features)
+        scores = gaussian_scores_left_out(moments, x, labels, float(self.rho))
+        if self.gram is None and self.left_out is None and self._spread:
+            # Those are for S/(n − 1), where the head scores by S/n.
+            images = int(self.counts.sum())
+            scores = scores * (images / (images - 1))
+        return judged, scores
+
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
 
@@ -298,12 +326,15 @@ class GaussianHead(Head):
         too wide to be decomposed more than once: ``loo`` then stays at what it has chosen.
         """
         if self.gram is None:
-            spectrum = None if self.left_out is None else spectrum_of(self.scatter)
+            spectrum = None if self.left_out is None else self._spectrum()
         else:
             wide = not self.gram.thin and self.width > WIDEST_SPECTRUM
             chosen = self.left_out is None or self.left_out.judged
-            spectrum = None if wide and chosen else self.gram.spectrum()
+            spectrum = None if wide and chosen else self._spectrum()
         return None if spectrum is None else GaussianMoments(self.means, self.counts, spectrum)
+
+    def _spectrum(self) -> Spectrum:
+        return spectrum_of(self.scatter) if self.gram is None else self.gram.spectrum()
 
     def _shrinkage(self, moments: GaussianMoments | None) -> float:
         """The given one, or that from the covariance and the number of images alone."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perdure.heads.base import Head
@@ -17,7 +17,15 @@ from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics.drift_statistics import Moments
 from perdure.numerics.feature_drift import FeatureDrift
-from perdure.numerics.ridge import RATIOS, System, one_hot, ridge_left_out, with_bias
+from perdure.numerics.leave_one_out import can_be_left_out
+from perdure.numerics.ridge import (
+    RATIOS,
+    System,
+    one_hot,
+    ridge_left_out,
+    ridge_scores_left_out,
+    with_bias,
+)
 from perdure.numerics.spectrum import Spectrum, spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
@@ -134,8 +142,17 @@ class RidgeHead(Head):
         self.gram.add(rows)
         self.sums += rows.T @ one_hot(labels, classes)
         self.counts += labels.bincount(minlength=classes)
-        system = System.of(self.gram.spectrum() if self.gram.thin else self.gram.matrix)
+        system = self._system()
         self._solve(system, self._chosen(system, rows, labels))
+
+    def scores_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
+        """Regressed targets by the weights of all other images, at the same λ."""
+        judged = can_be_left_out(self.counts.to(labels.device), labels)
+        rows = with_bias(self.space(features[judged]))
+        ratio = float(self.ratio)
+        return judged, ridge_scores_left_out(self._system(), self.sums, rows, labels[judged], ratio)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's sum, count and weights.
@@ -175,6 +192,9 @@ class RidgeHead(Head):
         best = self.left_out.best(found.allowed)
         allowed = [ratio for ratio, ok in zip(RATIOS, found.allowed, strict=True) if ok]
         return best if best is not None else min(allowed, default=max(RATIOS))
+
+    def _system(self) -> System:
+        return System.of(self.gram.spectrum() if self.gram.thin else self.gram.matrix)
 
     def _solve(self, system: System, ratio: float) -> None:
         """Set ratio, weight and bias."""

@@ -1,8 +1,9 @@
-"""Temperature scaling: one temperature per head, fitted on held-out images of every lesson."""
+"""Temperature scaling: one temperature per head, fitted on images held out or left out in turn."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from perdure.engine.events import Event, Sink
 from perdure.engine.survey import ordered_batches
+from perdure.learner.history import Lesson
 from perdure.learner.state import LearnerState
 from perdure.streams import Subset
 
@@ -26,6 +28,10 @@ GRID = np.linspace(-MAX_LOG, MAX_LOG, 139)
 """Logarithms of the temperatures at which a lesson's losses are noted."""
 
 
+Scored = tuple[Float[Tensor, "n c"], Int[Tensor, "n"]]
+"""Scores of images for the known classes, and their columns."""
+
+
 def calibrate(state: LearnerState, held_out: Subset, sink: Sink) -> LearnerState:
     """Measure the newest lesson on its held-out images, and fit the temperatures anew.
 
@@ -34,27 +40,57 @@ def calibrate(state: LearnerState, held_out: Subset, sink: Sink) -> LearnerState
     """
     if not len(held_out):
         return state
-    history, labels = state.history, state.columns.of(held_out.labels)
+    labels = state.columns.of(held_out.labels)
+    pixels = (batch.images for batch in ordered_batches(state.model, held_out))
+    scores = state.scores(pixels, state.model.config.head_names)
+    lesson = replace(state.history.lessons[-1], held_out=len(held_out))
+    return _fit(state, lesson, {head: (raw, labels) for head, raw in scores.items()}, sink)
+
+
+def calibrate_left_out(
+    state: LearnerState, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], sink: Sink
+) -> LearnerState:
+    """Measure the newest lesson on its own training images, each left out in turn, and fit anew.
+
+    Only where features are fixed and every evaluated head `leaves_out`. An image that is the only
+    one of its class has no answer without it, and no say.
+
+    Args:
+        state: after the lesson.
+        features: readouts of the lesson's training images.
+        labels: their classes, in order of arrival.
+        sink: receives the accuracy.
+    """
+    scored: dict[str, Scored] = {}
+    images = 0
+    for head in state.model.config.head_names:
+        judged, scores = state.model.heads[head].scores_left_out(features, labels)
+        images = int(judged.sum())
+        scored[head] = state.columns.class_scores(scores), state.columns.of(labels[judged])
+    if not images:
+        return state
+    return _fit(state, replace(state.history.lessons[-1], left_out=images), scored, sink)
+
+
+def _fit(
+    state: LearnerState, lesson: Lesson, scored: Mapping[str, Scored], sink: Sink
+) -> LearnerState:
+    """Note the lesson's accuracy, and fit temperatures to its losses and those of all before."""
+    history = state.history
     temperatures, losses = dict(history.temperatures), dict(history.losses)
     accuracy, before, after = {}, {}, {}
-    pixels = (batch.images for batch in ordered_batches(state.model, held_out))
-    for head, raw in state.scores(pixels, state.model.config.head_names).items():
-        scores = raw.double().cpu()
+    for head, (raw, columns) in scored.items():
+        scores, labels = raw.double().cpu(), columns.cpu()
         summed = grid_losses(scores, labels) + np.array(losses.get(head, np.zeros(len(GRID))))
         losses[head] = tuple(summed.tolist())
         temperatures[head] = best_temperature(summed)
         accuracy[head] = float((scores.argmax(1) == labels).double().mean())
         before[head] = calibration_error(scores.softmax(1), labels)
         after[head] = calibration_error((scores / temperatures[head]).softmax(1), labels)
-        fields = {"head": head, "accuracy": accuracy[head]}
+        images = "held-out images" if lesson.held_out else "images left out in turn"
+        fields = {"head": head, "accuracy": accuracy[head], "images": images}
         sink(Event("accuracy", len(state.model.tasks) - 1, fields))
-    lesson = replace(
-        history.lessons[-1],
-        held_out=len(held_out),
-        accuracy=accuracy,
-        calibration_error=after,
-        untempered_error=before,
-    )
+    lesson = replace(lesson, accuracy=accuracy, calibration_error=after, untempered_error=before)
     lessons = (*history.lessons[:-1], lesson)
     renewed = replace(history, lessons=lessons, temperatures=temperatures, losses=losses)
     return LearnerState(state.model, renewed)

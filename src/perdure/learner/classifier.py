@@ -68,7 +68,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device: ``auto``, ``cpu`` or ``cuda``.
         calibration_fraction: share of every class with at least ten images that is kept from
             training in each lesson, to fit the temperature of the probabilities on; 0 trains on
-            all images and leaves probabilities as they are.
+            all images and leaves probabilities as they are. On frozen features under heads in
+            closed form none is kept: whatever the share, images are left out in turn.
         options: any other key of a run's configuration, as ``{"lr": 0.003}``.
 
     Examples:
@@ -139,7 +140,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def last_lesson_(self) -> Lesson:
-        """The last call of `learn`: its images and classes, and the accuracy on held-out images.
+        """The last call of `learn`: its images and classes, and its accuracy.
 
         Raises:
             NotLearnedError: there was none, or the model was saved before lessons were noted.

@@ -13,8 +13,10 @@ class Lesson:
         images: training images it brought, per class name.
         new: those of its classes that were not known before.
         held_out: images kept from training to measure with.
-        accuracy: per evaluated head, share of the held-out images classified correctly among all
-            classes then known; empty where none were held out.
+        left_out: training images that were left out in turn to measure with, where features are
+            fixed and no image need be held out.
+        accuracy: per evaluated head, share of these images classified correctly among all classes
+            then known; empty where there were none.
         calibration_error: per evaluated head, expected calibration error on them, after tempering;
             a little too good, as the temperature was fitted on the same images.
         untempered_error: the same before tempering.
@@ -23,6 +25,7 @@ class Lesson:
     images: dict[str, int]
     new: tuple[str, ...]
     held_out: int = 0
+    left_out: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
     calibration_error: dict[str, float] = field(default_factory=dict)
     untempered_error: dict[str, float] = field(default_factory=dict)
@@ -37,8 +40,8 @@ class History:
         temperatures: per evaluated head, what its scores are divided by before the softmax; 1 where
             a head has none.
         forgotten: classes that were removed again, as positions in order of arrival.
-        losses: per evaluated head, cross-entropy of the held-out images, summed over all lessons, at
-            each temperature of ``calibration.GRID``.
+        losses: per evaluated head, cross-entropy of the images held out or left out in turn, summed
+            over all lessons, at each temperature of ``calibration.GRID``.
         numbered: whether all labels so far were numbers, so that they come back as numbers.
     """
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
 from perdure.engine.build import text_of
 from perdure.engine.config import Config
@@ -18,7 +19,7 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class, remarking
 from perdure.errors import ConfigError
-from perdure.learner.calibration import calibrate
+from perdure.learner.calibration import calibrate, calibrate_left_out
 from perdure.learner.history import Lesson
 from perdure.learner.labelled import LabelledImages
 from perdure.learner.state import LearnerState
@@ -40,7 +41,8 @@ def teach(
 ) -> LearnerState:
     """Learn one lesson on a copy, under this configuration; the state before is not touched.
 
-    ``calibration_fraction`` of every class is `held_out` to fit temperatures on.
+    ``calibration_fraction`` of every class is `held_out` to fit temperatures on; where features are
+    fixed and heads can leave images out, none is, and temperatures are fitted on all of them.
 
     Raises:
         ConfigError: more images of an old class for a head that cannot take them in, or a single
@@ -55,7 +57,10 @@ def teach(
     model.config = config
     task = _task(model, new)
     arrival = {**old, **dict(zip(new, task.classes, strict=True))}
-    split = _Split(labelled, arrival, calibration_fraction, config, len(before.history.lessons))
+    in_turn = _can_leave_out(model)
+    fraction = 0.0 if in_turn else calibration_fraction
+    split = _Split(labelled, arrival, fraction, config, len(before.history.lessons))
+    taken_in: list[tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]] = []
     for text in labelled.skipped:
         sink(Event("note", fields={"text": f"left out: {text}"}))
     if new:
@@ -67,12 +72,17 @@ def teach(
         training.start()
         training.train()
         training.finish()
+        if in_turn:
+            taken_in.append(training.features())
     if old:
-        _take_in(model, split.task_data(task, old), sink)
+        taken_in.append(_take_in(model, split.task_data(task, old), sink))
     history = before.history
     lessons = (*history.lessons, Lesson(labelled.counts(split.train), new))
     numbered = labelled.numbered and (history.numbered or not before.model.tasks)
     after = LearnerState(model, replace(history, lessons=lessons, numbered=numbered))
+    if in_turn and calibration_fraction:
+        features, labels = (torch.cat(parts) for parts in zip(*taken_in, strict=True))
+        return calibrate_left_out(after, features, labels, sink)
     return calibrate(after, split.calibration, sink)
 
 
@@ -154,8 +164,16 @@ def _refuse_more(model: Model, old: Mapping[str, int]) -> None:
             )
 
 
-def _take_in(model: Model, data: TaskData, sink: Sink) -> None:
-    """Let the evaluated heads, and anchors, take in more images of classes that they know."""
+def _can_leave_out(model: Model) -> bool:
+    """Whether features are fixed, and every evaluated head answers images as if left out."""
+    heads = (model.heads[name] for name in model.config.head_names)
+    return model.method.traits.frozen_features and all(head.leaves_out for head in heads)
+
+
+def _take_in(
+    model: Model, data: TaskData, sink: Sink
+) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+    """Let the evaluated heads, and anchors, take in more images of known classes; return these."""
     survey = ImageSurvey(model, data, sink)
     features, labels = survey.features("train")
     with torch.no_grad():
@@ -164,3 +182,4 @@ def _take_in(model: Model, data: TaskData, sink: Sink) -> None:
         for name in model.config.head_names:
             with remarking(name, model.heads[name], sink):
                 model.heads[name].take_in(features, labels)
+    return features, labels

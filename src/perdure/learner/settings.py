@@ -19,6 +19,8 @@ METHOD = "lda"
 USUAL_HEADS = ("gaussian",)
 """The heads that are evaluated where none are named and the method leaves the choice."""
 EPOCHS = 4
+SMALL_DATA = {"shrinkage": "loo"}
+"""Defaults that differ from those of runs, whatever the method; docs/heads.md has the reason."""
 
 PARAMETERS = keys_of(*PARTS, role="parameter")
 """Keys of the configuration that are parameters of their own."""
@@ -58,10 +60,10 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
 
 
 def _recipe(method: str) -> dict[str, Any]:
-    """Defaults for small data, by the trained head; without those of keys that the method lacks."""
+    """Defaults for small data, some by the trained head; without those of keys the method lacks."""
     traits, known = METHODS.declared[method].traits, keys_of(*parts_of(method))
     recipe = HEADS.declared[traits.trained_head].recipe if traits.trains else {}
-    return {key: value for key, value in recipe.items() if key in known}
+    return {key: value for key, value in {**SMALL_DATA, **recipe}.items() if key in known}
 
 
 def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:

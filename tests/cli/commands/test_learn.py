@@ -91,9 +91,10 @@ def test_summary_names_classes_and_images(perdure: Perdure, pets: Path, tmp_path
     said = perdure(
         "learn", pets, draw(tmp_path / "more", "eel", count=10), "calibration_fraction=0.2"
     )
-    assert "learned   1 new class (eel): 8 images, 2 more held out" in said.out
+    assert "learned   1 new class (eel): 10 images\n" in said.out
+    assert "% of images left out in turn, among" in said.out
     assert "among all classes so far (gaussian; calibration error" in said.out
-    assert "accuracy on held-out images: gaussian" in said.err
+    assert "accuracy on images left out in turn: gaussian" in said.err
     assert f"perdure predict {pets} IMAGE…" in said.out
 
 

@@ -154,8 +154,9 @@ def _print_lesson(lesson: Lesson) -> None:
     print(f"learned   {' and '.join(parts)}: {counted(images, 'image')}{held}")
     for head, accuracy in lesson.accuracy.items():
         error = 100 * lesson.calibration_error[head]
+        which = "those held out" if lesson.held_out else "images left out in turn"
         print(
-            f"accuracy  {per_cent(accuracy)} of those held out, among all classes so far "
+            f"accuracy  {per_cent(accuracy)} of {which}, among all classes so far "
             f"({head}; calibration error {error:.1f} points)"
         )
 

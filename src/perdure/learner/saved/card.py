@@ -106,7 +106,7 @@ def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
             "accuracy": {
                 head: per_cent(lesson.accuracy.get(head)) for head in model.config.head_names
             },
-            "held_out": lesson.held_out or "–",
+            "measured_on": lesson.held_out or lesson.left_out or "–",
         }
         for lesson in lessons
     ]
