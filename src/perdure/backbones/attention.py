@@ -107,6 +107,28 @@ def bf16_units() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
+def emulation(dtype: torch.dtype, device: torch.device) -> float | None:
+    """How many times as long as in fp32 a matrix product takes on a CPU that emulates ``dtype``.
+
+    None where it does not, or where that is no loss.
+    """
+    if dtype != torch.bfloat16 or device.type != "cpu" or bf16_units():
+        return None
+    left, right = torch.ones(256, 768), torch.ones(768, 768)
+    times = {}
+    for kind in (torch.float32, dtype):
+        a, b = left.to(kind), right.to(kind)
+        a @ b
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            a @ b
+            taken.append(time.perf_counter() - start)
+        times[kind] = statistics.median(taken)
+    ratio = times[dtype] / times[torch.float32]
+    return ratio if ratio > 1 else None
+
+
 def faster_kernel(dtype: torch.dtype, heads: int, tokens: int, width: int) -> Kernel:
     """Time a forward and backward of both kernels in turn, on the CPU, and return the faster."""
     shape = (4, heads, tokens, width)

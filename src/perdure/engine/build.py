@@ -8,11 +8,13 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
+from perdure.backbones.attention import emulation
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import check_backbone
+from perdure.errors import ConfigError
 from perdure.language import text_features
 from perdure.streams import Stream, build_stream, load_source
 
@@ -37,6 +39,17 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
         seed=config.training.seed,
         on_progress=tell,
     )
+    if config.runtime.survey_precision == "bf16" and backbone.precision != "bf16":
+        raise ConfigError(
+            "survey_precision=bf16: this run computes in fp32. Add precision=bf16, or take "
+            "survey_precision=auto, which follows the run."
+        )
+    if slower := emulation(backbone.dtype, backbone.device):
+        text = (
+            f"precision=bf16: this CPU emulates bf16; a matrix product takes {slower:.1f} times as "
+            "long as in fp32. Take precision=fp32."
+        )
+        sink(Event("note", fields={"text": text}))
     # Before images are read, and before a text tower is fetched.
     check_backbone(backbone, config.method_class, config)
     return backbone

@@ -103,6 +103,8 @@ class RuntimeConfig:
 
     Attributes:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
+        survey_precision: compute type of surveys, from which statistics and heads are made; sums are
+            in float64 in any case. ``fp32`` (the papers'), ``bf16``, or ``auto``: that of the run.
         device: where to compute: ``auto``, ``cpu`` or ``cuda``.
         attention: kernel of attention: ``fused``, ``products`` (two matrix products and a softmax),
             or ``auto``, the faster for this machine and compute type; results agree within
@@ -116,6 +118,7 @@ class RuntimeConfig:
     """
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    survey_precision: Literal["fp32", "bf16", "auto"] = "fp32"
     device: str = key("auto", neutral=True, parameter=True)
     attention: Literal["auto", "fused", "products"] = "auto"
     eval_batch_size: Positive = key(64, neutral=True, per_lesson=True)

@@ -121,6 +121,12 @@ class Model:
         return twin
 
     @property
+    def survey_backbone(self) -> FrozenViT:
+        """The backbone that surveys compute with, as ``survey_precision`` says."""
+        fp32 = self.config.runtime.survey_precision == "fp32"
+        return self.backbone.float32 if fp32 else self.backbone
+
+    @property
     def trained_head(self) -> TrainedHead | None:
         """The head whose loss training minimises; None where nothing is trained."""
         if not self.method.traits.trains:
@@ -192,6 +198,7 @@ class Model:
         task: Task | None = None,
         observer: Observer | None = None,
         float32: bool = False,
+        survey: bool = False,
         query: Float[Tensor, "b d"] | None = None,
         oracle: Task | None = None,
         additions: Additions | None = None,
@@ -203,6 +210,7 @@ class Model:
             task: the task being trained, None at test time.
             observer: for surveys.
             float32: compute in float32 whatever the run's precision.
+            survey: compute as surveys do.
             query: the plain backbone's class tokens of these images where they are known already.
             oracle: the images' true task, for a diagnosis; never given to predict.
             additions: the method's, where they are worked out already.
@@ -211,6 +219,7 @@ class Model:
             The readout that heads classify, and all features read.
         """
         backbone = self.backbone.float32 if float32 else self.backbone
+        backbone = self.survey_backbone if survey else backbone
         pixels = images if isinstance(images, CachedTokens) else backbone.normalise(images)
         if additions is None:
             if query is None and self.method.traits.needs_query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.streams import Batch, Subset, TaskData, batch_count, batches, build_transform
 from perdure.streams.transforms import Side
-from perdure.types import CachedTokens, Observer, Split
+from perdure.types import BlockView, CachedTokens, Observer, Split
 
 MOST_BYTES = 2 << 30  # kept of a task's tokens
 
@@ -85,8 +86,35 @@ def _once(
     return torch.cat(found)
 
 
+class _Float32Views:
+    """Observer that hands blocks on in float32, whatever the survey computes in."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def start_batch(
+        self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
+    ) -> None:
+        self._observer.start_batch(positions, total, labels)
+
+    def block(self, index: int, view: BlockView) -> None:
+        attended = view.prompt_attention
+        made = replace(
+            view,
+            inputs=view.inputs.float(),
+            normed=view.normed.float(),
+            queries=view.queries.float(),
+            keys=view.keys.float(),
+            prompt_attention=None if attended is None else attended.float(),
+        )
+        self._observer.block(index, made)
+
+    def merge(self, other: _Float32Views) -> None:
+        self._observer.merge(other._observer)
+
+
 class ImageSurvey:
-    """Survey of a task's images: float32, evaluation transform, test-time additions.
+    """Survey of a task's images: evaluation transform, test-time additions, as ``survey_precision``.
 
     Readouts of a pass are kept, so that heads fitted after it need no pass of their own. A survey
     is therefore good for as long as what the method adds stays as it is.
@@ -108,6 +136,7 @@ class ImageSurvey:
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
         total, start = len(self._subset(split)), 0
+        seen = None if observer is None else _Float32Views(observer)
 
         def readout(batch: Batch) -> Float[Tensor, "b d"]:
             nonlocal start
@@ -115,7 +144,7 @@ class ImageSurvey:
             start += len(batch.labels)
             if observer is not None:
                 observer.start_batch(positions, total, batch.labels)
-            return self._model.forward(batch.images, observer=observer, float32=True)[0]
+            return self._model.forward(batch.images, observer=seen, survey=True)[0].float()
 
         self._features[split, False] = self._pass(split, readout)
 
@@ -144,15 +173,17 @@ class ImageSurvey:
             nothing = model.method.nothing_added()
             self._plain_readouts = self._pass(
                 "train",
-                lambda batch: model.forward(batch.images, float32=True, additions=nothing)[0],
+                lambda batch: model.forward(batch.images, survey=True, additions=nothing)[
+                    0
+                ].float(),
             )
         return self._plain_readouts
 
     def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
-        backbone = self._model.backbone.float32
+        backbone = self._model.survey_backbone
         found = backbone(backbone.normalise(batch.images)).cls
         assert found is not None
-        return found
+        return found.float()
 
     @torch.no_grad()
     def _pass(self, split: Split, compute: Callable[[Batch], Tensor]) -> Float[Tensor, "n d"]:
