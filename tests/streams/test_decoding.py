@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import struct
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from perdure.errors import UnreadableImageError
+from perdure.learner.pictures import open_picture
 from perdure.streams import decoding
-from perdure.streams.decoding import decode, examine, image_size
+from perdure.streams.decoding import (
+    FORMATS,
+    EncodedImage,
+    decode,
+    examine,
+    image_size,
+    is_image,
+)
 
 
 def gradient(width: int = 20, height: int = 10) -> Image.Image:
@@ -51,6 +62,98 @@ def test_sixteen_bit_gray_keeps_its_range(tmp_path: Path) -> None:
     values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     assert np.asarray(decode(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+DEPTHS = [(255, 1), (300, 2), (1023, 2), (4095, 2), (65535, 2)]
+
+
+@pytest.mark.parametrize(("most", "size"), DEPTHS)
+def test_a_pgm_file_states_its_range(tmp_path: Path, most: int, size: int) -> None:
+    values = np.arange(0, 12) * most // 11
+    header = f"P5\n# gray\n4 3\n{most}\n".encode()
+    (tmp_path / "a.pgm").write_bytes(header + values.astype(f">u{size}").tobytes())
+    plain = f"P2\n4 3\n{most}\n" + " ".join(map(str, values))
+    (tmp_path / "plain.pgm").write_bytes(plain.encode())
+    for name in ("a.pgm", "plain.pgm"):
+        gray = np.asarray(decode(tmp_path / name))[..., 1].reshape(-1)
+        assert np.abs(gray - values * 255 / most).max() <= 1, name
+    with Image.open(tmp_path / "a.pgm") as opened:
+        assert np.array_equal(open_picture(opened), decode(tmp_path / "a.pgm"))
+    assert examine(tmp_path / "a.pgm").gray
+
+
+def tiff(values: NDArray[np.int64], bits: int, black: int, order: str) -> bytes:
+    """A TIFF file of one strip, written by the letter of its specification."""
+    height, width = values.shape
+    if bits == 12:
+        digits = ["".join(f"{value:012b}" for value in row) for row in values]
+        padded = [row + "0" * (-len(row) % 8) for row in digits]
+        data = b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in padded)
+    else:
+        data = values.astype(f"{order}u{bits // 8}").tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, black), (273, 8)]
+    tags += [(277, 1), (278, height), (279, len(data))]
+    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(data))
+    entries = b"".join(struct.pack(order + "HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    return head + data + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "black", "order"),
+    [(8, 0, "<"), (8, 1, ">"), (12, 1, "<"), (16, 0, "<"), (16, 1, "<"), (16, 1, ">")],
+)
+def test_gray_of_a_tiff_file(tmp_path: Path, bits: int, black: int, order: str) -> None:
+    """Whether 0 is white (``black`` is 0) or black, and however many bits there are."""
+    values = (np.arange(12) * (2**bits - 1) // 11).reshape(3, 4)
+    (tmp_path / "a.tif").write_bytes(tiff(values, bits, black, order))
+    gray = np.asarray(decode(tmp_path / "a.tif"))[..., 0]
+    light = values / (2**bits - 1)
+    assert np.abs(gray - 255 * (light if black else 1 - light)).max() <= 1
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert np.array_equal(np.asarray(open_picture(opened))[..., 0], gray)
+
+
+def test_images_of_telephones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    for name, kind in (("a.heic", "HEIF"), ("a.avif", "AVIF")):
+        gradient(64, 64).save(tmp_path / name, quality=95)
+        assert examine(tmp_path / name).format == kind
+        assert is_image(tmp_path / name)
+        difference = np.asarray(decode(tmp_path / name)).astype(int) - np.asarray(gradient(64, 64))
+        assert np.abs(difference).mean() < 4
+    monkeypatch.setattr(decoding, "_formats", lambda: ("JPEG",))
+    with pytest.raises(UnreadableImageError, match=r"a\.heic: a HEIC .*pip install 'perdure\[heif"):
+        decode(tmp_path / "a.heic")
+    with pytest.raises(UnreadableImageError, match=r"a\.avif: an AVIF .*pip install --upgrade pil"):
+        decode(tmp_path / "a.avif")
+
+
+def test_formats_that_can_be_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert decoding._formats.__wrapped__() == FORMATS[:-1]
+    monkeypatch.setattr(decoding.features, "check", lambda name: False)
+    assert decoding._formats.__wrapped__() == FORMATS[:-2]
+
+
+def test_an_image_file_in_memory_is_read_as_a_file_is(tmp_path: Path) -> None:
+    gradient().save(tmp_path / "a.png")
+    encoded = EncodedImage("photos.parquet[3]", (tmp_path / "a.png").read_bytes())
+    assert np.array_equal(np.asarray(decode(encoded)), np.asarray(gradient()))
+    assert image_size(encoded) == (20, 10)
+    for content, reason in ((b"", "the file is empty"), (b"text", "no image of a known")):
+        with pytest.raises(UnreadableImageError, match=rf"photos\.parquet\[3\]: {reason}"):
+            decode(EncodedImage("photos.parquet[3]", content))
+
+
+def test_images_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    for name in ("png", "jpg", "webp", "gif", "tif"):
+        gradient().save(tmp_path / f"a.{name}")
+        (tmp_path / f"a.{name}").rename(tmp_path / "odd")
+        assert is_image(tmp_path / "odd"), name
+    (tmp_path / "odd").write_text("BM is how a bitmap begins, and a text may.")
+    assert not is_image(tmp_path / "odd")
+    assert not is_image(tmp_path / "gone")
 
 
 def test_floats_are_refused(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.streams.decoding import decode, image_size, to_rgb
+from perdure.streams.decoding import decode, image_size, to_rgb, upright_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -36,7 +36,7 @@ def open_picture(picture: Any) -> Image.Image:
         return decode(Path(picture).expanduser())
     try:
         if isinstance(picture, Image.Image):
-            return to_rgb(ImageOps.exif_transpose(picture))
+            return upright_rgb(picture)
         return to_rgb(Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError(f"an image in memory: {error}") from error
