@@ -60,6 +60,15 @@ def archives_dir() -> Path:
     return _writable(home() / "data" / "archives")
 
 
+def unpacked_dir() -> Path:
+    """Return the folder for the content of archives of one's own, created when it is not there.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "data" / "unpacked")
+
+
 def text_dir() -> Path:
     """Return the folder for text features of classes, created when it is not there.
 

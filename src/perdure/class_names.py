@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from perdure.errors import StreamError
-from perdure.wording import listed
+from perdure.wording import listed, printable
 
 _INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 """Characters without a width: soft hyphen, zero-width spaces and joiners, marks of direction."""
@@ -121,13 +121,6 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
         folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         groups.setdefault(folded, []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def printable(text: str) -> str:
-    """Return a text that is safe to show: control characters and halves of characters escaped."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
-    )
 
 
 def _text(value: str, where: str, what: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from perdure.wording import printable
+
 
 class PerdureError(Exception):
     """Base of every error that perdure raises on purpose. Its text is meant for the user."""
@@ -62,7 +64,7 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
         allowed: every name that would have been accepted.
     """
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.55)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    return f" Did you mean '{printable(close[0])}'?" if close else ""
 
 
 def unknown_name(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.validation import check_is_fitted
 
-from perdure.errors import (
-    CheckpointError,
-    PerdureError,
-)
+from perdure.errors import CheckpointError, ConfigError, PerdureError
 from perdure.learner import ContinualClassifier, NotLearnedError
+from perdure.learner import classifier as classifier_module
+from perdure.learner.state import LearnerState
 from tests.tiny import classifier, lesson, pictures
 
 
@@ -100,3 +103,75 @@ class TestScikitLearn:
         images, names = lesson("a", "b", "c")
         scores = cross_val_score(classifier("lda"), np.stack(images), names, cv=2)
         assert scores.tolist() == [1.0, 1.0]
+
+
+def test_threads_that_teach_one_object_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = classifier("ncm").learn(lesson("a", "b", count=1))
+    inside, most = [], []
+    gathered = classifier_module.gather
+
+    def slow(*given: Any) -> Any:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        try:
+            return gathered(*given)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(classifier_module, "gather", slow)
+    works = [
+        *(partial(learner.learn, lesson(name, count=1)) for name in "cde"),
+        partial(learner.forget_class, "a"),
+    ]
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert learner.classes_.tolist() == ["b", "c", "d", "e"]
+    assert max(most) == 1
+    assert copy.deepcopy(learner).classes_.tolist() == ["b", "c", "d", "e"]
+
+
+def test_predictions_are_of_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lesson that ends while pictures are scored changes neither classes nor columns."""
+    learner = classifier("ncm").learn(lesson("m", "n", count=1))
+    pictures, _ = lesson("n", count=1)
+    expected = learner.predict_proba(pictures)
+    scores = LearnerState.scores
+
+    def meanwhile(*given: Any, **named: Any) -> Any:
+        found = scores(*given, **named)
+        with monkeypatch.context() as patched:
+            patched.setattr(LearnerState, "scores", scores)
+            learner.learn(lesson("a", count=1))
+        return found
+
+    for ask in (learner.predict, learner.predict_proba, learner.top):
+        monkeypatch.setattr(LearnerState, "scores", meanwhile)
+        learner.fit(lesson("m", "n", count=1))
+        found = ask(pictures)
+        if ask == learner.predict:
+            assert found.tolist() == ["n"]
+        elif ask == learner.top:
+            assert found[0][0].name == "n"
+        else:
+            assert np.array_equal(found, expected)
+        assert learner.classes_.tolist() == ["a", "m", "n"]
+
+
+def test_nothing_left_to_predict() -> None:
+    learner = classifier("ncm").learn(lesson("a", count=1))
+    learner.forget_class("a")
+    pictures, names = lesson("a", count=1)
+    for ask in (
+        *(learner.predict, learner.predict_proba, learner.top, learner.logits),
+        lambda given: learner.predict_files([Path("a.png")]),
+        lambda given: learner.report(given, names),
+    ):
+        with pytest.raises(ConfigError, match=r"forgotten, and nothing is left to predict\. Teach"):
+            ask(pictures)
+    assert learner.learn(lesson("b", count=1)).predict(pictures).tolist() == ["b"]

@@ -31,9 +31,9 @@ from perdure.engine.config import Config
 from perdure.engine.model import Model
 from perdure.learner import ContinualClassifier
 from perdure.streams import build_transform
-from perdure.streams.decoding import decode
+from perdure.streams.decoding import ImageFile, decode
 
-Predict = Callable[[ContinualClassifier, Sequence[Path], int], object]
+Predict = Callable[[ContinualClassifier, Sequence[ImageFile], int], object]
 """Predicts files in batches of a size, and writes the answers somewhere."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from perdure.cli.parsing import Parser, UsageError
 from perdure.errors import CheckpointError, ConfigError, OutputError, did_you_mean
 
 if TYPE_CHECKING:
+    from perdure.streams.config import StreamConfig
     from perdure.streams.images.find_images import Listed
 
 STDIN = "-"
@@ -149,22 +150,39 @@ def check_images(given: Sequence[str]) -> None:
         elif not path.exists():
             raise ConfigError(
                 f"There is no image '{path}'.{_neighbour(path)} Name image files, folders of them, "
-                "or '-' to read paths from standard input."
+                "tables, or '-' to read paths from standard input."
             )
 
 
-def find_images(given: Sequence[str]) -> Iterator[Listed]:
-    """Find the image files that files and folders stand for; ``-`` names those on standard input."""
-    from perdure.streams.images.find_images import Listed, walk
+def find_images(
+    given: Sequence[str],
+    config: StreamConfig | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Listed]:
+    """Find the images that files, folders and tables stand for; ``-`` names files line by line.
 
+    Args:
+        given: paths, or ``-`` for standard input.
+        config: names the column of images in a table, where it has not a usual name.
+        say: receives a sentence on what is left out of a folder.
+    """
+    from perdure.streams.config import StreamConfig
+    from perdure.streams.images.find_images import Listed
+    from perdure.streams.images.left_out import LeftOut
+    from perdure.streams.sources.file_lists import images_in, is_list
+
+    config = StreamConfig() if config is None else config
     for one in given:
         for path in _paths_on_stdin() if one == STDIN else [Path(one)]:
-            if not _is_folder(path):
+            if not is_list(path):
                 yield Listed(path)
                 continue
-            inside = walk(path)
+            left_out = LeftOut()
+            inside = images_in(path, config, left_out)
             yield next(inside, Listed(path, "this folder holds no image file"))
             yield from inside
+            if left_out:
+                say(left_out.told(path))
 
 
 def _paths_on_stdin() -> Iterator[Path]:
@@ -173,13 +191,6 @@ def _paths_on_stdin() -> Iterator[Path]:
         name = line.rstrip(b"\r\n")
         if name:
             yield Path(os.fsdecode(name))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long, or a folder on the way that may not be entered
-        return False
 
 
 def _neighbour(path: Path) -> str:

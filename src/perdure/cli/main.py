@@ -15,6 +15,7 @@ from perdure.cli import commands
 from perdure.cli.parsing import Parser, add_import, examples
 from perdure.errors import ConfigError, PerdureError
 from perdure.extensions import load
+from perdure.wording import printable
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -110,7 +111,7 @@ def _failed(error: BaseException) -> int:
             f"Not enough memory {text}".rstrip() + ". Try a smaller batch_size=… and "
             "eval_batch_size=…, or a smaller img_size=…"
         )
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {printable(text, lines=True)}", file=sys.stderr)
     return USAGE if isinstance(error, ConfigError) else FAILED
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from perdure.wording import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -30,7 +32,16 @@ def messages() -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON, with every character escaped that is not printable."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    # Within texts JSON itself escapes line breaks; those that are left are its own.
+    return "".join(
+        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
+    )
 
 
 def print_rich(renderable: RenderableType, unfolded: bool = False) -> None:
@@ -61,7 +72,7 @@ def print_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for place, head in enumerate(heads):
         table.add_column(head, no_wrap=place == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     print_rich(table, unfolded=True)
 
 
@@ -69,7 +80,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     """Print a name and a value per line, values aligned."""
     width = max((len(name) for name, _ in fields), default=0)
     for name, value in fields:
-        indented = value.replace("\n", "\n" + " " * (width + 2))
+        indented = printable(value, lines=True).replace("\n", "\n" + " " * (width + 2))
         print(f"{name:<{width}}  {indented}")
 
 
@@ -80,5 +91,5 @@ def in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(in_words(one) for one in value) or "–"
+        return ", ".join(printable(in_words(one)) for one in value) or "–"
     return str(value)

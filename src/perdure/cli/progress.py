@@ -26,7 +26,7 @@ from perdure.cli.interrupt import CtrlC
 from perdure.cli.output import messages
 from perdure.engine.config import Config
 from perdure.engine.events import Event
-from perdure.wording import counted, listed, per_cent
+from perdure.wording import counted, listed, per_cent, printable
 
 BETWEEN_LINES = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -198,7 +198,7 @@ class QuietDisplay(Display):
         """Show nothing."""
 
     def _on_note(self, event: Event) -> None:
-        self.console.print(f"{self._label}note: {event.fields['text']}")
+        self.console.print(printable(f"{self._label}note: {event.fields['text']}"))
 
 
 class LineDisplay(Display):
@@ -219,7 +219,7 @@ class LineDisplay(Display):
 
     def say(self, text: str) -> None:
         """Write a line."""
-        self.console.print(f"{self._label}{text}")
+        self.console.print(printable(f"{self._label}{text}"))
         self._last = self._clock()
 
     def progress(self, where: str, phase: str, event: Event) -> None:
@@ -268,7 +268,7 @@ class LiveDisplay(Display):
 
     def say(self, text: str) -> None:
         """Write a line above the bars."""
-        self.console.print(f"{self._label}{text}")
+        self.console.print(printable(f"{self._label}{text}"))
 
     def progress(self, where: str, phase: str, event: Event) -> None:
         """Move the bar of the phase; a new phase gets a new one."""
@@ -277,7 +277,7 @@ class LiveDisplay(Display):
             if self._phase is not None:
                 self._bars.remove_task(self._phase)
             name = f"{self._label}{where}  {phase}" if where else f"{self._label}{phase}"
-            self._phase = self._bars.add_task(name, total=total, pace="")
+            self._phase = self._bars.add_task(printable(name), total=total, pace="")
             self._shown = (where, phase)
         if done is not None:
             pace = self._pace(phase, event)
@@ -347,13 +347,13 @@ class ProgressBar:
         elif time.monotonic() - self._last >= BETWEEN_LINES:
             self._last = time.monotonic()
             whole = "" if total is None else f" of {self._amount(total)}"
-            self._console.print(f"{what}: {self._amount(done)}{whole}")
+            self._console.print(f"{printable(what)}: {self._amount(done)}{whole}")
 
     def _move(self, what: str, done: int, total: int | None) -> None:
         if self._bar is None or what != self._what:
             if self._bar is not None:
                 self._bars.remove_task(self._bar)
-            self._bar, self._what = self._bars.add_task(what, total=total), what
+            self._bar, self._what = self._bars.add_task(printable(what), total=total), what
         self._bars.update(self._bar, completed=done, total=total)
 
     def _amount(self, count: int) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import csv
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from perdure.cli.output import json_text
 from perdure.learner.predict_files import Answer
-from perdure.wording import per_cent
+from perdure.streams.decoding import ImageFile
+from perdure.wording import csv_cell, per_cent, printable
 
 _WIDEST = 30
 """Characters of a class name that columns make room for."""
@@ -77,19 +77,23 @@ class TableWriter(Writer):
     """Writes a line per image for people: what can be aligned without knowing the rest, first."""
 
     def _begin(self) -> None:
-        self._width = max(len("class"), *(min(len(name), _WIDEST) for name in self._classes))
+        widths = [min(len(printable(name)), _WIDEST) for name in self._classes]
+        self._width = max(len("class"), *widths)
         self._line("probability", "class", "image")
 
     def _write(self, answer: Answer) -> None:
         image = _on_one_line(answer.path)
         if answer.fault:
-            self._line("-", "-", f"{image}: {answer.fault}")
+            self._line("-", "-", f"{image}: {printable(answer.fault)}")
             return
         best, *others = answer.ranking
         more = ", ".join(
-            f"{one.name} {per_cent(one.probability)}" for one in others if one.probability >= _SHOWN
+            f"{printable(one.name)} {per_cent(one.probability)}"
+            for one in others
+            if one.probability >= _SHOWN
         )
-        self._line(per_cent(best.probability), best.name, f"{image}  ({more})" if more else image)
+        rest = f"{image}  ({more})" if more else image
+        self._line(per_cent(best.probability), printable(best.name), rest)
 
     def _line(self, probability: str, name: str, rest: str) -> None:
         self._out.write(f"{probability:>11}  {name:<{self._width}}  {rest}\n")
@@ -107,7 +111,7 @@ class CsvWriter(Writer):
         cells: list[str | float] = [""] * (2 * self._top)
         for place, one in enumerate(answer.ranking):
             cells[2 * place : 2 * place + 2] = [one.name, one.probability]
-        self._csv.writerow([answer.path, *cells, answer.fault])
+        self._csv.writerow([csv_cell(cell) for cell in (answer.path, *cells, answer.fault)])
 
     def _places(self) -> range:
         return range(2, self._top + 1)
@@ -120,7 +124,7 @@ class JsonWriter(Writer):
         self._before = "[\n"
 
     def _write(self, answer: Answer) -> None:
-        self._out.write(self._before + json.dumps(_as_object(answer), ensure_ascii=False))
+        self._out.write(self._before + json_text(_as_object(answer)))
         self._before = ",\n"
 
     def _end(self) -> None:
@@ -137,7 +141,7 @@ def _as_object(answer: Answer) -> dict[str, object]:
     return {"path": str(answer.path), **top[0], "top": top}
 
 
-def _on_one_line(path: Path) -> str:
+def _on_one_line(path: ImageFile) -> str:
     """Show a path; one with line breaks or the like as Python would write it."""
     text = str(path)
     return text if text.isprintable() else repr(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
 from perdure.learner.labelled import gather
 from perdure.learner.lessons import teach
-from perdure.learner.pictures import as_pictures, open_picture
 from perdure.learner.predict_files import Answer, predict_files
 from perdure.learner.saved import hub
 from perdure.learner.saved.contents import Sizes
@@ -41,7 +42,11 @@ from perdure.learner.settings import (
     parameters_of,
 )
 from perdure.learner.state import LearnerState, Prediction
+from perdure.learner.unlabelled import pictures_to_predict
+from perdure.streams.decoding import ImageFile
 from perdure.streams.images.find_images import Listed
+
+_MAKING_A_LOCK = threading.Lock()
 
 
 class NotLearnedError(PerdureError, NotFittedError):  # type: ignore[misc]  # sklearn has no types
@@ -53,7 +58,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     How many calls of `learn` there will be need not be known, and no image is kept. A prediction
     for a picture is the same alone or among others, and needs no task id. A call that fails or is
-    interrupted changes nothing.
+    interrupted changes nothing. Of several threads that teach one object each waits for its turn, and
+    a prediction is that of one state, before a lesson or after it.
 
     Parameters are only stored, and checked when something is learned, as in scikit-learn:
     ``get_params``, ``set_params`` and ``clone`` work.
@@ -158,10 +164,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         The order of arrival is in ``history_``.
         """
-        names = self.state_.columns.names
-        if self.state_.history.numbered:
-            return np.array([int(name) for name in names], dtype=np.int64)
-        return np.array(names, dtype=np.str_)
+        return self.state_.classes
 
     # -------------------------------------------------------------------------------------- learn
 
@@ -186,7 +189,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 that cannot take them in.
             DivergenceError: a loss that is not finite.
         """
-        self._state = self._taught(getattr(self, "_state", None), data, labels, on_event)
+        with self._teaching():
+            self._state = self._taught(getattr(self, "_state", None), data, labels, on_event)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> ContinualClassifier:
@@ -201,7 +205,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> ContinualClassifier:
         """Start anew, and learn as `learn` does; if that fails, all is as before."""
-        self._state = self._taught(None, X, y, ignore)
+        with self._teaching():
+            self._state = self._taught(None, X, y, ignore)
         return self
 
     def forget_class(self, name: str) -> Forgotten:
@@ -212,22 +217,25 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ConfigError: no such class.
         """
-        self._state, forgotten = forget(self.state_, name)
+        with self._teaching():
+            self._state, forgotten = forget(self.state_, name)
         return forgotten
 
     # ------------------------------------------------------------------------------------ predict
 
     def predict(self, X: Any, head: str | None = None) -> Shaped[np.ndarray, "n"]:
         """Name the most likely class of every picture; see `logits`."""
-        best = self.logits(X, head).argmax(dim=1)
-        named: NDArray[Any] = self.classes_[best.cpu().numpy()]
+        state = self.state_
+        best = _scored(state, X, state.head_name(head)).argmax(dim=1)
+        named: NDArray[Any] = state.classes[best.cpu().numpy()]
         return named
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
         state = self.state_
         head = state.head_name(head)
-        probabilities: NDArray[np.float64] = state.probabilities(self.logits(X, head), head).numpy()
+        scores = _scored(state, X, head)
+        probabilities: NDArray[np.float64] = state.probabilities(scores, head).numpy()
         return probabilities
 
     def top(self, X: Any, k: int = 5, head: str | None = None) -> list[tuple[Prediction, ...]]:
@@ -240,13 +248,14 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ConfigError(f"k={k}: ask for at least the best class, k=1.")
         state = self.state_
         head = state.head_name(head)
-        return state.rank(self.logits(X, head), head, k)
+        return state.rank(_scored(state, X, head), head, k)
 
     def logits(self, X: Any, head: str | None = None) -> Float[Tensor, "n c"]:
         """Score every class for every picture, untempered; columns as in ``classes_``.
 
         Args:
-            X: files, PIL images or uint8 arrays (height, width[, 3]).
+            X: files, PIL images, uint8 arrays (height, width[, 3]), or whatever `learn` takes: a
+                folder, a table, ``hf:NAME``, a DataFrame, a data set; labels are not read.
             head: one of the evaluated heads; the last one named in the configuration by default.
 
         Raises:
@@ -255,20 +264,11 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             StreamError: something that is no picture, or a file that cannot be decoded.
         """
         state = self.state_
-        head = state.head_name(head)
-        pictures = as_pictures(X)
-        if not pictures:
-            raise ConfigError("There is no picture to predict.")
-        transform, size = state.transform, state.model.config.runtime.eval_batch_size
-        batches = (
-            torch.stack([transform(open_picture(one)) for one in pictures[start : start + size]])
-            for start in range(0, len(pictures), size)
-        )
-        return state.scores(batches, (head,))[head]
+        return _scored(state, X, state.head_name(head))
 
     def predict_files(
         self,
-        files: Iterable[Path | Listed],
+        files: Iterable[ImageFile | Listed],
         *,
         head: str | None = None,
         top: int = 5,
@@ -413,7 +413,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Parameters, and what was learned as the files of a saved model; the backbone is not in it."""
-        state = dict(vars(self))
+        state = {key: value for key, value in vars(self).items() if key != "_turn"}
         learned = state.pop("_state", None)
         if learned is not None:
             with tempfile.TemporaryDirectory() as place:
@@ -446,6 +446,14 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return make_settings({key: getattr(self, key) for key in PARAMETERS}, self.options)
 
+    @contextlib.contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """Wait until no other thread teaches this object."""
+        with _MAKING_A_LOCK:  # not made with the object: clones and pickles are without one
+            turn = vars(self).setdefault("_turn", threading.Lock())
+        with turn:
+            yield
+
     @learning_mode()
     def _taught(
         self, before: LearnerState | None, data: Any, labels: Any, sink: Sink
@@ -458,3 +466,17 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if before is None:
             before = LearnerState(Model(make_backbone(config, sink), config))
         return teach(before, config, images, float(self.calibration_fraction), sink)
+
+
+def _scored(state: LearnerState, X: Any, head: str) -> Float[Tensor, "n c"]:
+    """Scores of one state: a lesson that ends meanwhile changes nothing of them."""
+    pictures = pictures_to_predict(X, state.model.config.stream)
+    if not len(pictures):
+        raise ConfigError("There is no picture to predict.")
+    transform, size = state.transform, state.model.config.runtime.eval_batch_size
+    count = len(pictures)
+    batches = (
+        torch.stack([transform(pictures.image(i)) for i in range(start, min(start + size, count))])
+        for start in range(0, count, size)
+    )
+    return state.scores(batches, (head,))[head]

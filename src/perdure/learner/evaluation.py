@@ -15,7 +15,7 @@ from perdure.learner.labelled import LabelledImages
 from perdure.learner.state import LearnerState
 from perdure.metrics import count_batch
 from perdure.streams import Subset
-from perdure.wording import listed, per_cent
+from perdure.wording import listed, per_cent, printable
 
 _SHOWN = 30
 """Classes in the printed table."""
@@ -50,6 +50,7 @@ class Report:
         tasks: the same by task, from the first, of classes that are still known.
         calibration_error: expected calibration error of the probabilities, in [0, 1].
         confusion: images per true class (row) and predicted class (column), sorted.
+        part: which images were counted, where the data could tell training from test images.
     """
 
     head: str
@@ -58,6 +59,7 @@ class Report:
     tasks: tuple[Share, ...]
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...]
+    part: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -78,7 +80,7 @@ class Report:
         shown = list(self.classes.items())[:_SHOWN]
         rows = [("class", "images", "accuracy"), ("all", *_cells(self.overall))]
         rows += [(f"task {i}", *_cells(share)) for i, share in enumerate(self.tasks, start=1)]
-        rows += [(name, *_cells(share)) for name, share in shown]
+        rows += [(printable(name), *_cells(share)) for name, share in shown]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
             f"{name:<{widths[0]}}  {images:>{widths[1]}}  {accuracy:>{widths[2]}}"
@@ -88,6 +90,8 @@ class Report:
             lines.append(f"and {len(self.classes) - _SHOWN} more classes, in .classes")
         error = 100 * self.calibration_error
         lines.append(f"head {self.head}, expected calibration error {error:.1f} points")
+        if self.part:
+            lines.append(f"counted: {self.part}")
         return "\n".join(lines)
 
 
@@ -121,6 +125,7 @@ def evaluate(state: LearnerState, labelled: LabelledImages, head: str) -> Report
         tasks=tuple(map(Share, counts.total[-1].tolist(), counts.correct[-1].tolist())),
         calibration_error=calibration_error(probabilities, labels),
         confusion=tuple(map(tuple, confusion.tolist())),
+        part=labelled.part,
     )
 
 

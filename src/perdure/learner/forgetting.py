@@ -12,7 +12,7 @@ from perdure.heads import Head
 from perdure.learner.history import History
 from perdure.learner.state import LearnerState
 from perdure.types import Task, Trace
-from perdure.wording import listed
+from perdure.wording import listed, printable
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Forgotten:
     remains: tuple[Trace, ...]
 
     def __str__(self) -> str:
-        lines = [f"'{self.name}' is forgotten.", "Removed:"]
+        lines = [f"'{printable(self.name)}' is forgotten.", "Removed:"]
         lines += [f"- {what}" for what in self.removed]
         lines.append("Its influence remains in:" if self.remains else "Nothing else carries it.")
         lines += [f"- {_described(trace)}" for trace in self.remains]

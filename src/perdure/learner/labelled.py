@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from perdure.class_names import are_numbers, class_name, class_names, ordered_names
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.learner.pictures import PictureImages, as_pictures
+from perdure.learner.pictures import PictureImages, as_pictures, checked_pictures
 from perdure.streams import ImageSet, StreamConfig, load_source, resolve
+from perdure.streams.decoding import EncodedImage
 from perdure.streams.images.file_sets import LabelledFiles, checked_images
+from perdure.streams.images.left_out import LeftOut
 from perdure.streams.images.sets import unreadable_images
-from perdure.streams.sources.folder import class_files, has_test_folder, image_root, labelled
+from perdure.streams.sources.folder import class_files, image_root, labelled, parts
 from perdure.streams.sources.huggingface import chosen_split, dataset_images, split_of
 from perdure.streams.sources.table import IMAGES, LABELS, find_column, table_files
+from perdure.streams.sources.table_file import image_of_cell
 
 Side = Literal["train", "test"]
 
@@ -31,6 +34,8 @@ FORMS = (
     "and labels"
 )
 _PAIR = 2
+_FILES = (str, Path, EncodedImage)
+_FRAME = "The DataFrame"
 _ONE = np.zeros(1, dtype=np.int64)
 """Labels of an image that is checked by itself."""
 
@@ -44,6 +49,8 @@ class LabelledImages:
         names: names of the classes that have an image, in the order in which they are learned.
         skipped: ``"path: reason"`` per unreadable image that was left out.
         numbered: whether the labels were numbers, not texts.
+        part: which of the images these are, where the data could tell training from test images.
+        left_out: what of a folder was left out, in words.
 
     Raises:
         StreamError: there is no image.
@@ -53,6 +60,8 @@ class LabelledImages:
     names: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     numbered: bool = False
+    part: str = ""
+    left_out: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.images):
@@ -87,11 +96,12 @@ def gather(data: Any, labels: Any, side: Side, config: StreamConfig, seed: int) 
         return _pairs(as_pictures(data), _values(labels), config)
     if isinstance(data, str | Path):
         return _named(str(data), side, config, seed)
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
+    if is_frame(data):
         return _frame(data, config)
-    if type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "__len__"):
-        rows = chosen_split(data, side) if isinstance(data, dict) else data
-        return _present(*dataset_images(rows, config, "handed in"))
+    if is_hugging_face(data):
+        rows, parted = chosen_split(data, side) if isinstance(data, dict) else (data, False)
+        images = _present(*dataset_images(rows, config, "handed in"))
+        return _part(images, side, parted) if isinstance(data, dict) else images
     if isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
         return _torch_dataset(data, config)
     raise StreamError(
@@ -100,29 +110,63 @@ def gather(data: Any, labels: Any, side: Side, config: StreamConfig, seed: int) 
     )
 
 
+def is_frame(data: Any) -> bool:
+    """Tell whether something is a DataFrame of pandas."""
+    return hasattr(data, "columns") and hasattr(data, "iloc")
+
+
+def is_hugging_face(data: Any) -> bool:
+    """Tell whether something is a data set of Hugging Face, or several by name."""
+    return type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "__len__")
+
+
 def _named(data: str, side: Side, config: StreamConfig, seed: int) -> LabelledImages:
     """A folder, a table, a data set by name, or a known stream."""
     config = replace(config, data=resolve(data))
     if config.source == "folder":
-        root = image_root(config.place)
-        files = class_files(root / side if has_test_folder(root) else root)
+        root, left_out = image_root(config.place), LeftOut()
+        sides = parts(root, left_out)
+        files = class_files(sides.get(side, root), left_out)
         images, skipped = checked_images(labelled(files), config.skip_unreadable)
-        return _present(images, tuple(files), skipped)
+        present = replace(_present(images, tuple(files), skipped), left_out=left_out.told(root))
+        return _part(present, side, len(sides) > 1)
     if config.source == "table":
-        paths, names = table_files(config, side)
-        return _pairs(list(paths), names, config)
+        paths, names, parted = table_files(config, side)
+        return _part(_pairs(list(paths), names, config), side, parted)
     if config.source == "huggingface" and config.place is not None:
-        return _present(*dataset_images(split_of(config.place, side), config, config.place))
+        rows, parted = split_of(config.place, side)
+        return _part(_present(*dataset_images(rows, config, config.place)), side, parted)
     loaded = load_source(replace(config, image_column=None, label_column=None), seed)
-    return _present(loaded.train if side == "train" else loaded.test, loaded.class_names)
+    chosen = loaded.train if side == "train" else loaded.test
+    return _part(_present(chosen, loaded.class_names), side, True)
+
+
+def _part(images: LabelledImages, side: Side, parted: bool) -> LabelledImages:
+    """Note which of the images these are."""
+    part = f"the {side} images" if parted else "all images: nothing says which are for testing"
+    return replace(images, part=part)
 
 
 def _frame(frame: Any, config: StreamConfig) -> LabelledImages:
     columns = [str(column) for column in frame.columns]
-    where = "The DataFrame"
-    image = find_column(columns, IMAGES, config.image_column, "image_column", where)
-    label = find_column(columns, LABELS, config.label_column, "label_column", where)
-    return _pairs(as_pictures(frame[image]), _values(frame[label]), config)
+    label = find_column(columns, LABELS, config.label_column, "label_column", _FRAME)
+    return _pairs(frame_pictures(frame, config), _values(frame.iloc[:, label]), config)
+
+
+def frame_pictures(frame: Any, config: StreamConfig) -> list[Any]:
+    """Pictures of a DataFrame, one per row.
+
+    Raises:
+        StreamError: it has no column of images.
+    """
+    columns = [str(column) for column in frame.columns]
+    image = find_column(columns, IMAGES, config.image_column, "image_column", _FRAME)
+    return [
+        image_of_cell(cell, Path(), f"row {row}", f"row {row} of the DataFrame")
+        if isinstance(cell, str | Path | bytes | dict)
+        else cell
+        for row, cell in enumerate(as_pictures(frame.iloc[:, image]))
+    ]
 
 
 def _pairs(pictures: Sequence[Any], values: Sequence[Any], config: StreamConfig) -> LabelledImages:
@@ -133,15 +177,18 @@ def _pairs(pictures: Sequence[Any], values: Sequence[Any], config: StreamConfig)
         )
     classes, labels = _numbered(class_names(values, "image {}".format))
     whole = bool(values) and are_numbers(values)
-    if pictures and all(isinstance(picture, str | Path) for picture in pictures):
-        paths = [Path(picture).expanduser() for picture in pictures]
+    if pictures and all(isinstance(picture, _FILES) for picture in pictures):
+        paths = [
+            one if isinstance(one, EncodedImage) else Path(one).expanduser() for one in pictures
+        ]
         images, skipped = checked_images(LabelledFiles(paths, labels), config.skip_unreadable)
         return _present(images, classes, skipped, whole)
     called = [
-        str(picture) if isinstance(picture, str | Path) else f"image {place}"
+        str(picture) if isinstance(picture, _FILES) else f"image {place}"
         for place, picture in enumerate(pictures)
     ]
-    return _present(PictureImages(pictures, labels, called), classes, (), whole)
+    some, skipped = checked_pictures(pictures, labels, called, config.skip_unreadable)
+    return _present(some, classes, skipped, whole)
 
 
 def _values(labels: Any) -> list[Any]:
@@ -157,8 +204,15 @@ def _values(labels: Any) -> list[Any]:
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 
-class _DatasetPictures(ImageSet):
-    """The images of some items of a torch Dataset, taken from it when they are asked for."""
+class DatasetPictures(ImageSet):
+    """Images of some items of a torch Dataset, taken from it when they are asked for.
+
+    Args:
+        dataset: the torch Dataset.
+        places: positions of the items.
+        labels: label of each.
+        names: name of each in errors.
+    """
 
     def __init__(
         self,
@@ -171,9 +225,21 @@ class _DatasetPictures(ImageSet):
         self._dataset, self._places = dataset, places
 
     def image(self, index: int) -> Any:
-        """Return one image, upright, in mode RGB."""
-        one = PictureImages([self._dataset[self._places[index]][0]], _ONE, [self.names[index]])
-        return one.image(0)
+        """Return one image, upright, in mode RGB.
+
+        Raises:
+            UnreadableImageError: the item cannot be had, or is no image.
+        """
+        try:
+            item = self._dataset[self._places[index]]
+        except Exception as error:  # of any kind: a data set is somebody's program
+            raise unreadable_images([f"{self.names[index]}: {_first_line(error)}"]) from error
+        picture = item[0] if isinstance(item, tuple | list) and item else item
+        return PictureImages([picture], _ONE, [self.names[index]]).image(0)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
@@ -187,7 +253,7 @@ def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
         try:
             item = dataset[place]
         except Exception as error:  # of any kind: a data set is somebody's program
-            faults.append(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            faults.append(f"{name}: {_first_line(error)}")
             continue
         label = _item_label(item, place)
         try:
@@ -203,7 +269,7 @@ def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
     declared = getattr(dataset, "classes", None)
     names, positions = _numbered(labels, () if declared is None else _synonyms(declared))
     called = [f"{type(dataset).__name__}[{place}]" for place in kept]
-    images = _DatasetPictures(dataset, kept, positions, called)
+    images = DatasetPictures(dataset, kept, positions, called)
     return _present(images, names, tuple(faults), bool(values) and are_numbers(values))
 
 

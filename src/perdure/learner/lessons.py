@@ -61,6 +61,8 @@ def teach(
     fraction = 0.0 if in_turn else calibration_fraction
     split = _Split(labelled, arrival, fraction, config, len(before.history.lessons))
     taken_in: list[tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]] = []
+    if labelled.left_out:
+        sink(Event("note", fields={"text": labelled.left_out}))
     for text in labelled.skipped:
         sink(Event("note", fields={"text": f"left out: {text}"}))
     if new:

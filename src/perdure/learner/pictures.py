@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.streams.decoding import decode, image_size, to_rgb, upright_rgb
+from perdure.streams.decoding import EncodedImage, decode, image_size, to_rgb, upright_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
+from perdure.streams.sources.table_file import image_of_cell
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
+Picture = str | Path | EncodedImage | Image.Image | NDArray[np.uint8]
 
 FORMS = (
     "a file's path, a PIL image, or an array of shape (height, width) or (height, width, 3), of "
@@ -32,13 +33,17 @@ def open_picture(picture: Any) -> Image.Image:
         StreamError: something else than a picture.
     """
     check_picture(picture)
+    if isinstance(picture, EncodedImage):
+        return decode(picture)
     if isinstance(picture, str | Path):
         return decode(Path(picture).expanduser())
     try:
         if isinstance(picture, Image.Image):
             return upright_rgb(picture)
         return to_rgb(Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
-    except (OSError, ValueError, SyntaxError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's decoders raise almost anything on damaged images
         raise UnreadableImageError(f"an image in memory: {error}") from error
 
 
@@ -51,6 +56,8 @@ def check_picture(picture: Any) -> None:
     """
     if isinstance(picture, str | Path):
         image_size(Path(picture).expanduser())
+    elif isinstance(picture, EncodedImage):
+        image_size(picture)
     elif isinstance(picture, Image.Image):
         if min(picture.size) < 1:
             raise StreamError(f"This image has no pixels: its size is {picture.size}.")
@@ -89,7 +96,42 @@ def as_pictures(given: Any) -> list[Any]:
         )
     if isinstance(given, dict | bytes) or not isinstance(given, Iterable):
         raise StreamError(f"Pictures come as a list, and this is {type(given).__name__}: {FORMS}.")
-    return list(given)
+    return [_encoded(one, place) for place, one in enumerate(given)]
+
+
+def _encoded(picture: Any, place: int) -> Any:
+    """A picture, or the file that its bytes are, alone or as ``{"bytes": …, "path": …}``."""
+    if isinstance(picture, bytes | bytearray | memoryview | dict):
+        return image_of_cell(picture, Path(), f"image {place}", f"image {place}")
+    return picture
+
+
+def checked_pictures(
+    pictures: Sequence[Any], labels: NDArray[np.int64], names: Sequence[str], skip_unreadable: bool
+) -> tuple[PictureImages, tuple[str, ...]]:
+    """Check pictures, and return them as a set.
+
+    Args:
+        pictures: files, PIL images or arrays.
+        labels: label of each.
+        names: name of each in errors.
+        skip_unreadable: leave out those that cannot be decoded to their end.
+
+    Returns:
+        The pictures, and ``"name: reason"`` per picture that was left out.
+
+    Raises:
+        UnreadableImageError: pictures that cannot be used, all of them listed.
+    """
+    faults: dict[int, str] = {}
+    for place, picture in enumerate(pictures if skip_unreadable else ()):
+        try:
+            open_picture(picture)
+        except StreamError as error:
+            faults[place] = f"{names[place]}: {_reason(error, names[place])}"
+    left = [place for place in range(len(pictures)) if place not in faults]
+    used = ([pictures[place] for place in left], labels[left], [names[place] for place in left])
+    return PictureImages(*used), tuple(faults.values())
 
 
 class PictureImages(ImageSet):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from perdure.errors import ConfigError, UnreadableImageError
 from perdure.learner.state import LearnerState, Prediction
-from perdure.streams.decoding import decode
+from perdure.streams.decoding import ImageFile, decode
 from perdure.streams.images.find_images import Listed
 
 READERS = min(16, os.cpu_count() or 1)
@@ -32,19 +32,19 @@ class Answer:
     """Predictions for one file, or the reason why there are none.
 
     Attributes:
-        path: the file.
+        path: the file, or its content.
         ranking: the most likely classes, the best first; empty where it could not be read.
         fault: why it could not be read; empty where it could.
     """
 
-    path: Path
+    path: ImageFile
     ranking: tuple[Prediction, ...] = ()
     fault: str = ""
 
 
 def predict_files(
     state: LearnerState,
-    files: Iterable[Path | Listed],
+    files: Iterable[ImageFile | Listed],
     *,
     head: str | None = None,
     top: int = 5,
@@ -75,7 +75,7 @@ def _predictions(
         except UnreadableImageError as error:
             return Answer(one.path, fault=str(error).removeprefix(f"{one.path}: "))
 
-    def begin() -> list[tuple[Path, Future[Answer | Tensor]]]:
+    def begin() -> list[tuple[ImageFile, Future[Answer | Tensor]]]:
         return [(one.path, pool.submit(read, one)) for one in itertools.islice(files, size)]
 
     try:
@@ -95,9 +95,9 @@ def _predictions(
         pool.shutdown(cancel_futures=True)
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decoded(path: ImageFile) -> Image.Image:
     with contextlib.suppress(OSError, ValueError):  # `decode` says why
-        if not stat.S_ISREG(path.stat().st_mode):
+        if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
             # One might wait for a pipe for ever.
             raise UnreadableImageError(f"{path}: this is no file")
     return decode(path)

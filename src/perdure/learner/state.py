@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -51,17 +52,30 @@ class LearnerState:
         return ClassColumns(self.model.label_names, self.history.forgotten, self.history.numbered)
 
     @property
+    def classes(self) -> Shaped[np.ndarray, "c"]:
+        """The known classes, sorted, as numbers where all labels were."""
+        names = self.columns.names
+        if self.history.numbered:
+            return np.array([int(name) for name in names], dtype=np.int64)
+        return np.array(names, dtype=np.str_)
+
+    @property
     def transform(self) -> Callable[[Image.Image], UInt8[Tensor, "3 s s"]]:
         """From a decoded image to the pixels that are scored."""
         config, side = self.model.config, self.model.backbone.img_size
         return build_transform(config.training.transform, side).test
 
     def head_name(self, head: str | None) -> str:
-        """The evaluated head of that name; the last one for None.
+        """The evaluated head of that name that is to predict; the last one for None.
 
         Raises:
-            ConfigError: no such head.
+            ConfigError: no such head, or no class that is not forgotten.
         """
+        if not self.columns.names:
+            raise ConfigError(
+                "Every class of this model was forgotten, and nothing is left to predict. Teach it "
+                "one, as with learn(images, labels)."
+            )
         names = self.model.config.head_names
         if head is not None and head not in names:
             raise ConfigError(f"This model has no head '{head}'. It has: {', '.join(names)}.")

@@ -185,7 +185,7 @@ def _high_bits(image: Image.Image) -> NDArray[np.uint8]:
     """The 8 highest bits of gray values of more than 8; black is 0."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(BITSPERSAMPLE, (16,))[0]
-    gray = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    gray: NDArray[np.uint8] = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
     white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
     return ~gray if white_is_zero else gray
 
@@ -279,7 +279,9 @@ def _unidentified(path: ImageFile) -> str:
             head = file.read(16)
     if not head:
         return "the file is empty"
-    kind = "HEIF" if _brand(head) in _HEIF_BRANDS else "AVIF" if _brand(head) in _AVIF_BRANDS else ""
+    kind = (
+        "HEIF" if _brand(head) in _HEIF_BRANDS else "AVIF" if _brand(head) in _AVIF_BRANDS else ""
+    )
     if kind and kind not in _formats():
         if kind == "HEIF":
             return "a HEIC image, which needs pillow-heif. Type: pip install 'perdure[heif]'"

@@ -13,25 +13,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perdure.cache import sha256_of
+from perdure.class_names import look_alikes
 from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
 from perdure.streams.config import StreamConfig
-from perdure.streams.decoding import SUFFIXES, examine
+from perdure.streams.decoding import EncodedImage, ImageFile, examine
 from perdure.streams.fetch.download import Progress
 from perdure.streams.fetch.published import PUBLISHED
+from perdure.streams.images.left_out import LeftOut
 from perdure.streams.images.sets import ArrayImages, FileImages
 from perdure.streams.sources.base import load_source
-from perdure.streams.sources.folder import (
-    LAYOUT,
-    class_folders,
-    has_test_folder,
-    image_root,
-    visible,
-)
+from perdure.streams.sources.folder import LAYOUT, found_files, image_root, parts
 from perdure.streams.sources.resolve import TABLES
 from perdure.streams.sources.table import table_rows
+from perdure.wording import listed
 
 KINDS = ("gray", "alpha", "cmyk", "turned")
 """What is counted of images that are read all the same: fields of `Stored`."""
+
+_UNTAKEN = {
+    "dangling": ("unreadable", "a link that leads nowhere"),
+    "unnamed": ("left out", "an image whose name has no ending of one"),
+    "loose": ("left out", "an image beside the class folders"),
+}
+"""What is left out of a folder and is likely to be missed: kind of fault, and what is said."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Fault:
     """Fault in a data set that would spoil a run or its result.
 
     Attributes:
-        kind: ``unreadable``, ``duplicate``, ``few``, ``extension`` or ``incomplete``.
+        kind: ``unreadable``, ``left out``, ``duplicate``, ``few``, ``alike``, ``extension`` or
+            ``incomplete``.
         text: description, with the files' names.
     """
 
@@ -58,7 +63,9 @@ class Inspection:
         test: test images that can be read; 0 where a share of each class is held out in a run.
         faults: faults in the order of the files.
         unusual: numbers of gray, alpha, CMYK and EXIF-turned images; all of them are read.
-        ignored: number of other files in class folders.
+        ignored: number of files and folders that were left out.
+        left_out: how many of them, by reason, one of ``left_out.REASONS``; without litter.
+        told: what was left out in words, with examples.
     """
 
     name: str
@@ -68,6 +75,8 @@ class Inspection:
     faults: list[Fault] = field(default_factory=list)
     unusual: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     ignored: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    told: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +93,7 @@ class _Item:
     name: str
     split: str
     class_name: str
-    content: Path | NDArray[np.uint8]
+    content: ImageFile | NDArray[np.uint8]
 
 
 def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> Inspection:
@@ -135,6 +144,11 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
         elif 0 in counts.values():
             split = next(split for split, count in counts.items() if not count)
             result.faults.append(Fault("few", f"class '{class_name}': none readable in {split}"))
+    for names in look_alikes(classes):
+        text = (
+            f"classes {listed([repr(name) for name in names])} differ in case, width or form alone"
+        )
+        result.faults.append(Fault("alike", text))
     return result
 
 
@@ -172,24 +186,25 @@ def _table(path: Path) -> tuple[Sequence[str], list[_Item]]:
 
 
 def _folder(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
-    root = image_root(path)
-    parts = {s: root / s for s in ("train", "test")} if has_test_folder(root) else {"train": root}
+    root, left_out = image_root(path), LeftOut()
     classes: set[str] = set()
     items = []
-    for split, folder in parts.items():
-        for class_name in class_folders(folder):
+    for split, folder in parts(root, left_out).items():
+        for class_name, files in found_files(folder, left_out).items():
             classes.add(class_name)
-            for file in sorted(visible(folder / class_name)):
-                if file.suffix.lower() in SUFFIXES and not file.is_dir():
-                    items.append(_Item(str(file), split, class_name, file))
-                else:
-                    found.ignored += 1
+            items += [_Item(str(file), split, class_name, file) for file in files]
+    for reason, texts in _UNTAKEN.items():
+        kind, text = texts
+        found.faults += [Fault(kind, f"{file}: {text}") for file in sorted(left_out.paths[reason])]
+    found.left_out = {reason: len(paths) for reason, paths in left_out.paths.items() if paths}
+    found.ignored = left_out.litter + sum(found.left_out.values())
+    found.told = left_out.told(root)
     return sorted(classes), items
 
 
 def _look(item: _Item, found: Inspection) -> bool:
     """Record faults and unusual properties of an image; returns whether it can be read."""
-    if not isinstance(item.content, Path):
+    if isinstance(item.content, np.ndarray):
         return True
     try:
         stored = examine(item.content)
@@ -200,12 +215,15 @@ def _look(item: _Item, found: Inspection) -> bool:
         found.unusual[kind] += getattr(stored, kind)
     # Several pictures in one file, as telephones write them, are a JPEG to everybody else.
     content = "JPEG" if stored.format == "MPO" else stored.format
+    if isinstance(item.content, EncodedImage):
+        return True
     if Image.registered_extensions().get(item.content.suffix.lower()) != content:
         found.faults.append(Fault("extension", f"{item.name}: its content is {content}"))
     return True
 
 
-def _digest(content: Path | NDArray[np.uint8]) -> str:
+def _digest(content: ImageFile | NDArray[np.uint8]) -> str:
     if isinstance(content, Path):
         return sha256_of(content)
-    return hashlib.sha256(content.tobytes()).hexdigest()
+    held = content.content if isinstance(content, EncodedImage) else content.tobytes()
+    return hashlib.sha256(held).hexdigest()

@@ -172,7 +172,7 @@ def build_stream(config: StreamConfig, seed: int, source: Source | None = None) 
         source.skipped,
         made.domains,
         made.repeats,
-        made.notes + _remarks(train, trained, held_out, config, made.repeats),
+        source.remarks + made.notes + _remarks(train, trained, held_out, config, made.repeats),
     )
 
 

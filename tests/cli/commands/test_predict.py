@@ -125,7 +125,13 @@ def test_goes_on_after_bad_images_and_counts_them(
     order = [*order[:11], "eel/2x.jpg", order[11], "last.webp"]
     for size in ("1", "3", "64"):
         said = perdure("predict", finished, broken, "--json", "--batch-size", size)
-        assert (said.code, said.err) == (1, "2 of 14 images could not be read\n")
+        assert said.code == 1
+        note, count = said.err.splitlines()
+        assert count == "2 of 14 images could not be read"
+        assert note == (
+            f"note: left out of '{broken}': 1 hidden file or folder (dog/.hidden.png); 1 other file "
+            "(cat/notes.txt)"
+        )
         found = json.loads(said.out)
         assert [one["path"] for one in found] == [str(broken / name) for name in order]
         faults = {Path(one["path"]).name: one["error"] for one in found if "error" in one}

@@ -366,10 +366,32 @@ def test_an_error_at_the_last_moment(
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetching, "atomic_write", broken)
-    with pytest.raises(KeyboardInterrupt):
-        fetch(PUBLISHED["imagenet_a"])
-    assert left(home) == ["archives", f"archives/{ARCHIVE}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(fetching, "atomic_write", broken)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(PUBLISHED["imagenet_a"])
+    assert left(home) == ["archives", f"archives/{ARCHIVE}", f"archives/{ARCHIVE}.fetched"]
+    # What was downloaded is not taken for the user's: once it is unpacked, it goes.
+    fetch(PUBLISHED["imagenet_a"])
+    assert (len(server.asked), left(home / "archives")) == (1, [])
+
+
+def test_what_was_downloaded_is_removed_however_late_the_process_was_killed(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetching, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(PUBLISHED["imagenet_a"])
+    assert left(home / "archives") == [ARCHIVE, f"{ARCHIVE}.fetched"]
+    assert fetch(PUBLISHED["imagenet_a"]) == home / "imagenet_a"
+    assert left(home / "archives") == []
+    (home / "archives" / f"{ARCHIVE}.part").write_bytes(b"of before it was put there by hand")
+    fetch(PUBLISHED["imagenet_a"])
+    assert left(home / "archives") == []
 
 
 def test_an_interrupt_while_a_download_is_checked_keeps_it(

@@ -15,7 +15,8 @@ import pytest
 
 from perdure.engine.config import make_config
 from perdure.errors import ConfigError, StreamError, UnknownNameError, UnreadableImageError
-from perdure.streams import Source, resolve
+from perdure.learner.labelled import gather
+from perdure.streams import Source, StreamConfig, resolve
 from tests.streams.conftest import WriteFolder
 from tests.streams.made import load
 
@@ -120,7 +121,11 @@ def test_parquet_says_the_same_as_csv(write_table: WriteTable, tmp_path: Path) -
             r"label of line 3 of .* is '', an empty name",
         ),
         ("path,label", {3: ",cat"}, r"no file in line 3 of .*column 'path'"),
-        ("path,label", {3: "photos/cat/000.png,cat"}, r"lists '.*000\.png' more than once \(lines"),
+        (
+            "path,label",
+            {3: "photos/cat/000.png,cat"},
+            r"lists '.*000\.png' more than once \(line 2, line 3\)",
+        ),
         ("path,label", {3: "photos/cat/9.png,cat"}, r"1 of 10 files .* do not exist.*\(line 3\)"),
         ("path,label,split", {3: "photos/cat/001.png,cat,val"}, r"'val'\. Allowed: train and test"),
         ("path,note", {}, r"no column called label or .*label_column=path"),
@@ -360,3 +365,22 @@ def test_a_data_set_may_say_the_domain(rows: datasets.Dataset, tmp_path: Path) -
         hugging(path, increment="domains")
     with pytest.raises(StreamError, match=r"row 4 of .*'style' is missing \(None\)"):
         hugging(path, increment="domains", domain_column="style")
+
+
+def test_unreadable_rows_of_a_data_set(tmp_path: Path, photos: Path) -> None:
+    contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+    contents[7] = b"\x89PNG broken"
+    content = {"image": [{"bytes": one, "path": None} for one in contents]}
+    rows = datasets.Dataset.from_dict({**content, "label": ["a"] * 5 + ["b"] * 5})
+    path = saved(rows, tmp_path / "saved")
+    source = hugging(path, skip_unreadable=True)
+    assert len(source.train) + len(source.test) == 9
+    assert [text.partition(": ")[0].rpartition("[")[2] for text in source.skipped] == ["7]"]
+    whole = hugging(path)
+    names = [*whole.train.names, *whole.test.names]
+    place = next(place for place, name in enumerate(names) if name.endswith("[7]"))
+    images = whole.train if place < len(whole.train) else whole.test
+    with pytest.raises(UnreadableImageError, match=r"\[7\]: no image of a known format"):
+        images.image(place % len(whole.train))
+    left = gather(rows, None, "train", StreamConfig(skip_unreadable=True), 0)
+    assert (left.counts(), len(left.skipped)) == ({"a": 5, "b": 4}, 1)

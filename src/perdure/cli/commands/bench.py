@@ -19,6 +19,7 @@ from perdure.wording import per_cent
 if TYPE_CHECKING:
     from perdure.engine.config import Config
     from perdure.learner import ContinualClassifier
+    from perdure.streams.decoding import ImageFile
 
 TIMED = "vit_base_patch16_224.augreg_in21k"
 """The architecture that benchmarks time."""
@@ -216,7 +217,7 @@ def predict(args: argparse.Namespace) -> int:
             "its own. Leave one of them out."
         )
 
-    def write(classifier: ContinualClassifier, files: Sequence[Path], size: int) -> None:
+    def write(classifier: ContinualClassifier, files: Sequence[ImageFile], size: int) -> None:
         with Path(os.devnull).open("w") as out:
             write_predictions(classifier.state_, map(Listed, files), out, "csv", batch_size=size)
 

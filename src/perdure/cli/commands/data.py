@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import add_command, add_group, positive
 from perdure.errors import unknown_name
+from perdure.wording import printable
 
 if TYPE_CHECKING:
     from perdure.streams.fetch.published import PublishedData
@@ -96,7 +97,7 @@ def fetch(args: argparse.Namespace) -> int:
         raise unknown_name("data set", args.name, PUBLISHED)
     published = PUBLISHED[args.name]
     already = published.at_hand
-    if not already:
+    if published.files:
         with ProgressBar(of_bytes=True) as bar:
             fetching.fetch(published, bar)
     if args.json:
@@ -132,7 +133,7 @@ def check(args: argparse.Namespace) -> int:
 
 def _print_inspection(inspection: Inspection) -> None:
     for fault in inspection.faults[:FAULTS_SHOWN]:
-        print(f"{fault.kind:<10}  {fault.text}")
+        print(f"{fault.kind:<10}  {printable(fault.text)}")
     if len(inspection.faults) > FAULTS_SHOWN:
         print(f"and {len(inspection.faults) - FAULTS_SHOWN:,} more; --json lists all")
     print("\n" * bool(inspection.faults), end="")
@@ -143,6 +144,7 @@ def _print_inspection(inspection: Inspection) -> None:
             ("images", f"{inspection.train:,} train, {inspection.test:,} test"),
             ("unusual", f"{unusual} (read all the same)" if unusual else "none"),
             ("ignored", f"{inspection.ignored:,}"),
+            *([("left out", inspection.told)] if inspection.told else []),
             ("faults", f"{len(inspection.faults):,}"),
         ]
     )

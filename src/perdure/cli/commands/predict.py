@@ -12,6 +12,7 @@ from perdure.cli.arguments import add_head, add_model, check_images, find_images
 from perdure.cli.output import messages
 from perdure.cli.parsing import add_command, positive
 from perdure.errors import ConfigError
+from perdure.wording import printable
 
 if TYPE_CHECKING:
     from perdure.cli.writers import Output
@@ -28,7 +29,7 @@ def add(verbs: Any) -> None:
     command.argument(
         "paths",
         "PATH",
-        "image files, folders of them, or - for a path per line on standard input",
+        "image files, folders or tables of them, or - for a path per line on standard input",
         nargs="+",
     )
     command.option("--top", "K", "classes per image", type=positive, default=5)
@@ -64,6 +65,7 @@ def predict(args: argparse.Namespace) -> int:
     from perdure.learner.saved.model import read_model
 
     state = read_model(folder)
+    notes: list[str] = []
     ctrl_c = CtrlC()
     ctrl_c.watch()
     try:
@@ -75,7 +77,7 @@ def predict(args: argparse.Namespace) -> int:
 
             done, faulty = write_predictions(
                 state,
-                find_images(args.paths),
+                find_images(args.paths, state.model.config.stream, notes.append),
                 sys.stdout,
                 "json" if args.json else args.format or "table",
                 head=args.head,
@@ -85,6 +87,8 @@ def predict(args: argparse.Namespace) -> int:
             )
     finally:
         ctrl_c.leave()
+    for note in notes:
+        messages().print(printable(f"note: {note}"))
     if faulty:
         messages().print(f"{faulty:,} of {done:,} images could not be read")
     return 1 if faulty else 0

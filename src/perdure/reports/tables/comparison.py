@@ -14,6 +14,7 @@ from rich.text import Text
 from perdure.metrics import METRICS, Spread, spread
 from perdure.reports.results.groups import SETTING, Entry, Group, group
 from perdure.reports.tables.text_table import MISSING, Cell, TextTable
+from perdure.wording import printable
 
 NAMES = ("method", "head")
 """Columns that every comparison begins with."""
@@ -75,7 +76,9 @@ def as_rich(rows: Sequence[ComparisonRow], title: str | None = None) -> Table:
         )
     for row in content.rows:
         # Without the space a narrow terminal breaks the line before the sign, not after it.
-        table.add_row(*(Text(c.text.replace("± ", "±"), "bold" if c.best else "") for c in row))
+        table.add_row(
+            *(Text(printable(c.text).replace("± ", "±"), "bold" if c.best else "") for c in row)
+        )
     return table
 
 

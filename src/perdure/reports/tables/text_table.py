@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from perdure.wording import csv_cell, printable
+
 MISSING = "–"
 """Stands where a value is not known."""
 
@@ -56,9 +58,10 @@ class TextTable:
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> bytes:
-    """Return comma-separated values; what is no UTF-8 is escaped."""
+    """Return comma-separated values; cells are safe to show, see `csv_cell`."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    lines = ([csv_cell(cell) for cell in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return encode(text.getvalue())
 
 
@@ -71,5 +74,5 @@ def encode(text: str) -> bytes:
 
 
 def _marked(cell: Cell) -> str:
-    text = cell.text.replace("|", r"\|").replace("\n", " ")
+    text = printable(cell.text.replace("\n", " ")).replace("|", r"\|")
     return f"**{text}**" if cell.best else text

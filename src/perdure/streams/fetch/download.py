@@ -27,10 +27,12 @@ _PARTIAL_CONTENT = 206
 
 def obtain(
     published: PublishedData, file: PublishedFile, folder: Path, on_progress: Progress
-) -> tuple[Path, bool]:
+) -> Path:
     """Return a published file: the one in the folder, or a download.
 
     What an interrupted download leaves is called ``NAME.part``; the next call goes on from there.
+    Beside what was downloaded whole lies a mark, ``NAME.fetched``, until `remove` takes both away:
+    so that after a kill it is not taken for a file that was put there by hand.
 
     Args:
         published: data set of the file.
@@ -39,7 +41,7 @@ def obtain(
         on_progress: receives a line before each step that takes long.
 
     Returns:
-        Its path, and whether it was downloaded now.
+        Its path.
 
     Raises:
         StreamError: it is not there and cannot be downloaded.
@@ -49,7 +51,7 @@ def obtain(
     path = folder / file.name
     if path.is_file():
         _check(published, file, path, f"Remove '{path}'; nothing was unpacked.")
-        return path, False
+        return path
     part = path.with_name(f"{file.name}.part")
     _download(published, file, part, on_progress)
     try:
@@ -58,9 +60,29 @@ def obtain(
         part.unlink()
         _tag(part).unlink()
         raise
+    _mark(path).touch()
     part.replace(path)
     _tag(part).unlink()
-    return path, True
+    return path
+
+
+def is_left(path: Path) -> bool:
+    """Tell whether anything of the download of a file is there."""
+    part = path.with_name(f"{path.name}.part")
+    return any(left.exists() for left in (part, _tag(part), _mark(path)))
+
+
+def remove(path: Path) -> None:
+    """Remove a file that was downloaded, and whatever a killed process left of its download."""
+    part = path.with_name(f"{path.name}.part")
+    if _mark(path).exists():
+        path.unlink(missing_ok=True)
+    for left in (part, _tag(part), _mark(path)):
+        left.unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.fetched")
 
 
 def _check(published: PublishedData, file: PublishedFile, path: Path, removed: str) -> None:

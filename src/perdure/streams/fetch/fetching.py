@@ -13,9 +13,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from perdure.atomic import atomic_write, sync_folder
-from perdure.cache import archives_dir, sha256_of
+from perdure.cache import archives_dir, home, sha256_of
 from perdure.errors import OutputError, StreamError
-from perdure.streams.fetch.download import Progress, obtain
+from perdure.streams.fetch.download import Progress, is_left, obtain, remove
 from perdure.streams.fetch.published import PublishedData, quoted
 from perdure.streams.fetch.unpacking import is_archive, unpack
 
@@ -27,7 +27,8 @@ def fetch(published: PublishedData, on_progress: Progress | None = None) -> Path
     """Download, check and unpack a published data set, unless it is at hand.
 
     Files that lie in `archives_dir` already are taken from there, and stay; those that are
-    downloaded are removed when they are unpacked. The folder of the data set appears in one step.
+    downloaded are removed when they are unpacked, also where a killed process left them. The folder
+    of the data set appears in one step.
 
     Args:
         published: which one; it must have files to fetch.
@@ -42,11 +43,14 @@ def fetch(published: PublishedData, on_progress: Progress | None = None) -> Path
         ChecksumError: a file is not the one that its publisher describes.
         OutputError: the cache cannot be written.
     """
-    folder = published.located()
-    if folder is None:
-        archives = archives_dir()
-        with _alone(published, archives):
-            folder = published.located() or _fetch(published, archives, on_progress or _silent)
+    folder, place = published.located(), home() / "data" / "archives"
+    if folder is not None and not any(is_left(place / file.name) for file in published.files):
+        return folder
+    archives = archives_dir()
+    with _alone(published, archives):
+        folder = published.located() or _fetch(published, archives, on_progress or _silent)
+        for file in published.files:
+            remove(archives / file.name)
     return folder
 
 
@@ -87,7 +91,7 @@ def _fetch(published: PublishedData, archives: Path, on_progress: Progress) -> P
         manifest = {
             "benchmark": published.name,
             "publisher": published.publisher,
-            "from": [_lay_out(path, work, on_progress) for path, _ in obtained],
+            "from": [_lay_out(path, work, on_progress) for path in obtained],
         }
         _check_content(published, work, archives)
         atomic_write(work / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -102,9 +106,6 @@ def _fetch(published: PublishedData, archives: Path, on_progress: Progress) -> P
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for path, downloaded in obtained:
-        if downloaded:
-            path.unlink()
     return folder
 
 

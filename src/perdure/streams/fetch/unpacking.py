@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
+from perdure.class_names import printable
 from perdure.errors import StreamError
 
 MOST_ENTRIES = 2_000_000
@@ -24,13 +27,18 @@ MOST_BYTES = 64 * 2**30
 MOST_RATIO = 50
 """Bytes that a byte of an archive may unpack to; photographs hardly shrink at all."""
 
+_SAYS_UTF8 = 0x800
 _TARS = (".tar", ".tar.gz", ".tgz")
+_ODD = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
+"""What systems answer to a name that they cannot give."""
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
     gzip.BadGzipFile,
     zlib.error,
     EOFError,
+    struct.error,
+    OverflowError,
     RuntimeError,  # a zip that is encrypted, or packed in a way that Python does not know
 )
 
@@ -56,7 +64,18 @@ class _Entry:
 
 def is_archive(name: str) -> bool:
     """Tell from its name whether a file is an archive that `unpack` reads."""
-    return name.endswith((".zip", *_TARS))
+    return name.lower().endswith((".zip", *_TARS))
+
+
+def archive_stem(name: str) -> str:
+    """Return the name of an archive without its ending.
+
+    Examples:
+        >>> archive_stem("pets.tar.gz"), archive_stem("Pets.ZIP")
+        ('pets', 'Pets')
+    """
+    ending = max((one for one in (".zip", *_TARS) if name.lower().endswith(one)), key=len)
+    return name[: -len(ending)]
 
 
 def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None]) -> int:
@@ -75,7 +94,7 @@ def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None]) -> int:
             link or a device or would lie outside the folder. Entries before it are written.
         OSError: the disk is full or cannot be written.
     """
-    entries = _zip_entries if archive.name.endswith(".zip") else _tar_entries
+    entries = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
     size = archive.stat().st_size
     most = min(MOST_BYTES, MOST_RATIO * size)
     root = os.path.normpath(folder)
@@ -86,24 +105,45 @@ def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None]) -> int:
             if count > MOST_ENTRIES or total > most or entry.size < 0:
                 raise StreamError(
                     f"'{archive}' may be a bomb: it unpacks to more than {MOST_ENTRIES:,} entries "
-                    f"or {most:,} bytes. Fetch it again from its publisher."
+                    f"or {most:,} bytes. Fetch it again, or pack it anew."
                 )
             target = Path(os.path.normpath(folder / entry.name))
             fault = "" if target.is_relative_to(root) else "would lie outside its folder"
             if fault or entry.kind not in ("file", "folder"):
                 raise StreamError(
-                    f"'{archive}' is not to be trusted: its entry '{entry.name}' "
-                    f"{fault or f'is {entry.kind}'}. Fetch it again from its publisher."
+                    f"'{archive}' is not to be trusted: its entry '{printable(entry.name)}' "
+                    f"{fault or f'is {entry.kind}'}. Fetch it again, or pack it anew."
                 )
-            files += _write(entry, target)
+            files += _written(entry, target, archive)
             on_bytes(entry.read)
         on_bytes(size)
     except _DAMAGED as error:
         raise StreamError(
             f"'{archive}' is damaged or not whole ({str(error).partition(chr(10))[0]}). Remove it "
-            "and fetch it again."
+            "and fetch it again, or pack it anew."
         ) from error
     return files
+
+
+def _written(entry: _Entry, target: Path, archive: Path) -> int:
+    """Write an entry and return how many files that makes.
+
+    Raises:
+        StreamError: a name that no file can have here, or that another entry took.
+        OSError: the disk is full or cannot be written.
+    """
+    try:
+        return _write(entry, target)
+    except (OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, OSError):
+            if error.errno not in _ODD:
+                raise
+            reason = os.strerror(error.errno or 0)
+        raise StreamError(
+            f"'{archive}' has an entry that cannot be written here, '{printable(entry.name)[:80]}' "
+            f"({reason}). Pack it anew under another name, each name once."
+        ) from error
 
 
 def _write(entry: _Entry, target: Path) -> int:
@@ -144,4 +184,14 @@ def _zip_entries(archive: Path) -> Iterator[_Entry]:
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
                 kind = "a link or device"
             read += info.compress_size
-            yield _Entry(info.filename, info.file_size, kind, partial(packed.open, info), read)
+            yield _Entry(_zip_name(info), info.file_size, kind, partial(packed.open, info), read)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Name of an entry; in UTF-8 where it is, though some programs do not say so."""
+    if info.flag_bits & _SAYS_UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename

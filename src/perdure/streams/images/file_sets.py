@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.config import StreamConfig
-from perdure.streams.decoding import decode, image_size
+from perdure.streams.decoding import ImageFile, decode, image_size
 from perdure.streams.images.sets import FileImages, unreadable_images
 from perdure.streams.sources.base import Domains, Source, capped
 
@@ -26,7 +26,7 @@ class LabelledFiles:
         domains: domain of each image, where it was asked for.
     """
 
-    paths: Sequence[Path]
+    paths: Sequence[ImageFile]
     labels: NDArray[np.int64]
     domains: NDArray[np.int64] | None = None
 
@@ -77,8 +77,8 @@ def file_source(
     """
     train = train.take(capped(train.groups, config, "train", seed))
     test = test.take(capped(test.groups, config, "test", seed))
-    pixels: dict[Path, NDArray[np.uint8]] | None = None
-    skipped: dict[Path, str] = {}
+    pixels: dict[ImageFile, NDArray[np.uint8]] | None = None
+    skipped: dict[ImageFile, str] = {}
     if config.skip_unreadable or not published:
         pixels, skipped = _verified([*train.paths, *test.paths], config.skip_unreadable)
     train, test = (_readable(files, skipped) for files in (train, test))
@@ -105,8 +105,8 @@ def refuse_missing(source: str, paths: Sequence[Path]) -> None:
 
 
 def _verified(
-    paths: Sequence[Path], skip_unreadable: bool
-) -> tuple[dict[Path, NDArray[np.uint8]] | None, dict[Path, str]]:
+    paths: Sequence[ImageFile], skip_unreadable: bool
+) -> tuple[dict[ImageFile, NDArray[np.uint8]] | None, dict[ImageFile, str]]:
     """Check every file.
 
     Returns:
@@ -115,7 +115,7 @@ def _verified(
     Raises:
         UnreadableImageError: there are faulty files, and they may not be skipped.
     """
-    faults: dict[Path, str] = {}
+    faults: dict[ImageFile, str] = {}
     decoded_bytes = 0
     for path in paths:
         try:
@@ -124,7 +124,7 @@ def _verified(
         except UnreadableImageError as error:
             faults[path] = str(error).removeprefix(f"{path}: ")
     keep = decoded_bytes <= FileImages.memory_budget
-    pixels: dict[Path, NDArray[np.uint8]] = {}
+    pixels: dict[ImageFile, NDArray[np.uint8]] = {}
     if keep or skip_unreadable:
         for path in paths:
             if path in faults:
@@ -141,11 +141,13 @@ def _verified(
     return (pixels if keep else None), faults
 
 
-def _readable(files: LabelledFiles, skipped: Mapping[Path, str]) -> LabelledFiles:
+def _readable(files: LabelledFiles, skipped: Mapping[ImageFile, str]) -> LabelledFiles:
     return files.take(np.flatnonzero([path not in skipped for path in files.paths]))
 
 
-def _image_set(files: LabelledFiles, pixels: Mapping[Path, NDArray[np.uint8]] | None) -> FileImages:
+def _image_set(
+    files: LabelledFiles, pixels: Mapping[ImageFile, NDArray[np.uint8]] | None
+) -> FileImages:
     decoded = None if pixels is None else [pixels[path] for path in files.paths]
     return FileImages(files.paths, files.labels, decoded)
 

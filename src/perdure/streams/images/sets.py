@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.errors import StreamError, UnreadableImageError
-from perdure.streams.decoding import decode
+from perdure.streams.decoding import ImageFile, decode
+from perdure.wording import printable
 
 
 class TransformedImages:
@@ -137,7 +137,7 @@ class FileImages(ImageSet):
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[ImageFile],
         labels: NDArray[np.int64],
         pixels: Sequence[NDArray[np.uint8]] | None = None,
     ) -> None:
@@ -166,7 +166,7 @@ def unreadable_images(faults: Sequence[str], most: int = 10) -> UnreadableImageE
     """Build the error for image files that cannot be read."""
     noun = "image" if len(faults) == 1 else "images"
     more = f"\n  and {len(faults) - most} more" if len(faults) > most else ""
-    lines = "".join(f"\n  {fault}" for fault in faults[:most])
+    lines = "".join(f"\n  {printable(fault)}" for fault in faults[:most])
     return UnreadableImageError(
         f"{len(faults)} {noun} cannot be read:{lines}{more}\n"
         "Repair or remove them, or leave them out with skip_unreadable=true."

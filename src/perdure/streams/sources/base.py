@@ -44,6 +44,7 @@ class Source:
         test: test images, labelled alike.
         skipped: ``"path: reason"`` per image that was left out as unreadable.
         domains: where they were asked for.
+        remarks: notes for the user.
 
     Raises:
         StreamError: two classes share a name, a label names no class, or a class has no training
@@ -56,6 +57,7 @@ class Source:
     test: ImageSet
     skipped: tuple[str, ...] = ()
     domains: Domains | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.class_names)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +15,16 @@ from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.decoding import SUFFIXES
+from perdure.streams.decoding import SUFFIXES, EncodedImage, ImageFile
+from perdure.streams.fetch.archives import unpacked
+from perdure.streams.fetch.unpacking import is_archive
 from perdure.streams.images.file_sets import LabelledFiles, file_source
-from perdure.streams.images.find_images import is_hidden, walk
+from perdure.streams.images.find_images import is_hidden, is_image_name, walk, why_left_out
+from perdure.streams.images.left_out import LeftOut
 from perdure.streams.sources.base import Source, refuse_options
 from perdure.wording import listed
 
-Files = Mapping[str, Sequence[Path]]
+Files = Mapping[str, Sequence[ImageFile]]
 """Image files by class name, both in alphabetical order."""
 
 LAYOUT = "FOLDER/train/CLASS/*.jpg with FOLDER/test/CLASS/*.jpg, or FOLDER/CLASS/*.jpg"
@@ -32,8 +37,9 @@ def load_folder(config: StreamConfig, seed: int) -> Source:
     ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``, or ``FOLDER/CLASS/*`` of which
     ``test_fraction`` per class (at least one image) is held out for testing: which images, is
     decided by the names of class and file alone. Labels follow the alphabet. Images in folders
-    within a class folder are of that class. Hidden files, ``__MACOSX``, and files that are not
-    called like an image, are ignored.
+    within a class folder are of that class. Hidden files, links that lead nowhere, and files that
+    are not called like an image, are left out, and a note says so. A zip or tar archive is taken as
+    the folder that it holds.
 
     Every image that will be used is checked first: decoded to its end where all of them fit in
     the memory budget, by its header otherwise.
@@ -44,17 +50,21 @@ def load_folder(config: StreamConfig, seed: int) -> Source:
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
     refuse_options(config, "place", "test_fraction")
-    root = image_root(config.place)
-    train, test = _split_files(root, config)
-    return file_source("folder", tuple(train), labelled(train), labelled(test), config, seed)
+    root, left_out = image_root(config.place), LeftOut()
+    train, test = _split_files(root, config, left_out)
+    source = file_source("folder", tuple(train), labelled(train), labelled(test), config, seed)
+    told = left_out.told(root)
+    return replace(source, remarks=(told,)) if told else source
 
 
 def image_root(place: str | Path | None) -> Path:
     """Return the folder that holds the images, or a folder of them for training and testing each.
 
+    Of an archive it is the folder where it was `unpacked`.
+
     Raises:
         ConfigError: none was named.
-        StreamError: it is no folder.
+        StreamError: it is no folder, or an archive that cannot be unpacked.
     """
     if place is None:
         raise ConfigError(f"data=folder names no folder. Type data=FOLDER, which holds {LAYOUT}.")
@@ -62,6 +72,8 @@ def image_root(place: str | Path | None) -> Path:
     if not root.exists():
         near = did_you_mean(root.name, _folder_names(root.parent))
         raise StreamError(f"The folder '{root}' does not exist.{near} It must hold {LAYOUT}.")
+    if root.is_file() and is_archive(root.name):
+        return unpacked(root)
     if not root.is_dir():
         raise StreamError(f"'{root}' is a file, not a folder. Name the folder that holds {LAYOUT}.")
     return root
@@ -71,17 +83,21 @@ def _folder_names(folder: Path) -> list[str]:
     """Return the names of the visible folders in a folder, in alphabetical order."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in visible(folder) if path.is_dir())
+    return sorted(path.name for path in entries(folder) if _is_class_folder(path))
 
 
-def visible(folder: Path) -> list[Path]:
-    """Return the content of a folder without hidden files and folders.
+def _is_class_folder(path: Path) -> bool:
+    return not is_hidden(path.name) and path.is_dir()
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return the content of a folder.
 
     Raises:
         StreamError: it cannot be read.
     """
     try:
-        return [path for path in folder.iterdir() if not is_hidden(path.name)]
+        return list(folder.iterdir())
     except OSError as error:
         raise StreamError(
             f"The folder '{folder}' cannot be read: {error.strerror}. Give yourself the right to "
@@ -89,16 +105,16 @@ def visible(folder: Path) -> list[Path]:
         ) from error
 
 
-def _split_files(root: Path, config: StreamConfig) -> tuple[Files, Files]:
+def _split_files(root: Path, config: StreamConfig, left_out: LeftOut) -> tuple[Files, Files]:
     """Return the training and the test files of every class."""
     if not has_test_folder(root):
-        return hold_out(class_files(root), config.test_fraction)
+        return hold_out(class_files(root, left_out), config.test_fraction)
     if config.test_fraction != StreamConfig.test_fraction:
         raise ConfigError(
             f"test_fraction={config.test_fraction} has no use: '{root}' has a test folder. "
             "Leave test_fraction out, or name the train folder alone in data."
         )
-    train, test = class_files(root / "train"), class_files(root / "test")
+    train, test = (class_files(part, left_out) for part in parts(root, left_out).values())
     _check_same_classes(root, train, test)
     return train, test
 
@@ -151,57 +167,95 @@ def _check_same_classes(root: Path, train: Files, test: Files) -> None:
             )
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Return the names of the classes in a folder.
+def parts(root: Path, left_out: LeftOut) -> dict[str, Path]:
+    """Return the folders of training and of test images; one that knows no such is for training.
+
+    Args:
+        root: the folder of both.
+        left_out: receives what lies beside the two.
 
     Raises:
-        StreamError: there is none.
+        StreamError: there are class folders in one of the two only.
     """
-    names = _folder_names(folder)
-    if not names:
-        raise StreamError(f"'{folder}' holds no class folder. Expected: {LAYOUT}.")
-    return names
+    if not has_test_folder(root):
+        return {"train": root}
+    sides = {side: root / side for side in ("train", "test")}
+    for path in entries(root):
+        if path not in sides.values():
+            left_out.add("beside" if _is_class_folder(path) else _loose(path), path)
+    return sides
 
 
-def class_files(folder: Path) -> Files:
-    """Return the image files in every folder of a folder.
+def class_files(folder: Path, left_out: LeftOut | None = None) -> Files:
+    """Return the image files in every folder of a folder, and in all folders in those.
+
+    Args:
+        folder: a folder per class.
+        left_out: receives what is left out.
 
     Raises:
         StreamError: there is no folder, or one without an image.
     """
-    names = class_folders(folder)
-    found = {name: _image_files(folder / name) for name in names}
-    files = joined_by_name(found, f"'{folder}'")
+    files = found_files(folder, LeftOut() if left_out is None else left_out)
     empty = [name for name, paths in files.items() if not paths]
-    if len(empty) == len(names):
+    if len(empty) == len(files):
         raise StreamError(
-            f"No image file in the {len(names)} folders of '{folder}'. Expected: {LAYOUT}, with "
+            f"No image file in the {len(files)} folders of '{folder}'. Expected: {LAYOUT}, with "
             f"files ending in {', '.join(sorted(SUFFIXES))}."
         )
     if empty:
         where = listed([f"'{folder / name}'" for name in empty])
         raise StreamError(
-            f"No image file in the class folder {where}. Put images straight into it, or remove it."
+            f"No image file in the class folder {where}. Put images into it, or remove it."
         )
     return files
 
 
-def _image_files(folder: Path) -> list[Path]:
+def found_files(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
+    """Return the image files of every class of a folder; there may be none.
+
+    Raises:
+        StreamError: there is no class folder, one that cannot be listed, or two with one name.
+    """
+    names = []
+    for path in entries(folder):
+        if _is_class_folder(path):
+            names.append(path.name)
+        else:
+            left_out.add(_loose(path), path)
+    if not names:
+        raise StreamError(f"'{folder}' holds no class folder. Expected: {LAYOUT}.")
+    files = {name: _image_files(folder / name, left_out) for name in sorted(names)}
+    return joined_by_name(files, f"'{folder}'")
+
+
+def _loose(path: Path) -> str:
+    """Why something that lies beside class folders is left out."""
+    is_picture = is_image_name(path.name) and path.is_file() and not is_hidden(path.name)
+    return "loose" if is_picture else why_left_out(path)
+
+
+def _image_files(folder: Path, left_out: LeftOut) -> list[Path]:
     """Return the image files in a folder and below it.
 
     Raises:
         StreamError: a folder that cannot be listed.
     """
-    files = []
-    for path, fault in walk(folder):
+    files: list[Path] = []
+    for path, fault in walk(folder, left_out):
         if fault:
             raise StreamError(f"'{path}': {fault}. Give yourself the right to read it.")
+        assert isinstance(path, Path), "a folder holds files"
         if path.is_file():
             files.append(path)
+        else:
+            left_out.add("dangling", path)
     return sorted(files)
 
 
-def _held_out(name: str, paths: Sequence[Path], fraction: float, where: str) -> list[Path]:
+def _held_out(
+    name: str, paths: Sequence[ImageFile], fraction: float, where: str
+) -> list[ImageFile]:
     """Return the test files of a class: those with the smallest hashes of their names."""
     if len(paths) == 1:
         raise StreamError(
@@ -210,7 +264,12 @@ def _held_out(name: str, paths: Sequence[Path], fraction: float, where: str) -> 
         )
     count = min(max(1, math.floor(fraction * len(paths) + 0.5)), len(paths) - 1)
     by_hash = sorted(paths, key=lambda path: derived_seed(0, "held out", name, path.name))
-    return sorted(by_hash[:count])
+    return sorted(by_hash[:count], key=by_kind)
+
+
+def by_kind(image: ImageFile) -> tuple[bool, Any]:
+    """What images are sorted by: files first, then those in memory."""
+    return isinstance(image, EncodedImage), image
 
 
 def labelled(files: Files) -> LabelledFiles:

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perdure.class_names import are_numbers, class_name, class_names, ordered_names
-from perdure.errors import ConfigError, StreamError
+from perdure.errors import ConfigError, StreamError, UnreadableImageError
 from perdure.randomness import permutation
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
-from perdure.streams.decoding import to_rgb
+from perdure.streams.decoding import decode, upright_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 from perdure.streams.sources.base import Domains, Source, capped, refuse_options
 from perdure.streams.sources.resolve import is_saved
-from perdure.streams.sources.table import LABELS, find_column, find_domain_column
+from perdure.streams.sources.table import IMAGES, LABELS, find_column, find_domain_column
+from perdure.streams.sources.table_file import image_of_cell
 from perdure.wording import listed
 
 _TESTS = ("test", "validation")
@@ -41,6 +42,25 @@ class DatasetImages(ImageSet):
         super().__init__(labels, names)
         self._rows, self._column, self._positions = rows, column, positions
 
+    def readable(self) -> tuple[DatasetImages, list[int], tuple[str, ...]]:
+        """Decode every image once, and leave out those that cannot be read.
+
+        Returns:
+            The others, their positions among all, and ``"name: reason"`` per image left out.
+        """
+        kept, faults = [], []
+        for index in range(len(self)):
+            try:
+                self.image(index)
+            except UnreadableImageError as error:
+                faults.append(str(error).splitlines()[1].strip())
+            else:
+                kept.append(index)
+        names = [self.names[index] for index in kept]
+        positions, labels = self._positions[kept], self.labels[kept]
+        others = DatasetImages(self._rows, self._column, positions, labels, names)
+        return others, kept, tuple(faults)
+
     def image(self, index: int) -> Image.Image:
         """Return one image, in mode RGB.
 
@@ -50,9 +70,12 @@ class DatasetImages(ImageSet):
         try:
             image = self._rows[int(self._positions[index])][self._column]
             if not isinstance(image, Image.Image):
-                raise ValueError(f"there is {type(image).__name__} where an image belongs")
-            return to_rgb(image)
-        except (OSError, ValueError, SyntaxError) as error:
+                name = self.names[index]
+                return decode(image_of_cell(image, Path(), name, name))
+            return upright_rgb(image)
+        except StreamError as error:
+            raise unreadable_images([str(error)]) from error
+        except Exception as error:  # of any kind: PIL's decoders, formats of the library
             raise unreadable_images([f"{self.names[index]}: {error}"]) from error
 
 
@@ -75,14 +98,15 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
         raise ConfigError("data=huggingface names no data set. Type data=hf:NAME.")
     where = config.place
     splits = _load(where)
-    train, test = (chosen_split(splits, split) for split in ("train", "test"))
+    train, test = (chosen_split(splits, split)[0] for split in ("train", "test"))
     domain = None
     if config.over_domains:
-        domain = find_domain_column(list(train.features), config, f"The data set '{where}'")
+        columns = list(train.features)
+        domain = columns[find_domain_column(columns, config, f"The data set '{where}'")]
     image, label = _image_column(train, config, where), _label_column(train, config, where, domain)
     names = ordered_values(train, label, where)
     areas = () if domain is None else ordered_values(train, domain, where)
-    sets, areas_of = [], []
+    sets, areas_of, skipped = [], [], []
     for split, rows in (("train", train), ("test", test)):
         labels = _numbers(rows, label, names, where)
         domain_of = np.zeros_like(labels)
@@ -96,10 +120,15 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
         positions = np.flatnonzero(kept)
         positions = positions[capped(groups[positions], config, split, seed)]
         called = [f"{where}[{split}][{position}]" for position in positions]
-        sets.append(DatasetImages(rows, image, positions, labels[positions], called))
+        images = DatasetImages(rows, image, positions, labels[positions], called)
+        if config.skip_unreadable:
+            images, left, faults = images.readable()
+            positions = positions[left]
+            skipped += faults
+        sets.append(images)
         areas_of.append(domain_of[positions])
     domains = Domains(areas, *areas_of) if areas else None
-    return Source("huggingface", names, sets[0], sets[1], domains=domains)
+    return Source("huggingface", names, sets[0], sets[1], tuple(skipped), domains)
 
 
 def _load(place: str) -> dict[str, Any]:
@@ -130,10 +159,11 @@ def _of_kind(rows: Any, kind: str) -> list[str]:
 
 def _image_column(rows: Any, config: StreamConfig, place: str) -> str:
     named, where = config.image_column, f"The data set '{place}'"
-    images = _of_kind(rows, "Image")
+    columns: list[str] = list(rows.features)
+    images = _of_kind(rows, "Image") or [name for name in columns if name.lower() in IMAGES]
     if named is None and not images:
-        raise StreamError(f"{where} has no column of images. It has: {', '.join(rows.features)}.")
-    return find_column(list(rows.features), images, named, "image_column", where)
+        raise StreamError(f"{where} has no column of images. It has: {listed(columns, 20)}.")
+    return columns[find_column(columns, images, named, "image_column", where)]
 
 
 def _label_column(rows: Any, config: StreamConfig, place: str, domain: str | None = None) -> str:
@@ -145,7 +175,8 @@ def _label_column(rows: Any, config: StreamConfig, place: str, domain: str | Non
             f"label_column={classes[0]}"
         )
     usual = [*classes, *LABELS, "labels"]
-    return find_column(list(rows.features), usual, named, "label_column", where)
+    columns: list[str] = list(rows.features)
+    return columns[find_column(columns, usual, named, "label_column", where)]
 
 
 def ordered_values(rows: Any, column: str, where: str) -> tuple[str, ...]:
@@ -215,7 +246,7 @@ def _held_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[
     return mask
 
 
-def split_of(place: str, split: str) -> Any:
+def split_of(place: str, split: str) -> tuple[Any, bool]:
     """Load one split of a data set, by its hub name or from its folder; see `chosen_split`.
 
     Raises:
@@ -225,10 +256,27 @@ def split_of(place: str, split: str) -> Any:
     return chosen_split(_load(place), split)
 
 
-def chosen_split(splits: Any, split: str) -> Any:
-    """Choose the training or test split among several by name; a single one is both."""
+def chosen_split(splits: Any, split: str) -> tuple[Any, bool]:
+    """Choose the training or test split among several by name; a single one is both.
+
+    Returns:
+        Its rows, and whether there are splits for both.
+    """
     train = splits.get("train", next(iter(splits.values())))
-    return train if split == "train" else next((splits[n] for n in _TESTS if n in splits), train)
+    test = next((splits[name] for name in _TESTS if name in splits), train)
+    return (train if split == "train" else test), test is not train
+
+
+def dataset_pictures(rows: Any, config: StreamConfig, where: str) -> DatasetImages:
+    """Hold the images of a data set, without its labels.
+
+    Raises:
+        StreamError: it has no images.
+    """
+    positions = np.arange(len(rows))
+    called = [f"{where}[{position}]" for position in positions]
+    column = _image_column(rows, config, where)
+    return DatasetImages(rows, column, positions, np.zeros_like(positions), called)
 
 
 def dataset_images(
@@ -237,8 +285,8 @@ def dataset_images(
     """Hold the images of a data set, labelled by position among its classes.
 
     Returns:
-        The images, names of the classes, unreadable images left out (none), and whether labels are
-        numbers that stand for themselves.
+        The images, names of the classes, unreadable images left out where they may be, and whether
+        labels are numbers that stand for themselves.
 
     Raises:
         StreamError: it has no images or labels.
@@ -249,4 +297,8 @@ def dataset_images(
     called = [f"{where}[{position}]" for position in range(len(labels))]
     positions = np.arange(len(labels))
     numbered = _declared(rows, label, where) is None and are_numbers(rows[label])
-    return DatasetImages(rows, image, positions, labels, called), names, (), numbered
+    images = DatasetImages(rows, image, positions, labels, called)
+    if not config.skip_unreadable:
+        return images, names, (), numbered
+    others, _, faults = images.readable()
+    return others, names, faults, numbered

@@ -7,8 +7,9 @@ from pathlib import Path
 from perdure.errors import UnknownNameError, did_you_mean
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import HUB, join_data
+from perdure.streams.fetch.unpacking import is_archive
 
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 """Suffixes of a table's file."""
 _SAVED = ("dataset_dict.json", "state.json")
 
@@ -29,12 +30,16 @@ def resolve(data: str) -> str:
         return join_data("huggingface" if is_saved(path) else "folder", data)
     if path.is_file() and path.suffix.lower() in TABLES:
         return join_data("table", data)
-    near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    if path.is_file() and is_archive(path.name):
+        return join_data("folder", data)
+    others = path.parent.iterdir() if path.parent.is_dir() and not path.exists() else ()
+    near = [entry.name for entry in others]
     found = "is a file of another kind" if path.exists() else "does not exist"
     raise UnknownNameError(
         f"data={data} {found}, and is no known data set.{did_you_mean(data, SOURCES)}"
-        f"{did_you_mean(path.name, near)} Allowed: a folder with a folder per class, a table "
-        f"({', '.join(TABLES)}) of path and label, hf:NAME, or one of {', '.join(SOURCES)}."
+        f"{did_you_mean(path.name, near)} Allowed: a folder with a folder per class, or a "
+        f"zip or tar of one, a table ({', '.join(TABLES)}) of path and label, hf:NAME, or one of "
+        f"{', '.join(SOURCES)}."
     )
 
 

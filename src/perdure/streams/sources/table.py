@@ -1,9 +1,7 @@
-"""Images listed in a table: CSV, TSV or Parquet with a line per image."""
+"""Images listed in a table: CSV, TSV, Parquet or Arrow with a line per image."""
 
 from __future__ import annotations
 
-import csv
-import importlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,13 @@ from perdure.class_names import class_name, ordered_names
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
+from perdure.streams.decoding import ImageFile
 from perdure.streams.images.file_sets import LabelledFiles, file_source
+from perdure.streams.images.find_images import is_image_name
 from perdure.streams.sources.base import Source, refuse_options
-from perdure.streams.sources.folder import hold_out
+from perdure.streams.sources.folder import by_kind, hold_out
 from perdure.streams.sources.resolve import TABLES
+from perdure.streams.sources.table_file import TableFile, read_table
 from perdure.wording import listed
 
 IMAGES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
@@ -27,7 +28,6 @@ LABELS = ("label", "class", "category", "target", "class_name")
 SPLITS = ("split", "subset")
 DOMAINS = ("domain", "domains", "domain_name")
 _SPLIT = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Row:
     """A line of the table.
 
     Attributes:
-        number: number of the line in the file, from 1.
-        path: the image's file.
+        where: where it is, for errors: ``line 3 of 'photos.csv'``.
+        path: the image's file, or its content.
         label: name of its class.
         split: ``train``, ``test``, or empty where the table does not say.
         domain: name of its domain; empty where it was not asked for.
         numbered: whether the table has the label as a number.
     """
 
-    number: int
-    path: Path
+    where: str
+    path: ImageFile
     label: str
     split: str
     domain: str
@@ -53,17 +53,18 @@ class Row:
 
 @SOURCES.register("table")
 def load_table(config: StreamConfig, seed: int) -> Source:
-    """Load the images that a CSV, TSV or Parquet file lists.
+    """Load the images that a CSV, TSV, Parquet or Arrow file lists.
 
-    Columns: the image's file (relative to the table's folder, or absolute), its class, and where
-    there is one its split, ``train`` or ``test``; others are left alone. They are found by the usual
-    names, or named by ``image_column`` and ``label_column``. Without splits ``test_fraction`` of each
+    Columns: the image's file (relative to the table's folder, or absolute) or its content, its class,
+    and where there is one its split, ``train`` or ``test``; others are left alone. They are found by
+    the usual names, or named by ``image_column`` and ``label_column``; by number, from 1, where the
+    first line is no header. Without splits ``test_fraction`` of each
     class is held out as for a folder. Classes follow the alphabet, or their value where all are
     whole numbers. Streams over domains read one more column, ``domain`` or what ``domain_column``
     names, in the same order; then a share is held out of each class in each domain.
 
     Raises:
-        ConfigError: no table, a key that means nothing here, or Parquet without pyarrow.
+        ConfigError: no table, a key that means nothing here, or a table that needs pyarrow.
         StreamError: a table that cannot be read or does not say what is needed.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
@@ -83,30 +84,48 @@ def load_table(config: StreamConfig, seed: int) -> Source:
 
 def find_column(
     columns: Sequence[str], usual: Iterable[str], named: str | None, key: str, where: str
-) -> str:
-    """Find a column by the name given in ``key``, or by the usual names in order of preference.
+) -> int:
+    """Return the position of the column named in ``key``, or of one with a usual name.
+
+    A name that no column has may be its position, from 1.
 
     Raises:
-        StreamError: there is no such column.
+        StreamError: there is no such column, or several.
     """
     if named is not None:
-        if named in columns:
-            return named
-        hint = did_you_mean(named, columns)
-        raise StreamError(f"{where} has no column '{named}'.{hint} It has: {', '.join(columns)}.")
-    by_name = {column.strip().lower(): column for column in reversed(columns)}
+        places = [place for place, column in enumerate(columns) if column == named]
+        if not places and named.isdecimal() and 1 <= int(named) <= len(columns):
+            places = [int(named) - 1]
+        if not places:
+            hint = did_you_mean(named, columns)
+            raise StreamError(
+                f"{where} has no column '{named}'.{hint} It has: {listed(columns, 20)}."
+            )
+        return _only(places, columns, key, where)
+    lowered = [column.strip().lower() for column in columns]
     wanted = list(usual)
     for name in wanted:
-        if name in by_name:
-            return by_name[name]
+        places = [place for place, column in enumerate(lowered) if column == name.lower()]
+        if places:
+            return _only(places, columns, key, where)
     raise StreamError(
-        f"{where} has no column called {' or '.join(wanted)}. It has: {', '.join(columns)}. Rename "
+        f"{where} has no column called {' or '.join(wanted)}. It has: {listed(columns, 20)}. Rename "
         f"one, or name it: {key}={columns[0]}"
     )
 
 
-def find_domain_column(columns: Sequence[str], config: StreamConfig, where: str) -> str:
-    """Find the column of domains.
+def _only(places: Sequence[int], columns: Sequence[str], key: str, where: str) -> int:
+    if len(places) > 1:
+        numbers = " and ".join(str(place + 1) for place in places)
+        raise StreamError(
+            f"{where} has {len(places)} columns called '{columns[places[0]]}', at {numbers}. Name one "
+            f"by its position: {key}={places[0] + 1}"
+        )
+    return places[0]
+
+
+def find_domain_column(columns: Sequence[str], config: StreamConfig, where: str) -> int:
+    """Return the position of the column of domains.
 
     Raises:
         StreamError: there is none.
@@ -124,73 +143,93 @@ def table_rows(table: Path, config: StreamConfig) -> list[Row]:
     """Read and check every line.
 
     Raises:
-        ConfigError: Parquet without pyarrow.
+        ConfigError: a table that needs pyarrow.
         StreamError: a table that cannot be read or does not say what is needed.
     """
-    lines = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
-    if not lines:
+    content, image, label = _image_and_label(read_table(table), config)
+    if not content.rows:
         raise StreamError(f"'{table}' has no line but its header. Add a line per image.")
-    columns = list(lines[0])
-    image = find_column(columns, IMAGES, config.image_column, "image_column", f"'{table}'")
-    label = find_column(columns, LABELS, config.label_column, "label_column", f"'{table}'")
-    split = next((name for name in columns if name.strip().lower() in SPLITS), None)
-    domain = find_domain_column(columns, config, f"'{table}'") if config.over_domains else None
-    rows = []
-    for number, line in enumerate(lines, start=2):
-        where = f"line {number} of '{table}'"
-        text = str(line[image] or "").strip()
-        if not text:
-            raise StreamError(f"There is no file in {where}, column '{image}'. Fill it in.")
-        path = table.parent / Path(text).expanduser()
-        named = class_name(line[label], f"{where}, column '{label}'")
-        part = "" if split is None else _part(line[split], where)
-        area = (
-            ""
-            if domain is None
-            else class_name(line[domain], f"{where}, column '{domain}'", "domain")
-        )
-        numbered = not isinstance(line[label], str)
-        rows.append(Row(number, path, named, part, area, numbered))
+    columns, nothing = content.columns, [""] * len(content.rows)
+    splits = [name for name in columns if name.strip().lower() in SPLITS]
+    parts: Sequence[str] = nothing
+    if splits:
+        place = find_column(columns, SPLITS, None, "split", f"'{table}'")
+        parts = [_part(*one) for one in zip(content.column(place), content.rows, strict=True)]
+    areas: Sequence[str] = nothing
+    if config.over_domains:
+        place = find_domain_column(columns, config, f"'{table}'")
+        areas = _names(content, place, "domain")
+    labels = _names(content, label, "label")
+    numbered = [not isinstance(value, str) for value in content.column(label)]
+    if columns[label] in content.class_names:
+        numbered = [False] * len(labels)
+    files = content.image_files(image)
+    rows = [
+        Row(*one) for one in zip(content.rows, files, labels, parts, areas, numbered, strict=True)
+    ]
     _check_files(rows, table)
     return rows
 
 
-def _csv(table: Path) -> list[dict[str, Any]]:
-    """Read a file of lines whose values are parted by commas, semicolons or tabs."""
+def table_images(table: Path, config: StreamConfig) -> list[ImageFile]:
+    """Return the images that a table lists, in its order; labels are not read.
+
+    Raises:
+        ConfigError: a table that needs pyarrow.
+        StreamError: a table that cannot be read or does not say where the images are.
+    """
+    content = read_table(table)
+    place = find_column(content.columns, IMAGES, config.image_column, "image_column", f"'{table}'")
+    if is_image_name(content.columns[place].strip()):
+        content = content.without_header()
+    return content.image_files(place)
+
+
+def _image_and_label(table: TableFile, config: StreamConfig) -> tuple[TableFile, int, int]:
+    """Find the columns of images and labels, and whether the first line is a header.
+
+    Raises:
+        StreamError: there is no such column, or the first line is no header but columns are named.
+    """
+    first, where = table.columns, f"'{table.path}'"
+    named = (config.image_column, config.label_column)
+    likely = [place for place, cell in enumerate(first) if is_image_name(cell.strip())]
+    advice = ""
+    if likely:
+        other = 2 if likely[0] == 0 else 1
+        advice = (
+            f"The first line of {where} is no header: it has '{first[likely[0]]}'. Name columns by "
+            f"position: image_column={likely[0] + 1} label_column={other}"
+        )
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = max(_DELIMITERS, key=header.count)
-            lines = list(csv.DictReader(file, delimiter=delimiter, strict=True))
-    except FileNotFoundError:
-        raise StreamError(f"The table '{table}' does not exist.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StreamError(
-            f"'{table}' cannot be read as a table: {error}. It must be UTF-8 text with a header "
-            "such as path,label and a line per image."
-        ) from error
-    for number, line in enumerate(lines, start=2):
-        if None in line or None in line.values():
+        image = find_column(first, IMAGES, named[0], "image_column", where)
+        label = find_column(first, LABELS, named[1], "label_column", where)
+    except StreamError as error:
+        raise (StreamError(advice) if advice and None in named else error) from None
+    by_position = all(name is not None and name not in first for name in named)
+    usual = first[image].strip().lower() in IMAGES or first[label].strip().lower() in LABELS
+    if by_position and not usual:
+        return table.without_header(), image, label
+    if image in likely:
+        raise StreamError(advice)
+    return table, image, label
+
+
+def _names(table: TableFile, place: int, what: str) -> list[str]:
+    """The names of classes or domains in a column, one per row."""
+    column, values = table.columns[place], table.column(place)
+    declared = table.class_names.get(column)
+    names = []
+    for where, value in zip(table.rows, values, strict=True):
+        number = value if declared is not None and isinstance(value, int) else None
+        if declared is not None and number is not None and not 0 <= number < len(declared):
             raise StreamError(
-                f"Line {number} of '{table}' has not as many values as the header. Put values that "
-                "hold a comma into quotation marks."
+                f"The {what} of {where}, column '{column}', is {value}, which is none of its "
+                f"classes, numbered 0 … {len(declared) - 1}: {listed(declared)}."
             )
-    return lines
-
-
-def _parquet(table: Path) -> list[dict[str, Any]]:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError(
-            "Parquet tables need pyarrow. Type: pip install 'perdure[tables]'"
-        ) from error
-    try:
-        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
-    except (OSError, ValueError) as error:
-        raise StreamError(f"'{table}' cannot be read as Parquet: {error}.") from error
-    return lines
+        named = value if declared is None or number is None else declared[number]
+        names.append(class_name(named, f"{where}, column '{column}'", what))
+    return names
 
 
 def _part(value: Any, where: str) -> str:
@@ -206,17 +245,18 @@ def _part(value: Any, where: str) -> str:
 def _check_files(rows: Sequence[Row], table: Path) -> None:
     twice = [path for path, times in Counter(row.path for row in rows).items() if times > 1]
     if twice:
-        lines = [str(row.number) for row in rows if row.path == twice[0]]
+        lines = [row.where.partition(" of ")[0] for row in rows if row.path == twice[0]]
         more = f" and {len(twice) - 1} other files" if len(twice) > 1 else ""
         raise StreamError(
-            f"'{table}' lists '{twice[0]}' more than once (lines {listed(lines)}){more}. Keep one "
-            "line per image."
+            f"'{table}' lists '{twice[0]}' more than once ({listed(lines)}){more}. Keep one line per "
+            "image."
         )
-    missing = [row for row in rows if not row.path.is_file()]
+    missing = [row for row in rows if isinstance(row.path, Path) and not row.path.is_file()]
     if missing:
+        line = missing[0].where.partition(" of ")[0]
         raise StreamError(
             f"{len(missing):,} of {len(rows):,} files of '{table}' do not exist, first "
-            f"'{missing[0].path}' (line {missing[0].number}). Paths count from the table's folder."
+            f"'{missing[0].path}' ({line}). Paths count from the table's folder."
         )
 
 
@@ -231,15 +271,15 @@ def _split(rows: Sequence[Row], config: StreamConfig) -> tuple[list[Row], list[R
         return [row for row in rows if row.split == "train"], [
             row for row in rows if row.split == "test"
         ]
-    files: dict[tuple[str, str], list[Path]] = {}
+    files: dict[tuple[str, str], list[ImageFile]] = {}
     for row in rows:
         files.setdefault((row.domain, row.label), []).append(row.path)
-    out: set[Path] = set()
+    out: set[ImageFile] = set()
     for domain in dict.fromkeys(row.domain for row in rows):
         of_class = {label: paths for (area, label), paths in files.items() if area == domain}
         _, test = hold_out(of_class, config.test_fraction, f" in domain '{domain}'" * bool(domain))
         out.update(path for paths in test.values() for path in paths)
-    by_path = sorted(rows, key=lambda row: row.path)
+    by_path = sorted(rows, key=lambda row: by_kind(row.path))
     return [row for row in rows if row.path not in out], [r for r in by_path if r.path in out]
 
 
@@ -255,20 +295,20 @@ def _labelled(rows: Sequence[Row], names: Sequence[str], domains: Sequence[str])
     return LabelledFiles(paths, labels, np.array([domain_of[row.domain] for row in rows], np.int64))
 
 
-def table_files(config: StreamConfig, split: str) -> tuple[list[Path], list[str | int]]:
+def table_files(config: StreamConfig, split: str) -> tuple[list[ImageFile], list[str | int], bool]:
     """Return the images that a table lists, in its order, with their labels as the table has them.
 
     Where the table knows no splits, every line counts.
 
+    Returns:
+        Images, their labels, and whether the table knows splits.
+
     Raises:
-        ConfigError: Parquet without pyarrow.
+        ConfigError: a table that needs pyarrow.
         StreamError: a table that cannot be read or does not say what is needed.
     """
     assert config.place is not None
-    rows = [
-        row
-        for row in table_rows(Path(config.place).expanduser(), config)
-        if row.split in ("", split)
-    ]
-    labels = [int(row.label) if row.numbered else row.label for row in rows]
-    return [row.path for row in rows], labels
+    rows = table_rows(Path(config.place).expanduser(), config)
+    chosen = [row for row in rows if row.split in ("", split)]
+    labels = [int(row.label) if row.numbered else row.label for row in chosen]
+    return [row.path for row in chosen], labels, bool(rows[0].split)

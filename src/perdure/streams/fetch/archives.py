@@ -1,0 +1,69 @@
+"""Archives of one's own photographs, unpacked once into the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from perdure.atomic import sync_folder
+from perdure.cache import sha256_of, unpacked_dir
+from perdure.errors import OutputError
+from perdure.streams.fetch.unpacking import archive_stem, unpack
+from perdure.streams.images.find_images import is_hidden, is_image_name
+
+_WORK = ".unpacking"
+
+
+def unpacked(archive: Path) -> Path:
+    """Return the folder of an archive's content; it is unpacked where that was not done before.
+
+    The folder lies in the cache and goes by the archive's checksum, so that a changed archive is
+    unpacked anew. It appears in one step; what a killed process left is removed by the next. Where
+    the archive holds nothing but a folder of folders, that is it.
+
+    Raises:
+        StreamError: the archive is damaged or not to be trusted.
+        OutputError: the cache cannot be written.
+    """
+    place = unpacked_dir()
+    stem = archive_stem(archive.name)
+    folder = place / f"{stem[:60]}-{sha256_of(archive)[:16]}"
+    with FileLock(place / ".lock"):  # whoever comes second waits
+        for left in place.glob(f".*{_WORK}"):
+            shutil.rmtree(left, ignore_errors=True)
+        if not folder.is_dir():
+            _unpack(archive, folder)
+    return _within(folder, stem)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    work = folder.with_name(f".{folder.name}{_WORK}")
+    try:
+        work.mkdir()
+        unpack(archive, work, lambda done: None)
+        if hasattr(os, "sync"):  # one call for however many files
+            os.sync()
+        work.replace(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise OutputError(
+            f"'{archive}' could not be unpacked in '{folder.parent}' ({error.strerror or error}). "
+            "Free some space, or set PERDURE_HOME to another folder."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _within(folder: Path, stem: str) -> Path:
+    """The folder of class folders, where an archive has one folder around them all."""
+    outer = [path for path in folder.iterdir() if not is_hidden(path.name)]
+    if len(outer) != 1 or not outer[0].is_dir():
+        return folder
+    inner = [path for path in outer[0].iterdir() if not is_hidden(path.name)]
+    folders = [path for path in inner if path.is_dir()]
+    # A single class may have folders of its own within.
+    around = len(folders) > 1 or (len(folders) == 1 and outer[0].name == stem)
+    return outer[0] if around and not any(is_image_name(path.name) for path in inner) else folder
