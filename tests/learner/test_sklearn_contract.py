@@ -64,9 +64,7 @@ CANNOT_HOLD: dict[str, str] = {}
 
 SAMPLE = (
     "check_classifiers_classes",
-    "check_classifiers_one_label",
     "check_estimators_pickle",
-    "check_fit_idempotent",
     "check_methods_subset_invariance",
 )
 
@@ -89,7 +87,6 @@ def test_some_checks(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "check_do_not_raise_errors_in_init_or_set_param",
         "check_estimator_cloneable",
         "check_estimator_repr",
         "check_get_params_invariance",

@@ -450,7 +450,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _teaching(self) -> Iterator[None]:
         """Wait until no other thread teaches this object."""
         with _MAKING_A_LOCK:  # not made with the object: clones and pickles are without one
-            turn = vars(self).setdefault("_turn", threading.Lock())
+            turn: threading.Lock = self.__dict__.setdefault("_turn", threading.Lock())
         with turn:
             yield
 

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
-from perdure.class_names import printable
 from perdure.errors import StreamError
+from perdure.wording import printable
 
 MOST_ENTRIES = 2_000_000
 """Files and folders that an archive may hold; DomainNet's largest zip has about 180,000."""

@@ -106,7 +106,7 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
     image, label = _image_column(train, config, where), _label_column(train, config, where, domain)
     names = ordered_values(train, label, where)
     areas = () if domain is None else ordered_values(train, domain, where)
-    sets, areas_of, skipped = [], [], []
+    sets, areas_of, skipped = [], [], list[str]()
     for split, rows in (("train", train), ("test", test)):
         labels = _numbers(rows, label, names, where)
         domain_of = np.zeros_like(labels)
