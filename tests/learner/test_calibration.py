@@ -89,6 +89,13 @@ def test_on_frozen_features_images_are_left_out_in_turn_and_none_is_held_out() -
     assert len(history.losses["ridge"]) == len(history.losses["gaussian"])
 
 
+def test_so_it_is_once_prompts_are_fixed() -> None:
+    learner = classifier("finetune", calibration_fraction=0.25, adapt="first")
+    learner.learn(lesson("a", "b", count=12)).learn(lesson("c", count=12))
+    lessons = learner.history_.lessons
+    assert [(entry.held_out, entry.left_out) for entry in lessons] == [(6, 0), (0, 12)]
+
+
 def test_a_lesson_is_measured_as_if_each_image_had_been_missing() -> None:
     images, names = lesson("a", "b", "c", count=3)
     learner = classifier("lda", ["ridge"], calibration_fraction=0.25).learn(images, names)

@@ -74,7 +74,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device: ``auto``, ``cpu`` or ``cuda``.
         calibration_fraction: share of every class with at least ten images that is kept from
             training in each lesson, to fit the temperature of the probabilities on; 0 trains on
-            all images and leaves probabilities as they are. On frozen features under heads in
+            all images and leaves probabilities as they are. On fixed features under heads in
             closed form none is kept: whatever the share, images are left out in turn.
         options: any other key of a run's configuration, as ``{"lr": 0.003}``.
 

@@ -57,7 +57,7 @@ def teach(
     model.config = config
     task = _task(model, new)
     arrival = {**old, **dict(zip(new, task.classes, strict=True))}
-    in_turn = _can_leave_out(model)
+    in_turn = _can_leave_out(model, task)
     fraction = 0.0 if in_turn else calibration_fraction
     split = _Split(labelled, arrival, fraction, config, len(before.history.lessons))
     taken_in: list[tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]] = []
@@ -166,10 +166,10 @@ def _refuse_more(model: Model, old: Mapping[str, int]) -> None:
             )
 
 
-def _can_leave_out(model: Model) -> bool:
-    """Whether features are fixed, and every evaluated head answers images as if left out."""
+def _can_leave_out(model: Model, task: Task) -> bool:
+    """Whether features are fixed in a lesson, and every evaluated head answers images as left out."""
     heads = (model.heads[name] for name in model.config.head_names)
-    return model.method.traits.frozen_features and all(head.leaves_out for head in heads)
+    return model.features_fixed(task) and all(head.leaves_out for head in heads)
 
 
 def _take_in(
