@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before torch is imported, here and in every process that a test starts: models are so small that
@@ -14,10 +15,19 @@ from jaxtyping import install_import_hook
 # Nothing that a test writes has to outlive a power cut; tests of what is synced replace this again.
 os.fsync = lambda fd: None
 
+# What is made until all tests are collected stays: looking for garbage is a tenth of that time.
+gc.disable()
+
 # Before any test module imports perdure: the hook sees only what is imported after it.
 install_import_hook("perdure", "beartype.beartype")
 
 # The first call of a function pays for its type checks, so a deadline would be a coin toss.
-hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage be collected again, of what tests make."""
+    gc.freeze()
+    gc.enable()

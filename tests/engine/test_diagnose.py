@@ -122,7 +122,7 @@ def test_oracle_of_coda_prompt_leaves_out_the_components_of_later_tasks() -> Non
 
 
 def test_results_hold_the_diagnosis_and_are_otherwise_the_same(tmp_path: Path) -> None:
-    config = small_config("dualprompt")
+    config = small_config("dualprompt", tasks="5+5", images_per_class=4, epochs=1)
     plain = run(config, tmp_path / "plain").entries
     assert "diagnosis" not in plain[0]
     at_once = run(config, tmp_path / "at-once", diagnose=True).entries

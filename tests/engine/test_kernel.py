@@ -37,7 +37,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
 def test_a_resumed_run_keeps_its_kernel_and_so_its_bits(
     tmp_path: Path, chosen: list[Kernel]
 ) -> None:
-    config = small_config("finetune")
+    config = small_config("finetune", tasks="5+5", images_per_class=4)
     straight = experiment.run(config, tmp_path / "straight")
     with pytest.raises(Stopped):
         experiment.run(config, tmp_path / "stopped", on_event=stop_in_second_task)

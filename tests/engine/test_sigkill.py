@@ -18,10 +18,10 @@ TIMES = ("seconds",)
 
 
 def start(folder: Path, last_step: int) -> int | None:
-    """Run in a process of its own; modules are imported once, in the server that forks it."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.engine.killed_run"])
-    process = processes.Process(target=run_until, args=(folder, "nsp2", last_step))
+    """Run in a process of its own, forked from this one, where all is imported."""
+    process = multiprocessing.get_context("fork").Process(
+        target=run_until, args=(folder, "nsp2", last_step)
+    )
     process.start()
     process.join()
     return process.exitcode

@@ -111,8 +111,10 @@ def test_what_the_file_says_of_itself(case: Case) -> None:
     assert b".py" not in case.made.path.read_bytes()  # no stack traces, no paths of this machine
 
 
-@pytest.mark.parametrize("transform", list(TRANSFORMS))
-@pytest.mark.parametrize("size", [(47, 33), (20, 65), (37, 37)])
+@pytest.mark.parametrize(
+    ("transform", "size"),
+    [*((name, (47, 33)) for name in TRANSFORMS), ("plain", (20, 65)), ("plain", (37, 37))],
+)
 def test_page_shows_how_to_use_it(
     case: Case,
     transform: str,
