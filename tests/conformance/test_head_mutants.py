@@ -61,6 +61,14 @@ class GrowsLate(Mean):
         self.register_buffer(f"squares_{task.index}", self.means.square())
 
 
+class HoardsFeatures(Mean):
+    """A memory of old images that no state tells of."""
+
+    def end_task(self, task: Task, survey: Survey) -> None:
+        super().end_task(task, survey)
+        self.memory = [*getattr(self, "memory", []), survey.features()[0]]
+
+
 class CentresOverBatch(Mean):
     def logits(self, features: Tensor) -> Tensor:
         return super().logits(features - 1e-2 * features.mean(0))
@@ -150,6 +158,7 @@ MUTANTS: list[tuple[type[Head], Check, str]] = [
     (SortsColumns, check_grows_with_classes, "Columns are classes in order of arrival"),
     (ScoresTheTaskAlone, check_grows_with_classes, r"scores of shape \(20, 1\) for 20 images of 3"),
     (GrowsLate, check_grows_with_classes, "changes the shape of squares_0 after start_task"),
+    (HoardsFeatures, check_grows_with_classes, "holds tensors outside its state that grow"),
     (CentresOverBatch, check_alone_in_batch, "differently alone and in a batch"),
     (CountsScorings, check_alone_in_batch, "changes counts by scoring"),
     (ScoresWithNoise, check_alone_in_batch, "differently the second time"),
@@ -211,7 +220,6 @@ def test_a_head_of_three_methods_passes() -> None:
     with registered(Nearest) as name:
         check_head(name)
         declared = HEADS.declared[name]
-    assert declared.summary == "The class whose mean is nearest; as small as a head can be."
     assert declared.closed_form
     assert not declared.needs_projection
 

@@ -102,6 +102,11 @@ def test_a_module_of_ones_own_runs_on_the_command_line(
     assert main(["--import", "my_lab", *words]) == 0
     assert main(["--import", "my_lab", "ls", "methods"]) == 0
     assert "vpt_shallow" in capsys.readouterr().out
+    assert main(["--import", "my_lab", "show", "vpt_shallow"]) == 0
+    assert "number of prompts that join the input" in capsys.readouterr().out
+    search = ["--budget", "1", "--space", "input_prompts=1,2", "--out", "tuned", "--quiet"]
+    assert main(["--import", "my_lab", "tune", *words[1:-1], *search]) == 0
+    assert 'method = "vpt_shallow"' in Path("tuned/winner.toml").read_text()
     del sys.modules["my_lab"]
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost."""
+"""Interruption by Ctrl-C: noted as well as raised, so that it cannot get lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CtrlC:
-    """Notes that Ctrl-C was pressed, beside raising KeyboardInterrupt as Python does.
+    """Handler of Ctrl-C that notes it, beside raising KeyboardInterrupt as Python does.
 
     Python drops an exception that is raised inside a callback of the interpreter, such as a
     destructor or the hook of an import; `check` raises it again at the next event of a run.
@@ -21,19 +21,19 @@ class CtrlC:
         self._watching = False
 
     def watch(self) -> None:
-        """Begin; only the main thread receives signals."""
+        """Install the handler; only the main thread receives signals."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
             self._watching = True
 
     def leave(self) -> None:
-        """Give the signal back."""
+        """Restore the handler of before."""
         if self._watching:
             signal.signal(signal.SIGINT, self._before)
             self._watching = False
 
     def check(self) -> None:
-        """Interrupt, if it was asked for.
+        """Raise what was noted.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.

@@ -1,4 +1,4 @@
-"""``perdure show STREAM --plot``: a picture of what every task of a stream brings."""
+"""Plot of a stream, ``perdure show STREAM --plot``: what every task brings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _target(out: str | None, name: str) -> Path:
 
 
 def _config(name: str, overrides: list[str]) -> Config:
-    """The run whose stream is drawn: a preset's, or one of a method that needs nothing."""
+    """Configuration of the run whose stream is drawn: a preset's, or one of a method that needs nothing."""
     if name in preset_names():
         return load_config(name, overrides)
     if not (name in SOURCES or name.startswith(f"{HUB}:") or Path(name).expanduser().exists()):

@@ -5,8 +5,6 @@ A head's options are in `perdure.heads.config`, its class in the module named he
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,7 +29,6 @@ class HeadDeclaration(Declaration):
     """Attributes of a head's class that are known without importing it.
 
     Attributes:
-        summary: one line; of a head from elsewhere its docstring's first.
         Config: its options.
         closed_form: whether it is fitted to a task without gradients, so that one class is enough.
         needs_projection: whether it needs the backbone's own image projection.
@@ -39,7 +36,6 @@ class HeadDeclaration(Declaration):
         recipe: of a trained head, keys of a run that suit small data, by which a classifier learns.
     """
 
-    summary: str
     Config: type[HeadOptions] = HeadOptions
     closed_form: bool = True
     needs_projection: bool = False
@@ -51,13 +47,6 @@ class HeadDeclaration(Declaration):
         """Whether methods train under it, on the classes of the current task alone."""
         return not self.closed_form
 
-    @classmethod
-    def of(cls, component: Any) -> HeadDeclaration:
-        """Read a head's declaration off its attributes and its docstring."""
-        summary = (inspect.getdoc(component) or "").partition("\n")[0]
-        names = [f.name for f in dataclasses.fields(cls) if f.name != "summary"]
-        return cls(summary, **{name: getattr(component, name) for name in names})
-
 
 HEADS: Registry[type[Head], HeadDeclaration] = Registry("head", HeadDeclaration)
 
@@ -65,7 +54,6 @@ HEADS.declare(
     "linear",
     "perdure.heads.linear",
     HeadDeclaration(
-        "One linear layer per task, concatenated at prediction: no task id, no temperature.",
         Config=LinearConfig,
         closed_form=False,
         learning_only=("images", "feature_sum", "square_sum"),
@@ -77,8 +65,6 @@ HEADS.declare(
     "gaussian",
     "perdure.heads.gaussian",
     HeadDeclaration(
-        "Class means and one pooled covariance (linear discriminant analysis), shrunk to be "
-        "invertible.",
         Config=GaussianConfig,
         learning_only=("means", "counts", "scatter", "rho", "gram.*", "left_out.*"),
     ),
@@ -87,7 +73,6 @@ HEADS.declare(
     "ridge",
     "perdure.heads.ridge",
     HeadDeclaration(
-        "Ridge regression on one-hot classes, with a bias, its penalty chosen by leaving images out.",
         Config=RidgeConfig,
         learning_only=("gram.*", "sums", "counts", "ratio", "left_out.*"),
     ),
@@ -96,7 +81,6 @@ HEADS.declare(
     "ncm",
     "perdure.heads.gaussian",
     HeadDeclaration(
-        "Cosine between the feature and the class mean: nearest class mean.",
         Config=StatisticsConfig,
         learning_only=("counts",),
     ),
@@ -105,7 +89,6 @@ HEADS.declare(
     "language",
     "perdure.heads.language",
     HeadDeclaration(
-        "Cosine between projected image and class vector, times a scale that all tasks train.",
         Config=LanguageConfig,
         closed_form=False,
         needs_projection=True,
@@ -118,7 +101,6 @@ HEADS.declare(
     "zero_shot",
     "perdure.heads.language",
     HeadDeclaration(
-        "CLIP as it is: cosine between image and class vector, nothing learned.",
         Config=ClassVectorConfig,
         needs_projection=True,
     ),

@@ -61,8 +61,8 @@ class ClassColumns:
         if len(column_of) == len(self._labels):
             return chosen
         # Not len(): an exported graph would take the number of images for a constant.
-        found = logits.new_full((logits.shape[0], len(self._labels)), -math.inf)
-        return found.scatter_reduce(1, columns.expand_as(chosen), chosen, "amax")
+        scores = logits.new_full((logits.shape[0], len(self._labels)), -math.inf)
+        return scores.scatter_reduce(1, columns.expand_as(chosen), chosen, "amax")
 
     def of(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
         """The column of `class_scores` for each of some labels."""

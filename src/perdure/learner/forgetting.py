@@ -82,15 +82,15 @@ def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
 def _of_history(history: History, name: str) -> list[Trace]:
     taught = [i for i, lesson in enumerate(history.lessons) if name in lesson.new]
     since = history.lessons[taught[-1] if taught else 0 :]
-    found = []
+    traces = []
     if any(lesson.calibration_error for lesson in since):
-        found.append(Trace("the temperatures, which were fitted while it was known", ()))
+        traces.append(Trace("the temperatures, which were fitted while it was known", ()))
     lists = "the lists of classes and lessons" if taught else "the list of classes"
-    found.append(Trace(f"its name, in {lists} that arrived", ()))
-    found.append(
+    traces.append(Trace(f"its name, in {lists} that arrived", ()))
+    traces.append(
         Trace("folders and checkpoints that were written before, which are left alone", ())
     )
-    return found
+    return traces
 
 
 def _of_method(model: Model, task: Task) -> list[Trace]:

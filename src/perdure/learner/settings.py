@@ -73,8 +73,8 @@ def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:
         raise ConfigError(
             f"options={options!r}: give a mapping of keys to values, as options={{'lr': 0.003}}."
         )
-    found = current(options, known)
-    for key, value in found.items():
+    values = current(options, known)
+    for key, value in values.items():
         if key in PARAMETERS:
             raise ConfigError(
                 f"options={{{key!r}: …}}: {key} is a parameter of its own. Type {key}={value!r}."
@@ -84,7 +84,7 @@ def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:
                 f"options={{{key!r}: …}} has no use: images come with every call of learn, and no "
                 f"checkpoint is kept. Leave {key} out."
             )
-    return found
+    return values
 
 
 def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -105,7 +105,7 @@ class LearnerState:
             logits = self.model.logits(images, heads, float32=float32, additions=additions)
             for head in heads:
                 parts[head].append(columns.class_scores(logits[head]))
-        return {head: torch.cat(found) for head, found in parts.items()}
+        return {head: torch.cat(logits) for head, logits in parts.items()}
 
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""

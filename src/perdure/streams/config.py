@@ -42,6 +42,9 @@ class StreamConfig:
         validation_fraction: share of the training images held out for validation.
         skip_unreadable: leave out images that cannot be decoded instead of refusing the data set.
 
+    Types and ranges are checked where keys are read, by `make_config`; built directly, a part checks
+    only how its keys go together.
+
     Raises:
         ConfigError: a column of domains is named, and none are asked for.
     """

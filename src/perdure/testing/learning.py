@@ -208,7 +208,7 @@ def check_state_growth(method_name: str) -> None:
             hidden.append(0)
         if event.kind == "accuracy":
             method = run.model.method
-            stated[-1], hidden[-1] = _state_bytes(method), _hidden_bytes(method)
+            stated[-1], hidden[-1] = _state_bytes(method), hidden_bytes(method)
 
     run = Run(trial.config, trial.stream, trial.backbone, sink=note)
     run()
@@ -240,11 +240,11 @@ def _state_bytes(method: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in method.state_dict().values())
 
 
-def _hidden_bytes(method: nn.Module) -> int:
-    """Bytes of tensors and arrays that hang on the method but are not in its state."""
-    known = {t.data_ptr() for t in method.state_dict().values()}
+def hidden_bytes(module: nn.Module) -> int:
+    """Bytes of tensors and arrays that hang on a method or head but are not in its state."""
+    known = {t.data_ptr() for t in module.state_dict().values()}
     found: dict[int, int] = {}
-    _collect(method, found, set())
+    _collect(module, found, set())
     return sum(size for address, size in found.items() if address not in known)
 
 

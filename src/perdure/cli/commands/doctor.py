@@ -1,4 +1,4 @@
-"""``perdure doctor``: what works on this machine, and what to do about what does not."""
+"""``perdure doctor``: checks of this machine, each with a remedy."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PACKAGES: dict[str, tuple[str, tuple[int, ...]]] = {
     "matplotlib": ("matplotlib", ()),
     "pillow": ("PIL", ()),
 }
-"""What perdure cannot do without: how it is imported, and the oldest version that works."""
+"""Required packages: how it is imported, and the oldest version that works."""
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Finding of one check.
 
     Attributes:
         name: what.
@@ -77,7 +77,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; nothing is created or fetched."""
+    """Findings of all checks; nothing is created or fetched."""
     findings = [_python(), *_packages()]
     checks: tuple[Callable[[], list[Finding]], ...] = (_devices, _cache, _weights, _data)
     broken = any(finding.verdict == "broken" for finding in findings)

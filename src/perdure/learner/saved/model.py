@@ -120,12 +120,12 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _check_backbone(folder: Path, backbone: FrozenViT, description: Description) -> None:
-    expected, found = description.backbone, backbone.digest()
-    if found != expected.sha256:
+    expected, digest = description.backbone, backbone.digest()
+    if digest != expected.sha256:
         raise CheckpointError(
             f"The model in '{folder}' was trained on weights of '{expected.name}' with sha256 "
             f"{expected.sha256[:12]}…, but those of '{backbone.name}' found here have "
-            f"{found[:12]}…. Give the same weights with backbone=…"
+            f"{digest[:12]}…. Give the same weights with backbone=…"
         )
 
 

@@ -74,15 +74,15 @@ def count_stream(stream: Stream) -> StreamCounts:
     """Count the images of a stream; none is read."""
     place = {name: row for row, name in enumerate(stream.class_names)}
     shape = (len(place), len(stream.tasks))
-    found = {split: np.zeros(shape, np.int64) for split in ("train", "val", "test")}
+    tables = {split: np.zeros(shape, np.int64) for split in ("train", "val", "test")}
     for column, data in enumerate(stream.tasks):
-        for split, counts in found.items():
+        for split, counts in tables.items():
             subset = getattr(data, split)
             if subset is not None:
                 labels = subset.labels.numpy() - data.task.classes[0]
                 each = np.bincount(labels, minlength=len(data.task.classes))
                 counts[[place[name] for name in data.task.names], column] = each
-    return StreamCounts(stream.class_names, stream.domains, **found)
+    return StreamCounts(stream.class_names, stream.domains, **tables)
 
 
 def draw_stream(counts: StreamCounts, title: str, path: Path | str) -> None:

@@ -54,11 +54,11 @@ def make_report(runs: Sequence[FinishedRun], against: bool = False) -> ReportFil
         raise OutputError("There is no result to report. Name the folder of a finished run.")
     files: dict[str, bytes] = {}
     records, published, streams = [], [], []
-    found = by_stream(runs)
-    for place, stream in enumerate(found, start=1):
+    streams = by_stream(runs)
+    for place, stream in enumerate(streams, start=1):
         rows = compare(stream.entries)
         comparison = against_paper(stream, rows) if against else None
-        prefix = f"{place}-" if len(found) > 1 else ""
+        prefix = f"{place}-" if len(streams) > 1 else ""
         sections = [_as_page(one, prefix, files) for one in sections_of(stream, rows, comparison)]
         streams.append({"anchor": f"stream-{place}", "title": stream.title, "sections": sections})
         # Programs want numbers where the page has texts.

@@ -146,15 +146,15 @@ def sections_of(
 
 
 def _setting(stream: StreamRuns) -> ReportSection:
-    found = settings_of(stream)
+    settings = settings_of(stream)
     blind = [str(run.folder) for run in stream.runs if not run.config]
     return ReportSection(
         "Setting",
         tuple(f"The configuration of {one} is not at hand (no config.toml)." for one in blind),
         _with_rows(
-            NamedTable("setting-differs", found.differing, "What differs"),
-            NamedTable("setting-shared", found.shared, "What all share", folded=True),
-            NamedTable("setting-own", found.own, "Options of the methods", folded=True),
+            NamedTable("setting-differs", settings.differing, "What differs"),
+            NamedTable("setting-shared", settings.shared, "What all share", folded=True),
+            NamedTable("setting-own", settings.own, "Options of the methods", folded=True),
         ),
     )
 
@@ -188,8 +188,10 @@ def _spectra(stream: StreamRuns) -> ReportSection | None:
         number = f"-{len(tables) + 1}"
         title = f"Nullity, {label}, seed {run.seed}"
         tables.append(NamedTable(f"nullity{number}", _nullities(by_side), title))
-        for side, found in by_side.items():
-            figures.append((f"spectrum{number}-{side}", spectrum_figure(found, f"{label}: {side}")))
+        for side, members in by_side.items():
+            figures.append(
+                (f"spectrum{number}-{side}", spectrum_figure(members, f"{label}: {side}"))
+            )
     if not texts and not tables:
         return None
     about = (
@@ -200,11 +202,11 @@ def _spectra(stream: StreamRuns) -> ReportSection | None:
 
 
 def _nullities(by_side: Mapping[str, Sequence[BlockSpectrum]]) -> TextTable:
-    blocks = sorted({one.block for found in by_side.values() for one in found})
+    blocks = sorted({one.block for members in by_side.values() for one in members})
     cells = {
         (side, one.block): f"{one.nullity} of {len(one.values)}"
-        for side, found in by_side.items()
-        for one in found
+        for side, members in by_side.items()
+        for one in members
     }
     lines = [
         [f"block {block}", *(cells.get((side, block), MISSING) for side in by_side)]
@@ -307,11 +309,11 @@ def _with_rows(*tables: NamedTable) -> tuple[NamedTable, ...]:
 
 def _mean(values: Sequence[Entry], key: str, factor: float, digits: int) -> str:
     """Return mean ± standard deviation of a figure, where it is known."""
-    found = spread_over(values, key)
-    if found.mean is None:
+    spread = spread_over(values, key)
+    if spread.mean is None:
         return MISSING
-    mean = f"{factor * found.mean:,.{digits}f}"
-    return f"{mean} ± {factor * found.std:,.{digits}f}" if found.std else mean
+    mean = f"{factor * spread.mean:,.{digits}f}"
+    return f"{mean} ± {factor * spread.std:,.{digits}f}" if spread.std else mean
 
 
 def _numbered(name: str, figures: Iterable[Figure | None]) -> tuple[tuple[str, Figure], ...]:

@@ -107,13 +107,13 @@ class StreamRuns:
     @cached_property
     def variants(self) -> list[list[FinishedRun]]:
         """Runs that differ by seed alone, or by what changes no result."""
-        found: dict[str, list[FinishedRun]] = {}
+        variants: dict[str, list[FinishedRun]] = {}
         for run in self.runs:
             # Without a configuration nobody can tell: such a run is a variant of its own.
             setting = run.setting() or str(run.folder)
             key = json.dumps([run.method, setting], sort_keys=True, default=str)
-            found.setdefault(key, []).append(run)
-        return list(found.values())
+            variants.setdefault(key, []).append(run)
+        return list(variants.values())
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -169,10 +169,10 @@ def _known(given: Mapping[str, Any]) -> tuple[str, ...]:
 
 def by_stream(runs: Sequence[FinishedRun]) -> list[StreamRuns]:
     """Put apart what must not be mixed in one table, in order of arrival."""
-    found: dict[tuple[Any, ...], list[FinishedRun]] = {}
+    streams: dict[tuple[Any, ...], list[FinishedRun]] = {}
     for run in runs:
-        found.setdefault(run.stream, []).append(run)
-    return [StreamRuns(tuple(members)) for members in found.values()]
+        streams.setdefault(run.stream, []).append(run)
+    return [StreamRuns(tuple(members)) for members in streams.values()]
 
 
 def describe_tasks(tasks: int | tuple[int, ...]) -> str:

@@ -49,7 +49,7 @@ def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum
         ValueError: it is damaged.
     """
     rule: RankRule = "paper" if config.get("rank_rule") == "paper" else "reference"
-    found = []
+    spectra = []
     try:
         with safe_open(weights, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  no mapping
@@ -57,10 +57,10 @@ def read_spectra(weights: Path, config: Mapping[str, Any]) -> list[BlockSpectrum
                 shape = tensors.get_slice(name).get_shape() if match else []
                 if match and len(shape) == _MATRIX and shape[0] == shape[1]:
                     gram = tensors.get_tensor(name)
-                    found.append(_decompose(match[1], int(match[2]), gram, rule))
+                    spectra.append(_decompose(match[1], int(match[2]), gram, rule))
     except SafetensorError as error:
         raise ValueError(f"it is damaged ({error})") from error
-    return sorted(found, key=lambda one: (one.side, one.block))
+    return sorted(spectra, key=lambda one: (one.side, one.block))
 
 
 def _decompose(side: str, block: int, gram: Float[Tensor, "n n"], rule: RankRule) -> BlockSpectrum:
@@ -70,5 +70,5 @@ def _decompose(side: str, block: int, gram: Float[Tensor, "n n"], rule: RankRule
     values = torch.linalg.eigvalsh((gram + gram.T) / 2).flip(0).clamp(min=0)
     if not values.any():
         return BlockSpectrum(side, block, values.numpy(), len(values))
-    found = nullity(values, rule) if len(values) >= SHORTEST_SPECTRUM else 0
-    return BlockSpectrum(side, block, (values / values[0]).numpy(), found)
+    dimension = nullity(values, rule) if len(values) >= SHORTEST_SPECTRUM else 0
+    return BlockSpectrum(side, block, (values / values[0]).numpy(), dimension)
