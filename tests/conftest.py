@@ -9,7 +9,11 @@ import os
 # several threads would only wait for each other, and two workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
+
 import hypothesis
+import jaxtyping
+import pytest
 from jaxtyping import install_import_hook
 
 # Nothing that a test writes has to outlive a power cut; tests of what is synced replace this again.
@@ -31,3 +35,14 @@ def pytest_collection_finish() -> None:
     """Let garbage be collected again, of what tests make."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Leave out checks of shapes and types, a quarter of a run's time, where whole runs are repeated.
+
+    Every function that these call is checked by the other tests.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -7,6 +7,7 @@ import pytest
 from perdure.heads import HEADS
 from perdure.methods import METHODS
 from perdure.testing import ALL_CHECKS, HEAD_CHECKS, Check
+from perdure.testing.learning import check_beats_chance, check_resume
 from perdure.testing.prediction import check_alone_in_batch
 from perdure.testing.protection import check_projection
 
@@ -29,9 +30,22 @@ WITH_OPTIONS = [
 ]
 
 
+LONG = (check_resume, check_beats_chance)
+"""Checks of whole runs, whose shapes and types the other checks see to."""
+
+
 @pytest.mark.parametrize("method_name", list(METHODS))
-@pytest.mark.parametrize("check", ALL_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [one for one in ALL_CHECKS if one not in LONG], ids=lambda check: check.__name__
+)
 def test_conformance(check: Check, method_name: str) -> None:
+    check(method_name)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("method_name", list(METHODS))
+@pytest.mark.parametrize("check", LONG, ids=lambda check: check.__name__)
+def test_conformance_of_whole_runs(check: Check, method_name: str) -> None:
     check(method_name)
 
 

@@ -32,6 +32,7 @@ from perdure.metrics import last_accuracy
 from perdure.types import Loss
 from tests.tiny import small_config
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 TWO = {"data": "synthetic:4x32", "tasks": "2+2"}
 """A stream of two tasks, of four steps an epoch."""
 

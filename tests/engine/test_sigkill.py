@@ -8,12 +8,14 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 import torch
 
 from tests.engine.killed_run import run_until
 from tests.tiny import STEPS_PER_TASK, TASKS
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 TIMES = ("seconds",)
 
 

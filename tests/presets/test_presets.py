@@ -275,6 +275,7 @@ def test_every_preset_is_run_or_stood_for_by_one_that_is() -> None:
     assert {loaded(name).training.method for name in RUNS} == set(METHODS)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", [*RUNS, "imagenet_r-10s/finetune"])
 def test_preset_runs(name: str, texts: Path, backbones: dict[str, FrozenViT]) -> None:
     config = tiny(name, texts)

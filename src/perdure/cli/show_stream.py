@@ -40,7 +40,7 @@ def _target(out: str | None, name: str) -> Path:
 
 
 def _config(name: str, overrides: list[str]) -> Config:
-    """Configuration of the run whose stream is drawn: a preset's, or one of a method that needs nothing."""
+    """Configuration of the stream: a preset's, or that of a method that needs nothing."""
     if name in preset_names():
         return load_config(name, overrides)
     if not (name in SOURCES or name.startswith(f"{HUB}:") or Path(name).expanduser().exists()):

@@ -17,6 +17,8 @@ from perdure.engine.events import Event
 from tests.cli.command import Perdure
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def test_a_run_says_what_it_did_and_what_to_do_next(perdure: Perdure, tmp_path: Path) -> None:
     out = tmp_path / "out"

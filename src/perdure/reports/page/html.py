@@ -53,14 +53,14 @@ def make_report(runs: Sequence[FinishedRun], against: bool = False) -> ReportFil
     if not runs:
         raise OutputError("There is no result to report. Name the folder of a finished run.")
     files: dict[str, bytes] = {}
-    records, published, streams = [], [], []
+    records, published, parts = [], [], []
     streams = by_stream(runs)
     for place, stream in enumerate(streams, start=1):
         rows = compare(stream.entries)
         comparison = against_paper(stream, rows) if against else None
         prefix = f"{place}-" if len(streams) > 1 else ""
         sections = [_as_page(one, prefix, files) for one in sections_of(stream, rows, comparison)]
-        streams.append({"anchor": f"stream-{place}", "title": stream.title, "sections": sections})
+        parts.append({"anchor": f"stream-{place}", "title": stream.title, "sections": sections})
         # Programs want numbers where the page has texts.
         numbers = as_records(rows)
         files[f"{prefix}metrics.csv"] = _records_csv(numbers)
@@ -72,7 +72,7 @@ def make_report(runs: Sequence[FinishedRun], against: bool = False) -> ReportFil
         properties=PROPERTIES,
         methods=list(dict.fromkeys(run.method for run in runs)),
         count=len(runs),
-        streams=streams,
+        streams=parts,
     )
     return ReportFiles(encode(page), files, records, published)
 

@@ -56,22 +56,22 @@ def group(entries: Sequence[Entry]) -> list[Group]:
     A seed that comes again is another run (with other settings, for instance), never a further
     seed: it opens a group of its own, labelled ``#2``. So do entries with another number of tasks.
     """
-    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    members_of: dict[tuple[Any, ...], list[Entry]] = {}
     repeats: dict[tuple[Any, ...], int] = {}
     for entry in entries:
         kind = (entry["method"], entry["head"], *(entry.get(key) for key in SETTING))
         run = (*kind, len(entry["accuracy_matrix"]), entry.get("seed"))
         repeats[run] = repeats.get(run, 0) + 1
-        groups.setdefault((*run[:-1], repeats[run]), []).append(entry)
+        members_of.setdefault((*run[:-1], repeats[run]), []).append(entry)
 
     varying = tuple(
         key
         for place, key in enumerate(SETTING, start=2)
-        if len({kind[place] for kind in groups}) > 1
+        if len({kind[place] for kind in members_of}) > 1
     )
     groups: list[Group] = []
     taken: dict[str, int] = {}
-    for (method, head, *rest), members in groups.items():
+    for (method, head, *rest), members in members_of.items():
         setting = dict(zip(SETTING, rest[: len(SETTING)], strict=True))
         told = [setting[key] or "–" for key in varying if key != "options" or setting[key]]
         label = " · ".join([method, head, *told])
