@@ -139,8 +139,8 @@ class Display(abc.ABC):
             seen = f"all {sum(self._sizes[:done])} classes so far"
             if self._repeats:
                 seen = f"all {done} domains so far" if done > 1 else "the first domain so far"
-            # A classifier that is taught lesson by lesson has announced no stream.
-            where = seen if self._sizes else str(event.fields["images"])
+            # Lessons and searches announce no stream; a search is judged on held-out images.
+            where = seen if self._sizes else str(event.fields.get("images", "held-out images"))
             self.say(f"accuracy on {where}: {', '.join(self._scores)}")
             self._scores = []
 
