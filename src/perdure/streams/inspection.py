@@ -152,7 +152,7 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
     return result
 
 
-def _published(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+def _published(name: str, inspection: Inspection) -> tuple[Sequence[str], list[_Item]]:
     published = PUBLISHED[name]
     if published.files:
         published.root(None)  # some sources would fetch what is not at hand
@@ -167,15 +167,15 @@ def _published(name: str, found: Inspection) -> tuple[Sequence[str], list[_Item]
         ]
     if len(items) != published.images:
         text = f"{len(items):,} images, {published.images:,} are published"
-        found.faults.append(Fault("incomplete", text))
+        inspection.faults.append(Fault("incomplete", text))
     return source.class_names, items
 
 
-def _own(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+def _own(path: Path, inspection: Inspection) -> tuple[Sequence[str], list[_Item]]:
     table = path.expanduser()
     if table.is_file() and table.suffix.lower() in TABLES:
         return _table(table)
-    return _folder(path, found)
+    return _folder(path, inspection)
 
 
 def _table(path: Path) -> tuple[Sequence[str], list[_Item]]:
@@ -185,7 +185,7 @@ def _table(path: Path) -> tuple[Sequence[str], list[_Item]]:
     return sorted({row.label for row in rows}), items
 
 
-def _folder(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
+def _folder(path: Path, inspection: Inspection) -> tuple[Sequence[str], list[_Item]]:
     root, left_out = image_root(path), LeftOut()
     classes: set[str] = set()
     items = []
@@ -195,30 +195,32 @@ def _folder(path: Path, found: Inspection) -> tuple[Sequence[str], list[_Item]]:
             items += [_Item(str(file), split, class_name, file) for file in files]
     for reason, texts in _UNTAKEN.items():
         kind, text = texts
-        found.faults += [Fault(kind, f"{file}: {text}") for file in sorted(left_out.paths[reason])]
-    found.left_out = {reason: len(paths) for reason, paths in left_out.paths.items() if paths}
-    found.ignored = left_out.litter + sum(found.left_out.values())
-    found.told = left_out.told(root)
+        inspection.faults += [
+            Fault(kind, f"{file}: {text}") for file in sorted(left_out.paths[reason])
+        ]
+    inspection.left_out = {reason: len(paths) for reason, paths in left_out.paths.items() if paths}
+    inspection.ignored = left_out.litter + sum(inspection.left_out.values())
+    inspection.told = left_out.told(root)
     return sorted(classes), items
 
 
-def _look(item: _Item, found: Inspection) -> bool:
+def _look(item: _Item, inspection: Inspection) -> bool:
     """Record faults and unusual properties of an image; returns whether it can be read."""
     if isinstance(item.content, np.ndarray):
         return True
     try:
         stored = examine(item.content)
     except UnreadableImageError as error:
-        found.faults.append(Fault("unreadable", str(error)))
+        inspection.faults.append(Fault("unreadable", str(error)))
         return False
     for kind in KINDS:
-        found.unusual[kind] += getattr(stored, kind)
+        inspection.unusual[kind] += getattr(stored, kind)
     # Several pictures in one file, as telephones write them, are a JPEG to everybody else.
     content = "JPEG" if stored.format == "MPO" else stored.format
     if isinstance(item.content, EncodedImage):
         return True
     if Image.registered_extensions().get(item.content.suffix.lower()) != content:
-        found.faults.append(Fault("extension", f"{item.name}: its content is {content}"))
+        inspection.faults.append(Fault("extension", f"{item.name}: its content is {content}"))
     return True
 
 
