@@ -145,12 +145,12 @@ def test_names_with_spaces_and_accents(tmp_path: Path, write_folder: WriteFolder
 
 
 def test_loops_of_links_end(tmp_path: Path, write_folder: WriteFolder) -> None:
-    write_folder(tmp_path, {"cat": 2})
-    (tmp_path / "cat" / "back").symlink_to(tmp_path)
+    write_folder(tmp_path, {"cat": 2, "dog": 2})
+    (tmp_path / "cat" / "back").symlink_to(tmp_path)  # so that dogs would be cats
     (tmp_path / "self").symlink_to(tmp_path / "self")
     found = inspect(str(tmp_path))
-    assert (found.classes, found.train) == (1, 2)
-    assert {kind for kind, _ in faults(found)} == {"unreadable"}
+    assert (found.classes, found.train) == (2, 4)
+    assert faults(found) == [("unreadable", f"{tmp_path / 'self'}: a link that leads nowhere")]
 
 
 def test_what_is_no_data_set(tmp_path: Path, write_folder: WriteFolder) -> None:

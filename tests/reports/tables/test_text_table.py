@@ -15,7 +15,7 @@ def test_markdown() -> None:
 
 
 def test_comma_separated_values() -> None:
-    assert TABLE.csv() == b'name,acc\n"a|b\nc",9.0\n"""x"", y",1\n'
+    assert TABLE.csv() == b'name,acc\na|b\\nc,9.0\n"""x"", y",1\n'
 
 
 def test_what_is_no_unicode_is_escaped() -> None:

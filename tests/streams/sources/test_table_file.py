@@ -195,3 +195,25 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"")
     with pytest.raises(StreamError, match=r"is empty\. Add a header"):
         read_table(tmp_path / "t.csv")
+
+
+def test_damage_within_an_arrow_file_is_told(tmp_path: Path) -> None:
+    """Wherever a byte is another one: what is read is whole, or the file is refused."""
+    table = pa.table({"image": [b"x"], "label": ["a"]})
+    for writer in (pa.ipc.new_stream, pa.ipc.new_file):
+        with writer(tmp_path / "t.arrow", table.schema) as out:
+            out.write_table(table)
+        whole = (tmp_path / "t.arrow").read_bytes()
+        refused = 0
+        for place in range(0, len(whole), 5):
+            for value in (0xFF, 0x80):
+                damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
+                (tmp_path / "t.arrow").write_bytes(damaged)
+                try:
+                    read = read_table(tmp_path / "t.arrow")
+                    assert all(
+                        len(read.column(k)) == len(read.rows) for k in range(len(read.columns))
+                    )
+                except StreamError:
+                    refused += 1
+        assert refused > 20

@@ -23,7 +23,9 @@ class Listed(NamedTuple):
     fault: str = ""
 
 
-def walk(folder: Path, left_out: LeftOut | None = None) -> Iterator[Listed]:
+def walk(
+    folder: Path, left_out: LeftOut | None = None, around: Path | None = None
+) -> Iterator[Listed]:
     """Find the image files in a folder and below it, in alphabetical order.
 
     Hidden files and folders are left out, and files that are not called like an image. Links are
@@ -34,8 +36,12 @@ def walk(folder: Path, left_out: LeftOut | None = None) -> Iterator[Listed]:
     Args:
         folder: where to begin.
         left_out: receives what is left out.
+        around: a folder around it that no link leads into either.
     """
     levels: list[_Level] = []
+    if around is not None:
+        status = around.stat()
+        levels.append(_Level(around, (status.st_dev, status.st_ino), iter(())))
     yield from _enter(folder, levels, left_out)
     while levels:
         entry = next(levels[-1].names, None)

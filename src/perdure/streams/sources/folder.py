@@ -225,7 +225,7 @@ def found_files(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
             left_out.add(_loose(path), path)
     if not names:
         raise StreamError(f"'{folder}' holds no class folder. Expected: {LAYOUT}.")
-    files = {name: _image_files(folder / name, left_out) for name in sorted(names)}
+    files = {name: _image_files(folder, name, left_out) for name in sorted(names)}
     return joined_by_name(files, f"'{folder}'")
 
 
@@ -235,14 +235,14 @@ def _loose(path: Path) -> str:
     return "loose" if is_picture else why_left_out(path)
 
 
-def _image_files(folder: Path, left_out: LeftOut) -> list[Path]:
-    """Return the image files in a folder and below it.
+def _image_files(folder: Path, name: str, left_out: LeftOut) -> list[Path]:
+    """Return the image files of a class: those in its folder and below it.
 
     Raises:
         StreamError: a folder that cannot be listed.
     """
     files: list[Path] = []
-    for path, fault in walk(folder, left_out):
+    for path, fault in walk(folder / name, left_out, folder):
         if fault:
             raise StreamError(f"'{path}': {fault}. Give yourself the right to read it.")
         assert isinstance(path, Path), "a folder holds files"

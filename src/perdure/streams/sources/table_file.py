@@ -167,18 +167,20 @@ def _binary(path: Path) -> TableFile:
         raise StreamError(f"The table '{path}' does not exist.")
     try:
         table = parquet.read_table(path) if kind == "Parquet" else _arrow(path, arrow)
-    except (OSError, ValueError, arrow.ArrowException) as error:
+        table.validate(full=True)  # else a damaged file could end the process
+        columns, names = tuple(table.column_names), _names_of_datasets(table)
+    except Exception as error:  # of any kind: damage surfaces anywhere in pyarrow
         raise refused(error) from error
 
     def column(place: int) -> Sequence[Any]:
         try:
             values: list[Any] = table.column(place).to_pylist()
-        except (ValueError, arrow.ArrowException) as error:
+        except Exception as error:
             raise refused(error) from error
         return values
 
     rows = tuple(f"row {row} of '{path}'" for row in range(table.num_rows))
-    return TableFile(path, tuple(table.column_names), rows, column, _names_of_datasets(table))
+    return TableFile(path, columns, rows, column, names)
 
 
 def _arrow(path: Path, arrow: Any) -> Any:
