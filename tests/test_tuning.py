@@ -33,6 +33,8 @@ from tests.tiny import small_config
 
 SPACE: dict[str, tuple[Any, ...]] = {"lr": (0.003, 0.03, 0.1), "temperature": (1.0, 28.0)}
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def small_search(space: dict[str, tuple[Any, ...]] = SPACE, **options: Any) -> Search:
     changes = {"tasks": "5+5", "epochs": 1, "images_per_class": 10, **options}

@@ -25,10 +25,9 @@ RUN = {
 """Keys that make a run of any preset take about a second."""
 WORDS, TINY = (tuple(f"{key}={value}" for key, value in keys.items()) for keys in (MODEL, RUN))
 """The same keys on the command line."""
-STEPS_PER_TASK, TASKS = 8, 5
 SMALL = {
     **RUN,
-    "tasks": "+".join(["2"] * TASKS),
+    "tasks": "2+2+2+2+2",
     "images_per_class": 8,
     "test_images_per_class": 4,
     "batch_size": 4,

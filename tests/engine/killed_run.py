@@ -25,4 +25,7 @@ def run_until(folder: Path, method: str, last: int) -> None:
             if steps == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    run(small_config(method, heads=["linear", "gaussian"]), folder, resume=True, on_event=watch)
+    config = small_config(
+        method, heads=["linear", "gaussian"], data="synthetic:6x32", tasks="2+2+2"
+    )
+    run(config, folder, resume=True, on_event=watch)

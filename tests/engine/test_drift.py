@@ -26,6 +26,7 @@ from perdure.types import Survey, Task
 from tests.engine.test_run import Stop, carry_out, stop_after
 from tests.tiny import SMALL, classifier, lesson, small_config
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 KINDS = ("mean", "local", "linear", "linear+local", "anchored", "mixed")
 FOLLOWING = ("ncm", *(f"gaussian(drift={kind})" for kind in KINDS))
 

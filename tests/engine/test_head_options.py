@@ -17,6 +17,7 @@ from perdure.testing import make_trial
 from perdure.testing.trial import evaluation_pictures
 from tests.tiny import small_config
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 HEADS = ("linear(head_inputs=centred)", "gaussian", "gaussian(shrinkage=0.9)")
 
 

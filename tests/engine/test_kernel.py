@@ -14,6 +14,8 @@ from perdure.engine.events import Event
 from perdure.errors import CheckpointError
 from tests.tiny import small_config
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 class Stopped(Exception):
     """Raised by a sink to end a run as an interruption would."""

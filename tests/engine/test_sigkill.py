@@ -13,10 +13,11 @@ import safetensors.torch
 import torch
 
 from tests.engine.killed_run import run_until
-from tests.tiny import STEPS_PER_TASK, TASKS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 TIMES = ("seconds",)
+STEPS = 3 * 8
+"""Three tasks of two epochs, of four steps each."""
 
 
 def start(folder: Path, last_step: int) -> int | None:
@@ -38,7 +39,7 @@ def test_killed_run_resumes_bit_identically(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert start(straight, 0) == 0
     draw = random.Random(20241210)
-    total, kills = STEPS_PER_TASK * TASKS, 0
+    total, kills = STEPS, 0
     for step in [draw.randint(4, total // 2), draw.randint(4, total // 2), draw.randint(1, 3)]:
         code = start(killed, step)
         assert code in (0, -signal.SIGKILL)

@@ -29,6 +29,8 @@ from tests.tiny import SMALL
 
 CLASSES, DOMAINS = ("ant", "bee", "cat", "dog"), ("paint", "photo")
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
