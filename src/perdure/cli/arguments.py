@@ -182,7 +182,7 @@ def find_images(
             yield next(inside, Listed(path, "this folder holds no image file"))
             yield from inside
             if left_out:
-                say(left_out.told(path))
+                say(left_out.told(left_out.root or path, path))
 
 
 def _paths_on_stdin() -> Iterator[Path]:

@@ -128,7 +128,8 @@ def _named(data: str, side: Side, config: StreamConfig, seed: int) -> LabelledIm
         sides = parts(root, left_out)
         files = class_files(sides.get(side, root), left_out)
         images, skipped = checked_images(labelled(files), config.skip_unreadable)
-        present = replace(_present(images, tuple(files), skipped), left_out=left_out.told(root))
+        told = left_out.told(root, config.place)
+        present = replace(_present(images, tuple(files), skipped), left_out=told)
         return _part(present, side, len(sides) > 1)
     if config.source == "table":
         paths, names, parted = table_files(config, side)

@@ -200,7 +200,7 @@ def _folder(path: Path, inspection: Inspection) -> tuple[Sequence[str], list[_It
         ]
     inspection.left_out = {reason: len(paths) for reason, paths in left_out.paths.items() if paths}
     inspection.ignored = left_out.litter + sum(inspection.left_out.values())
-    inspection.told = left_out.told(root)
+    inspection.told = left_out.told(root, path)
     return sorted(classes), items
 
 

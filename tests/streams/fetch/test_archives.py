@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure.cache import unpacked_dir
+from perdure.cli.arguments import find_images
 from perdure.errors import OutputError, StreamError
 from perdure.learner.labelled import gather
 from perdure.learner.unlabelled import pictures_to_predict
@@ -45,7 +46,11 @@ def test_an_archive_is_taken_as_a_folder_is(tmp_path: Path, name: str, around: s
     assert resolve(str(archive)) == f"folder:{archive}"
     lesson = gather(archive, None, "train", StreamConfig(), 0)
     assert lesson.counts() == {"ant": 2, "bee": 1}
-    assert lesson.left_out.endswith("1 image whose name has no ending of one (bee/odd)")
+    told = f"left out of '{archive}': 1 image whose name has no ending of one (bee/odd)"
+    assert lesson.left_out == inspect(str(archive), least=1).told == told
+    notes: list[str] = []
+    assert len(list(find_images([str(archive)], say=notes.append))) == 3
+    assert notes == [told]
     assert inspect(str(archive), least=1).train == 3
     assert len(pictures_to_predict(archive, StreamConfig())) == 3
     assert len(list(unpacked_dir().glob("*-*"))) == 1  # once for all

@@ -33,9 +33,11 @@ class LeftOut:
     Attributes:
         paths: by reason, one of `REASONS`.
         litter: how many files and folders of the system were left out, of which nobody is told.
+        root: the folder that was searched, where whoever asked named an archive of it.
     """
 
     def __init__(self) -> None:
+        self.root: Path | None = None
         self.paths: dict[str, list[Path]] = {reason: [] for reason in REASONS}
         self.litter = 0
 
@@ -49,8 +51,13 @@ class LeftOut:
     def __bool__(self) -> bool:
         return any(self.paths.values())
 
-    def told(self, root: Path) -> str:
-        """Say what was left out of a folder, with numbers and examples; empty for nothing."""
+    def told(self, root: Path, place: str | Path | None = None) -> str:
+        """Say what was left out of a folder, with numbers and examples; empty for nothing.
+
+        Args:
+            root: the folder that paths are shown from.
+            place: what was named, where that is an archive of it; the folder by default.
+        """
         parts = []
         for reason, (one, many) in REASONS.items():
             paths = sorted(self.paths[reason])
@@ -59,4 +66,4 @@ class LeftOut:
             ]
             if names:
                 parts.append(f"{counted(len(names), one, many)} ({listed(names, _EXAMPLES)})")
-        return f"left out of '{root}': {'; '.join(parts)}" if parts else ""
+        return f"left out of '{place or root}': {'; '.join(parts)}" if parts else ""

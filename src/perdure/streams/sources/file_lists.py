@@ -39,6 +39,9 @@ def images_in(
             that cannot be unpacked.
     """
     if path.is_dir() or is_archive(path.name):
-        yield from walk(image_root(path), left_out)
+        root = image_root(path)
+        if left_out is not None:
+            left_out.root = root
+        yield from walk(root, left_out)
     else:
         yield from map(Listed, table_images(path, config))

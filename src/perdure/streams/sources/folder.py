@@ -53,7 +53,7 @@ def load_folder(config: StreamConfig, seed: int) -> Source:
     root, left_out = image_root(config.place), LeftOut()
     train, test = _split_files(root, config, left_out)
     source = file_source("folder", tuple(train), labelled(train), labelled(test), config, seed)
-    told = left_out.told(root)
+    told = left_out.told(root, config.place)
     return replace(source, remarks=(told,)) if told else source
 
 
