@@ -145,6 +145,17 @@ class TestAdaptFirst:
         )
 
 
+    def test_a_later_lesson_holds_no_image_out(self) -> None:
+        """On features that stay, temperatures are fitted to answers of images left out in turn."""
+        clf = classifier("finetune", adapt="first", shrinkage="loo", calibration_fraction=0.2)
+        clf.learn(*lesson("red", "green", count=10))
+        first = clf.last_lesson_
+        clf.learn(*lesson("blue", "teal", count=10))
+        second = clf.last_lesson_
+        assert (first.held_out, second.held_out) == (4, 0)
+        assert list(second.images.values()) == [10, 10]
+
+
 class TestMerge:
     """Of what task t changes, t⁻ᵃ is kept."""
 
