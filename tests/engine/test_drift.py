@@ -230,6 +230,7 @@ class TestLearner:
     def test_saved_and_loaded_it_goes_on_the_same(self, tmp_path: Path) -> None:
         clf = classifier("finetune", heads=["gaussian(drift=anchored)"])
         clf.learn(*lesson("red", "green")).save(tmp_path / "m")
+        assert "one mean plain feature" in (tmp_path / "m" / "README.md").read_text()
         loaded = type(clf).load(tmp_path / "m")
         for one in (clf, loaded):
             one.learn(*lesson("blue", "teal"))

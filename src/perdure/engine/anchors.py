@@ -26,6 +26,10 @@ class Anchors(nn.Module):
         dim: D, the width of a feature.
     """
 
+    stores_statistics = (
+        "per class one mean plain feature and what a map misses of it; one D × D scatter of these"
+    )
+
     means: Tensor
     counts: Tensor
     scatter: Tensor

@@ -52,21 +52,21 @@ class Following:
             before: what `before` returned; None where there is nothing to follow.
         """
         task, anchors = self._data.task, self._model.anchors
-        after = self._with_others(survey) if before is not None or anchors is not None else None
-        fit: Fit | None = None
-        if anchors is not None and after is not None:
-            plain = self._with_others(survey, plain=True)
-            fit = linear_map(plain, after, groups=self._groups(len(after)))
-        if before is not None and after is not None and not torch.equal(before, after):
+        if before is None and anchors is None:
+            return
+        after = self._with_others(survey)
+        groups = self._groups(len(after)).to(after.device)
+        anchor, held = None, None
+        if anchors is not None:
+            anchor = linear_map(self._with_others(survey, plain=True), after, groups=groups)
+            held = anchors.moments(task.classes[0], anchor.map)
+        if before is not None and not torch.equal(before.to(after.device), after):
             known = task.classes[0]
-            held = None
-            if anchors is not None and fit is not None:
-                held = anchors.moments(known, fit.map)
-            before, groups = before.to(after.device), self._groups(len(after))
-            self._follow(FeatureDrift(before, after, known, groups, held), fit)
-        if anchors is not None and fit is not None:
+            drift = FeatureDrift(before.to(after.device), after, known, groups, held)
+            self._follow(drift, anchor)
+        if anchors is not None and anchor is not None:
             features, labels = survey.features("train")
-            anchors.end_task(task, survey.plain_readouts(), features, labels, fit.map)
+            anchors.end_task(task, survey.plain_readouts(), features, labels, anchor.map)
 
     def _follow(self, drift: FeatureDrift, anchor: Fit | None) -> None:
         task = self._data.task.index

@@ -175,14 +175,32 @@ def _left_out(
         return float((residual / remaining[:, None]).square().sum())
     total = 0.0
     for rows in blocks:
-        part = left[rows]
-        hat = (part * share) @ part.T + 1 / pairs
-        remaining = torch.eye(len(rows), dtype=hat.dtype, device=hat.device) - hat
-        values, vectors = torch.linalg.eigh(remaining)
-        if float(values[0]) < SMALLEST:
+        errors = _block_errors(residual[rows], left[rows] * share.sqrt(), pairs)
+        if errors is None:
             return None
-        total += float(((vectors.T @ residual[rows]) / values[:, None]).square().sum())
+        total += float(errors.square().sum())
     return total
+
+
+def _block_errors(
+    residual: Float[Tensor, "k d"], factor: Float[Tensor, "k r"], pairs: int
+) -> Float[Tensor, "k d"] | None:
+    """(I − BBᵀ)⁻¹ times the residuals of a group, B its factor of the map and 1/√n of the mean.
+
+    The smaller of two systems is solved: of the group's pairs, or of B's columns,
+    (I − BBᵀ)⁻¹ = I + B(I − BᵀB)⁻¹Bᵀ. None where it is singular: then the fit interpolates.
+    """
+    ones = factor.new_full((len(factor), 1), pairs**-0.5)
+    both = torch.cat([factor, ones], dim=1)
+    narrow = both.shape[1] < len(both)
+    gram = both.T @ both if narrow else both @ both.T
+    remaining = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) - gram
+    triangle, failed = torch.linalg.cholesky_ex(remaining)
+    if int(failed) or float(triangle.diagonal().square().min()) < SMALLEST:
+        return None
+    if not narrow:
+        return torch.cholesky_solve(residual, triangle)
+    return residual + both @ torch.cholesky_solve(both.T @ residual, triangle)
 
 
 def local_shift(

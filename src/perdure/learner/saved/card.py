@@ -49,6 +49,8 @@ def make_card(
     training = config.training
     dropped = model.learning_only if description.inference_only else frozenset()
     stored = [traits.stores_statistics, *(h.stores_statistics for h in model.heads.values())]
+    if model.anchors is not None:
+        stored.append(model.anchors.stores_statistics)
     text: str = _template().render(
         licence=publication.licence if publication else "unknown",
         base_model=base_model(training.backbone, training.weights),
