@@ -144,7 +144,6 @@ class TestAdaptFirst:
             for name, value in second.model.heads["linear"].state_dict().items()
         )
 
-
     def test_a_later_lesson_holds_no_image_out(self) -> None:
         """On features that stay, temperatures are fitted to answers of images left out in turn."""
         clf = classifier("finetune", adapt="first", shrinkage="loo", calibration_fraction=0.2)

@@ -82,6 +82,8 @@ def test_a_class_that_is_left_out(seed: int, sizes: list[int], dim: int) -> None
     penalty = 0.3 * float((before - before.mean(0)).square().sum()) / dim
     wanted = literal.linear_error(before, after, penalty, groups)
     assert found.error == pytest.approx(wanted, rel=1e-6)
+    spread = literal.linear_spread(before, after, penalty, groups)
+    torch.testing.assert_close(found.map.spread, spread, rtol=1e-5, atol=1e-8)
     alone = linear_map(before, after, (0.3,), torch.zeros_like(groups))
     assert alone.error == linear_map(before, after, (0.3,)).error
 

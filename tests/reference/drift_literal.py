@@ -42,6 +42,18 @@ def linear_error(
     return total
 
 
+def linear_spread(before: Tensor, after: Tensor, penalty: float, groups: Tensor) -> Tensor:
+    """Covariance, around the mean of its group, of every pair's error by the map of other groups."""
+    total = torch.zeros(before.shape[1], before.shape[1]).double()
+    for group in groups.unique():
+        out = groups == group
+        errors = after[out] - linear(before[~out], after[~out], penalty, before[out])
+        for error in errors:
+            rest = error - errors.mean(dim=0)
+            total += rest[:, None] * rest[None, :]
+    return total / max(len(before) - len(groups.unique()), 1)
+
+
 def mean_error(before: Tensor, after: Tensor) -> float:
     """The same of the mean shift."""
     total = 0.0

@@ -57,7 +57,7 @@ class Anchors(nn.Module):
             known: number of labels.
             fit: the map plain → now.
         """
-        kept = Moments(self.means[:known], self.scatter)
+        kept = Moments(self.means[:known], self.scatter, int(self.counts[:known].sum()))
         return anchored(kept, fit, self.correction[:known])
 
     def end_task(

@@ -199,7 +199,9 @@ class GaussianHead(Head):
 
     def follow(self, drift: FeatureDrift) -> None:
         """Move means and scatter; `end_task` solves."""
-        moved = drift.moved(self.drift, Moments(self.means[: drift.known], self.scatter))
+        images = int(self.counts[: drift.known].sum())
+        kept = Moments(self.means[: drift.known], self.scatter, images)
+        moved = drift.moved(self.drift, kept)
         _set_known(self.means, moved.means)
         assert moved.scatter is not None, "there was one to move"
         self.scatter.copy_(moved.scatter)

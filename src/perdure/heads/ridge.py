@@ -110,7 +110,7 @@ class RidgeHead(Head):
         sums = self.sums[:, : drift.known]
         gram = self.gram.spectrum().gram() if self.gram.thin else self.gram.matrix
         within = gram - (sums / counts) @ sums.T
-        moments = Moments((sums[:-1] / counts).T, within[:-1, :-1])
+        moments = Moments((sums[:-1] / counts).T, within[:-1, :-1], int(counts.sum()))
         moved = drift.moved(self.drift, moments)
         assert moved.scatter is not None, "there was one to move"
         within[:-1, :-1] = moved.scatter

@@ -27,17 +27,19 @@ SMALLEST = 1e-9
 
 @dataclass(frozen=True)
 class AffineMap:
-    """z ↦ z + d̄ + (z − m)V.
+    """z ↦ z + d̄ + (z − m)V, and how images of a class scatter around it.
 
     Attributes:
         centre: m, mean of the old features.
         shift: d̄, mean of the differences.
         slope: V; None for 0.
+        spread: R, covariance within groups of the errors on pairs that are left out; None for none.
     """
 
     centre: Float[Tensor, "d"]
     shift: Float[Tensor, "d"]
     slope: Float[Tensor, "d d"] | None = None
+    spread: Float[Tensor, "d d"] | None = None
 
     def __call__(self, points: Float[Tensor, "c d"]) -> Float[Tensor, "c d"]:
         """Move points, in float64."""
@@ -137,20 +139,30 @@ def linear_map(
     left, squares, right = left[:, known], singular[known].square(), right[known]
     along = left.T @ rest
     blocks = _blocks(groups, len(x))
-    best: tuple[float, float] | None = None
+    best: tuple[float, float, Tensor] | None = None
     for ratio in ratios:
         share = squares / (squares + ratio * level)
-        error = _left_out(rest - left @ (share[:, None] * along), left, share, blocks)
-        if error is not None and (best is None or error < best[0]):
-            best = error, ratio
+        errors = _left_out(rest - left @ (share[:, None] * along), left, share, blocks)
+        if errors is not None and (best is None or float(errors.square().sum()) < best[0]):
+            best = float(errors.square().sum()), ratio, errors
     if best is None:
         raise ValueError(
             f"ratios {list(ratios)}: each interpolates {len(x)} pairs; add one above 0"
         )
-    error, ratio = best
+    error, ratio, errors = best
     gain = squares.sqrt() / (squares + ratio * level)
     slope = right.T @ (gain[:, None] * along)
-    return Fit(AffineMap(centre, shift, slope), error, _drift(before, after), ratio)
+    fit = AffineMap(centre, shift, slope, _spread(errors, blocks))
+    return Fit(fit, error, _drift(before, after), ratio)
+
+
+def _spread(
+    errors: Float[Tensor, "n d"], blocks: Sequence[Int[Tensor, "_"]]
+) -> Float[Tensor, "d d"]:
+    """Covariance of errors around the mean of their group; of all where there are no groups."""
+    groups = blocks or [torch.arange(len(errors), device=errors.device)]
+    centred = torch.cat([errors[rows] - errors[rows].mean(dim=0) for rows in groups])
+    return centred.T @ centred / max(len(errors) - len(groups), 1)
 
 
 def _blocks(groups: Int[Tensor, "n"] | None, count: int) -> list[Int[Tensor, "_"]]:
@@ -165,21 +177,19 @@ def _left_out(
     left: Float[Tensor, "n r"],
     share: Float[Tensor, "r"],
     blocks: Sequence[Int[Tensor, "_"]],
-) -> float | None:
-    """Σ of squared errors on pairs that are left out; None where the fit interpolates some."""
+) -> Float[Tensor, "n d"] | None:
+    """Errors on pairs that are left out; None where the fit interpolates some."""
     pairs = len(residual)
     if not blocks:
         remaining = 1 - 1 / pairs - (left.square() * share).sum(dim=1)
-        if float(remaining.min()) < SMALLEST:
-            return None
-        return float((residual / remaining[:, None]).square().sum())
-    total = 0.0
+        return None if float(remaining.min()) < SMALLEST else residual / remaining[:, None]
+    errors = torch.empty_like(residual)
     for rows in blocks:
-        errors = _block_errors(residual[rows], left[rows] * share.sqrt(), pairs)
-        if errors is None:
+        found = _block_errors(residual[rows], left[rows] * share.sqrt(), pairs)
+        if found is None:
             return None
-        total += float(errors.square().sum())
-    return total
+        errors[rows] = found
+    return errors
 
 
 def _block_errors(

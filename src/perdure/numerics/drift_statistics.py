@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perdure.numerics.drift_maps import AffineMap, linear_and_local_shift, local_shift
-from perdure.numerics.spectrum import Spectrum, add_rows, empty_spectrum
 
 
 @dataclass(frozen=True)
@@ -19,30 +18,35 @@ class Moments:
     Attributes:
         means: mean feature per class.
         scatter: Σ (x − mean of its class)(x − mean of its class)ᵀ; None where none is kept.
+        images: n, how many the scatter sums over.
     """
 
     means: Float[Tensor, "c d"]
     scatter: Float[Tensor, "d d"] | None = None
+    images: int = 0
 
 
 def moved(moments: Moments, fit: AffineMap) -> Moments:
-    """μ ← map(μ), S ← (I + V)ᵀ S (I + V): the moments of images that all moved by the map.
+    """μ ← map(μ), S ← (I + V)ᵀ S (I + V) + nR: moments of images that moved by the map, and around it.
+
+    What the map does not tell of images of a class is no error of theirs: they are spread by R where
+    it takes them. Without that, classes of before would look narrower with every task.
 
     Args:
         moments: moments as measured.
         fit: the map; a mean shift leaves the scatter as it is, bit for bit.
     """
-    return Moments(fit(moments.means), moved_scatter(moments.scatter, fit))
+    return Moments(fit(moments.means), moved_scatter(moments, fit), moments.images)
 
 
-def moved_scatter(
-    scatter: Float[Tensor, "d d"] | None, fit: AffineMap
-) -> Float[Tensor, "d d"] | None:
-    """S ← (I + V)ᵀ S (I + V), symmetric; S itself under a mean shift, and None of None."""
-    if fit.slope is None or scatter is None:
-        return scatter
-    turn = _turn(fit)
-    turned = turn.T @ scatter.double() @ turn
+def moved_scatter(moments: Moments, fit: AffineMap) -> Float[Tensor, "d d"] | None:
+    """S ← (I + V)ᵀ S (I + V) + nR, symmetric; S itself under a mean shift, and None of None."""
+    if fit.slope is None or moments.scatter is None:
+        return moments.scatter
+    turn = torch.eye(len(fit.centre), dtype=torch.float64, device=fit.centre.device) + fit.slope
+    turned = turn.T @ moments.scatter.double() @ turn
+    if fit.spread is not None:
+        turned += moments.images * fit.spread
     return (turned + turned.T) / 2
 
 
@@ -57,7 +61,8 @@ def moved_locally(
         after: Z₁, of the same images in the same order.
     """
     means = moments.means.double()
-    return Moments(means + local_shift(means, before, after), moments.scatter)
+    moved_means = means + local_shift(means, before, after)
+    return Moments(moved_means, moments.scatter, moments.images)
 
 
 def moved_linearly_and_locally(
@@ -73,7 +78,7 @@ def moved_linearly_and_locally(
     """
     means = moments.means.double()
     shift = linear_and_local_shift(fit, means, before, after)
-    return Moments(means + shift, moved_scatter(moments.scatter, fit))
+    return Moments(means + shift, moved_scatter(moments, fit), moments.images)
 
 
 # ------------------------------------------------------------------------------------- anchored
@@ -97,7 +102,7 @@ def anchored(
 ) -> Moments:
     """Moments by one map from the plain space, so that no errors of a chain add up.
 
-    μ ← map(a) + share · correction, S ← (I + V)ᵀ S_plain (I + V).
+    μ ← map(a) + share · correction, S ← (I + V)ᵀ S_plain (I + V) + nR.
 
     Args:
         anchors: moments in the plain backbone's space.
@@ -110,7 +115,8 @@ def anchored(
     """
     _check_share(share)
     moments = moved(anchors, fit)
-    return Moments(moments.means + share * correction.double(), moments.scatter)
+    means = moments.means + share * correction.double()
+    return Moments(means, moments.scatter, moments.images)
 
 
 def mixed(first: Moments, second: Moments, share: float = 0.5) -> Moments:
@@ -119,7 +125,7 @@ def mixed(first: Moments, second: Moments, share: float = 0.5) -> Moments:
     Args:
         first: moments from `moved`, chained over tasks.
         second: moments from `anchored`.
-        share: share of the second, in [0, 1]; see `precision_share`.
+        share: share of the second, in [0, 1].
 
     Raises:
         ValueError: a share outside [0, 1].
@@ -128,63 +134,10 @@ def mixed(first: Moments, second: Moments, share: float = 0.5) -> Moments:
     scatter = None
     if first.scatter is not None and second.scatter is not None:
         scatter = torch.lerp(first.scatter.double(), second.scatter.double(), share)
-    return Moments(torch.lerp(first.means.double(), second.means.double(), share), scatter)
-
-
-def precision_share(first: float, second: float) -> float:
-    """Share of the second estimate when each weighs the inverse of its squared error.
-
-    Half where both are exact.
-
-    Args:
-        first: leave-one-out error of the first, not negative.
-        second: that of the second.
-    """
-    total = first + second
-    return first / total if total > 0 else 0.5
+    means = torch.lerp(first.means.double(), second.means.double(), share)
+    return Moments(means, scatter, first.images)
 
 
 def _check_share(share: float) -> None:
     if not 0 <= share <= 1:
         raise ValueError(f"share {share}: allowed is 0 up to 1")
-
-
-# ---------------------------------------------------------------------------------- ridge heads
-
-
-def ridge_turn(fit: AffineMap) -> Float[Tensor, "m m"]:
-    """T with φ ← Tᵀφ for features φ = (z, 1) whose z moves by the map.
-
-    T has the blocks (I + V, 0) above (d̄ − mV, 1); m = d + 1. Sums over images become those of moved
-    images: G = Σ φφᵀ ← Tᵀ G T and Q = Σ φyᵀ ← Tᵀ Q, exactly.
-    """
-    dim = len(fit.centre)
-    turn = torch.eye(dim + 1, dtype=torch.float64, device=fit.centre.device)
-    turn[:dim, :dim] = _turn(fit)
-    turn[dim, :dim] = fit.shift
-    if fit.slope is not None:
-        turn[dim, :dim] -= fit.centre @ fit.slope
-    return turn
-
-
-def moved_gram(gram: Float[Tensor, "m m"], turn: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
-    """G ← Tᵀ G T, symmetric."""
-    turned = turn.T @ gram.double() @ turn
-    return (turned + turned.T) / 2
-
-
-def moved_spectrum(gram: Spectrum, turn: Float[Tensor, "m m"]) -> Spectrum:
-    """The spectrum of Tᵀ G T, thin as before."""
-    rows = (gram.basis * gram.values.sqrt()).T @ turn
-    return add_rows(empty_spectrum(len(turn)), rows)
-
-
-def moved_sums(sums: Float[Tensor, "m c"], turn: Float[Tensor, "m m"]) -> Float[Tensor, "m c"]:
-    """Q ← Tᵀ Q."""
-    return turn.T @ sums.double()
-
-
-def _turn(fit: AffineMap) -> Float[Tensor, "d d"]:
-    """I + V."""
-    identity = torch.eye(len(fit.centre), dtype=torch.float64, device=fit.centre.device)
-    return identity if fit.slope is None else identity + fit.slope

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -68,10 +69,14 @@ class FeatureDrift:
             return self.anchored
         return mixed(moved(moments, self._linear.map), self.anchored)
 
-    def moved_factors(self, kind: str, factors: Float[Tensor, "c d k"]) -> Float[Tensor, "c d k"]:
-        """Factors L of covariances L Lᵀ, one per class: L ← (I + V)ᵀ L, unchanged by a shift."""
-        slope = self.fit(kind).map.slope
-        return factors if slope is None else factors + slope.T.to(factors) @ factors
+    def moved_factors(self, kind: str, factors: Float[Tensor, "c d d"]) -> Float[Tensor, "c d d"]:
+        """Factors L of covariances L Lᵀ, one per class, moved as a scatter is; unchanged by a shift."""
+        fit = self.fit(kind).map
+        if fit.slope is None or fit.spread is None:
+            return factors
+        turned = factors.double() + fit.slope.T @ factors.double()
+        moved: Tensor = torch.linalg.cholesky(turned @ turned.mT + fit.spread)
+        return moved.to(factors)
 
     @cached_property
     def _mean(self) -> Fit:
