@@ -1,14 +1,17 @@
 """Start-up times: commands that only look something up, and `perdure predict` up to its forward.
 
-    python benchmarks/speed/startup.py [--rounds 5]
+    python benchmarks/speed/startup.py [--rounds 5] [--against OTHER/src]
 
-Look-ups are timed as whole processes. Predicting is timed up to the first forward of the backbone and
-compared, in turn in one run, with importing torch and timm and building the same backbone.
+Look-ups are timed as whole processes, in turn with those of another tree, if one is named: seconds by
+the clock, and of the processor, which other work beside it moves less. Predicting is timed up to the
+first forward of the backbone and compared, in turn in one run, with importing torch and timm and
+building the same backbone.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -38,9 +41,11 @@ LOOKUPS = (
     "show MODEL",
     "show nspp2",
     "run digits/nsp2 epoch=3 --dry-run",
+    "tune digits/nsp2 epoch=3",
+    "learn NEW photos epoch=3",
     "--help",
 )
-"""MODEL stands for a saved model's folder."""
+"""MODEL stands for a saved model's folder, NEW for one that does not exist."""
 BUILD = f"""
 import torch, timm
 from perdure.backbones.catalog import create_backbone
@@ -56,31 +61,38 @@ main(["predict", *sys.argv[1:]])
 """Ends where the forward would begin."""
 
 
-def seconds(*words: str) -> float:
-    """Run a process of this interpreter and return how long it took."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *words], capture_output=True, check=False)
-    return time.perf_counter() - began
+def seconds(*words: str, src: str = "") -> tuple[float, float]:
+    """Run a process of this interpreter; return how long it took by clock and processor."""
+    env = {**os.environ, "PYTHONPATH": src} if src else None
+    before, began = os.times(), time.perf_counter()
+    subprocess.run([sys.executable, *words], capture_output=True, check=False, env=env)
+    clock, after = time.perf_counter() - began, os.times()
+    user = after.children_user - before.children_user
+    return clock, user + after.children_system - before.children_system
 
 
 def main() -> None:
     """Print a table of medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--against", metavar="SRC", help="src of another tree")
+    args = parser.parse_args()
+    rounds, trees = args.rounds, ["", *([args.against] if args.against else [])]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         save_model(folder / "model")
         picture = folder / "picture.png"
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(picture)
         for words in LOOKUPS:
-            command = words.replace("MODEL", str(folder / "model")).split()
-            times = [seconds("-m", "perdure.cli", *command) for _ in range(rounds)]
-            print(f"{statistics.median(times):6.2f} s  perdure {words}")
-        pairs = [
-            (seconds("-c", BUILD), seconds("-c", PREDICT, str(folder / "model"), str(picture)))
-            for _ in range(rounds)
-        ]
+            paths = {"MODEL": str(folder / "model"), "NEW": str(folder / "new")}
+            command = ["-m", "perdure.cli", *(paths.get(word, word) for word in words.split())]
+            times = [[seconds(*command, src=src) for src in trees] for _ in range(rounds)]
+            for number, src in enumerate(trees):
+                both = zip(*(one[number] for one in times), strict=True)
+                clock, cpu = map(statistics.median, both)
+                print(f"{clock:6.2f} s ({cpu:.2f} s of CPU)  perdure {words}  {src}")
+        predict = ("-c", PREDICT, str(folder / "model"), str(picture))
+        pairs = [(seconds("-c", BUILD)[0], seconds(*predict)[0]) for _ in range(rounds)]
     builds, predictions = zip(*pairs, strict=True)
     ratio = statistics.median(late / early for early, late in pairs)
     print(f"{statistics.median(builds):6.2f} s  torch and timm imported, the backbone built")

@@ -71,7 +71,7 @@ class LearnerState:
         Raises:
             ConfigError: no such head, or no class that is not forgotten.
         """
-        if not self.columns.names:
+        if self.history.forgotten and not self.columns.names:
             raise ConfigError(
                 "Every class of this model was forgotten, and nothing is left to predict. Teach it "
                 "one, as with learn(images, labels)."

@@ -83,7 +83,7 @@ def test_names_mean_nothing_to_markdown(tmp_path: Path) -> None:
     text = card_of(classifier, tmp_path)
     page = MarkdownIt("gfm-like", {"linkify": False}).render(text.partition("\n---\n")[2])
     cells = re.findall(r"<td>(.*?)</td>", page)
-    shown = "a|b, &lt;script&gt;x, [x](http://evil), two lines, `c` **d**, www.evil.com, &amp;lt;"
+    shown = "a|b, &lt;script&gt;x, [x](http://evil), two\\nlines, `c` **d**, www.evil.com, &amp;lt;"
     assert shown in cells
     assert "evil" not in "".join(re.findall(r'href="([^"]*)"', page))
 
