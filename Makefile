@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs lock build clean
+.PHONY: help setup demo test campaign lint docs lock build clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -66,6 +66,9 @@ demo: setup ## Learn the digits two classes at a time, and show what is remember
 test: setup ## Run the default tests, then the smoke test on real CLIP weights
 	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m pytest -q -m weights tests/cli/test_smoke_weights.py
+
+campaign: setup ## Kill, damage and let meet whatever writes: benchmarks/reliability, some minutes
+	nice -n 10 $(BIN)/python benchmarks/reliability/campaign.py
 
 lint: setup ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,15 @@ def test_an_interrupted_search_makes_the_same_trials(tmp_path: Path) -> None:
     tune(search, 1, tmp_path / "again")
     for trial, other in zip(straight, tune(search, 2, tmp_path / "again"), strict=True):
         assert (trial.values, trial.metrics) == (other.values, other.metrics)
+
+
+def test_every_run_is_announced_before_it_begins(tmp_path: Path) -> None:
+    """Displays take from it how many tasks and classes there are."""
+    kinds: list[str] = []
+    search = small_search({"lr": (0.01,)})
+    tune(search, 1, tmp_path, lambda *_: nullcontext(lambda event: kinds.append(event.kind)))
+    assert kinds[0] == "run"
+    assert "accuracy" in kinds
 
 
 def test_another_search_in_the_folder_is_refused(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def run(
         going = Run(config, stream, backbone, path / "checkpoints", sink)
         claim_folder(path, config, resume)
         write_environment(path, backbone.device, backbone.kernel)
-        sink(_announced(config, stream))
+        sink(announced(config, stream))
         for note in stream.notes:
             sink(Event("note", fields={"text": note}))
         outcome = going()
@@ -228,12 +228,13 @@ def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Fi
     stream = make_stream(config)
     model = ContinualClassifier.load(finished.folder / "model", backbone).model
     sink = EventLog(finished.folder / "events.jsonl", on_event)
-    sink(_announced(config, stream))
+    sink(announced(config, stream))
     _add_diagnosis(finished.folder, finished.entries, model, stream, sink)
     return Finished(finished.folder, finished.entries)
 
 
-def _announced(config: Config, stream: Stream) -> Event:
+def announced(config: Config, stream: Stream) -> Event:
+    """Return the event that a run begins with; displays take from it what there is to learn."""
     fields = {
         "method": config.training.method,
         "sizes": list(stream.sizes),

@@ -28,6 +28,7 @@ from perdure.engine.config import Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.run import Run, plan
 from perdure.errors import CheckpointError, ConfigError, DivergenceError
+from perdure.experiment import announced
 from perdure.metrics import summarise
 from perdure.randomness import generator, permutation
 from perdure.streams import Stream
@@ -173,6 +174,7 @@ def tune(
                 streams[seed] = validation_stream(one)
             try:
                 with on_run(number, one) as sink:
+                    sink(announced(one, streams[seed]))
                     outcome = Run(one, streams[seed], backbone, folder / str(seed), sink)()
             except DivergenceError:
                 metrics = []

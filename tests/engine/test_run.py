@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import tomli_w
 import torch
 
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone, make_stream
-from perdure.engine.checkpoint import Checkpoints
+from perdure.engine.checkpoint import Checkpoints, StoredFile
 from perdure.engine.config import Config
 from perdure.engine.events import Event
 from perdure.engine.model import Model
@@ -396,6 +397,28 @@ class TestDamage:
         (folder / "manifest.json").write_text("{")
         with pytest.raises(CheckpointError, match=r"manifest\.json"):
             Checkpoints(folder, config.hash()).latest()
+
+    @pytest.mark.parametrize(
+        "points",
+        [5, [5], [{"base": "x"}], [{"step": {"name": "../a", "sha256": ""}}], [{"steps_done": -1}]],
+    )
+    def test_forged_manifest_is_named(self, points: object, tmp_path: Path) -> None:
+        manifest = {"format": 2, "config_hash": "0", "points": points}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CheckpointError, match=r"manifest\.json' is damaged"):
+            Checkpoints(tmp_path, "0").latest()
+
+    def test_endless_manifest_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "manifest.json").write_text("[" * 100_000)
+        with pytest.raises(CheckpointError, match=r"manifest\.json' is damaged"):
+            Checkpoints(tmp_path, "0").latest()
+
+    @pytest.mark.parametrize("notes", [None, {}, {"notes": "["}, {"notes": "1"}])
+    def test_forged_file_is_named(self, notes: dict[str, str] | None, tmp_path: Path) -> None:
+        data = safetensors.torch.save({"a": torch.zeros(1)}, notes)
+        (tmp_path / "a.safetensors").write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"a\.safetensors' is no checkpoint"):
+            Checkpoints(tmp_path, "0").read(StoredFile("a.safetensors", ""))
 
     def test_other_configuration_is_named(self, interrupted: tuple[Config, Path]) -> None:
         with pytest.raises(CheckpointError, match="another configuration"):

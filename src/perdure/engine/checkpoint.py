@@ -14,10 +14,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
+from pydantic import Field, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
 from perdure.atomic import atomic_write
@@ -29,9 +30,9 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A checkpoint file: name and checksum."""
+    """A checkpoint file: name, in the checkpoint folder, and checksum."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
     sha256: str
 
 
@@ -48,8 +49,8 @@ class Point:
         seconds: working time so far.
     """
 
-    stages_done: int = 0
-    steps_done: int = 0
+    stages_done: NonNegativeInt = 0
+    steps_done: NonNegativeInt = 0
     prepared: bool = False
     base: StoredFile | None = None
     step: StoredFile | None = None
@@ -131,10 +132,10 @@ class Checkpoints:
         try:
             manifest = json.loads(path.read_text("utf-8"))
             same = manifest["format"] == FORMAT and manifest["config_hash"] == self._hash
-            self._points = [_point(values) for values in manifest["points"]]
-        except (ValueError, KeyError, TypeError) as error:
+            self._points = _POINTS.validate_python(manifest["points"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
-                f"'{path}' is damaged ({error}). Start again with another --out."
+                f"'{path}' is damaged ({_reason(error)}). Start again with another --out."
             ) from None
         if not same:
             raise CheckpointError(
@@ -153,11 +154,23 @@ class Checkpoints:
         )
 
     def read(self, stored: StoredFile) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Read the tensors and notes of a verified file."""
+        """Read the tensors and notes of a verified file.
+
+        Raises:
+            CheckpointError: it is none that `save` wrote, its checksum forged.
+        """
         path = self._folder / stored.name
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            notes: dict[str, Any] = json.loads(file.metadata()["notes"])
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                notes = json.loads(file.metadata()["notes"])
+            if not isinstance(notes, dict):
+                raise ValueError("its notes are no JSON object")
+        except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            raise CheckpointError(
+                f"'{path}' is no checkpoint of perdure ({_reason(error)}). Start again with "
+                "another --out."
+            ) from None
         return tensors, notes
 
     def _verify(self, stored: StoredFile) -> None:
@@ -171,6 +184,8 @@ class Checkpoints:
             )
 
 
-def _point(values: dict[str, Any]) -> Point:
-    files = {key: StoredFile(**values[key]) if values[key] else None for key in ("base", "step")}
-    return Point(**{**values, **files})
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+_POINTS = TypeAdapter(list[Point])
