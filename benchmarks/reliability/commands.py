@@ -7,10 +7,12 @@ nothing, drawing figures and tracing a network, is done once, before the childre
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,11 +95,10 @@ def prepare(world: Path, *, trained: bool = True) -> None:
         for path in sorted((world / "d1").rglob("*.png")):
             archive.write(path, path.relative_to(world / "d1"))
     _archive(world / "birds.zip", world / "d1")
-    ContinualClassifier("lda", "test_vit", options={"weights": "random", "img_size": 32}).learn(
-        world / "d1"
-    )
-    _do(command("learn", "m", "d1", "-q", *NEW), world)
-    _do(command("learn", "other", "d2", "-q", *NEW), world)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        for model, data in (("m", "d1"), ("other", "d2")):
+            command("learn", str(world / model), str(world / data), "-q", *NEW)()
+        command("save", str(world / "m"), str(world / "m"))()
     if trained:
         perdure.experiment.__dict__["draw"] = lambda entries, path: atomic_write(path, b"figure")
         _do(command("run", "digits/nsp2", *RUN, "--out", "r", "-q"), world)

@@ -420,6 +420,26 @@ class TestDamage:
         with pytest.raises(CheckpointError, match=r"a\.safetensors' is no checkpoint"):
             Checkpoints(tmp_path, "0").read(StoredFile("a.safetensors", ""))
 
+    def test_forged_states_are_named(self, interrupted: tuple[Config, Path]) -> None:
+        config, folder = interrupted
+        checkpoints = Checkpoints(folder, config.hash())
+        point = checkpoints.latest()
+        assert point is not None
+        assert point.base is not None
+        other = checkpoints.save("other", {"x": torch.zeros(1)}, {})
+        tensors, _ = checkpoints.read(point.base)
+        mute = checkpoints.save("mute", tensors, {})
+        forged = {
+            "saved state of training does not fit": dataclasses.replace(point, step=other),
+            "counts or notes are not whole": dataclasses.replace(point, base=mute),
+            "more tasks": dataclasses.replace(point, stages_done=2),
+        }
+        for text, one in forged.items():
+            points = {"config_hash": config.hash(), "points": [dataclasses.asdict(one)]}
+            (folder / "manifest.json").write_text(json.dumps({"format": 2, **points}))
+            with pytest.raises(CheckpointError, match=text):
+                carry_out(config, folder)
+
     def test_other_configuration_is_named(self, interrupted: tuple[Config, Path]) -> None:
         with pytest.raises(CheckpointError, match="another configuration"):
             Checkpoints(interrupted[1], "0" * 16).latest()

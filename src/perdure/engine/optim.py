@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.engine.config import TrainingConfig
+from perdure.errors import CheckpointError
 from perdure.methods import Method
 
 BETAS = (0.9, 0.999)
@@ -96,17 +97,29 @@ class TaskOptimiser:
         """Load a state returned by `state`.
 
         Raises:
-            KeyError: a parameter is missing.
+            CheckpointError: a tensor is missing or of another shape.
         """
         with torch.no_grad():
             for parameter, name in self._trained():
-                parameter.copy_(state[f"value.{name}"])
+                shape = parameter.shape
+                parameter.copy_(_copied(state, f"value.{name}", shape))
                 self.adam.state[parameter] = {
-                    key: state[f"adam.{key}.{name}"]
-                    .clone()
-                    .to("cpu" if key == "step" else parameter.device)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    "step": _copied(state, f"adam.step.{name}", torch.Size()).to(
+                        "cpu", torch.float32
+                    ),
+                    "exp_avg": _copied(state, f"adam.exp_avg.{name}", shape).to(parameter),
+                    "exp_avg_sq": _copied(state, f"adam.exp_avg_sq.{name}", shape).to(parameter),
                 }
 
     def _trained(self) -> list[tuple[nn.Parameter, str]]:
         return [(p, self.names[p]) for group in self.adam.param_groups for p in group["params"]]
+
+
+def _copied(state: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    value = state.get(name)
+    if value is None or value.shape != shape:
+        raise CheckpointError(
+            f"The saved state of training does not fit: '{name}' is missing or has another shape. "
+            "Start again with another --out."
+        )
+    return value.clone()

@@ -19,6 +19,7 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.optim import TaskOptimiser
 from perdure.engine.training import Training, refuse_single_class
+from perdure.errors import CheckpointError
 from perdure.metrics import Counts, accuracy_matrix, last_accuracy, plain
 from perdure.selection import describe
 from perdure.streams import Stream, Subset, TaskData
@@ -212,8 +213,12 @@ class Run:
         point = self._checkpoints.latest() if self._checkpoints is not None else None
         if point is None or self._checkpoints is None:
             return None
-        self._point = point
         begun = point.prepared or point.step is not None
+        if point.stages_done + begun > len(self.stages):
+            raise CheckpointError(
+                "The checkpoint counts more tasks than the run has. Start again with another --out."
+            )
+        self._point = point
         for stage in self.stages[: point.stages_done + point.prepared]:
             self._replay(stage)
         if point.base is not None:
@@ -224,9 +229,15 @@ class Run:
                 if name.startswith(_CARRIED)
             }
             self.model.load({k: v for k, v in tensors.items() if not k.startswith(_COUNTS)})
-            counts = _from_tensors(tensors)
+            try:
+                counts = _from_tensors(tensors)
+                self.selection, self.drift = notes["selection"], notes.get("drift", [])
+            except (LookupError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"'{point.base.name}' is no checkpoint of perdure: its counts or notes are not "
+                    f"whole ({error}). Start again with another --out."
+                ) from None
             self.counts = {head: counts[head] for head in self.config.head_names if head in counts}
-            self.selection, self.drift = notes["selection"], notes.get("drift", [])
         self.sink(Event("resume", fields=point.progress))
         if not begun:
             return None
