@@ -66,7 +66,7 @@ class Kind:
 
 def make_inputs(world: Path, folder: Path, kinds: Sequence[Kind]) -> None:
     """Make an input of each of some kinds."""
-    for kind in kinds:
+    for kind in {kind.name: kind for kind in kinds}.values():
         (folder / kind.name).mkdir()
         kind.make(world, folder / kind.name)
 
@@ -116,7 +116,7 @@ def _forge_format_2(folder: Path) -> None:
         for name in about["files"]:
             about["files"][name] = sha256_of(folder / "m" / name)
         text = json.dumps({**about, "sha256": ZEROS}).encode()
-    except (ValueError, TypeError, KeyError, OSError):
+    except (ValueError, TypeError, KeyError, OSError, RecursionError):
         return
     path.write_bytes(text.replace(ZEROS.encode(), hashlib.sha256(text).hexdigest().encode()))
 
@@ -127,7 +127,7 @@ def _forge_format_1(folder: Path) -> None:
         about = json.loads(path.read_bytes())
         about["weights_sha256"] = sha256_of(folder / "m" / "weights.safetensors")
         path.write_text(json.dumps(about), "utf-8")
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return
 
 
@@ -169,7 +169,7 @@ def _forge_checkpoints(folder: Path) -> None:
                 if stored:
                     stored["sha256"] = sha256_of(path.parent / stored["name"])
         path.write_text(json.dumps(manifest), "utf-8")
-    except (ValueError, TypeError, KeyError, OSError):
+    except (ValueError, TypeError, KeyError, OSError, RecursionError):
         return
 
 
@@ -297,7 +297,7 @@ def _unpack(folder: Path) -> None:
     _each(sorted(path for path in folder.iterdir() if is_archive(path.name)), read)
 
 
-KINDS = (
+LIGHT = (
     Kind("model", _copy("m"), _predict, forge=_forge_format_2),
     Kind("model of format 1", _format_1, _predict, forge=_forge_format_1),
     Kind(
@@ -315,3 +315,6 @@ KINDS = (
     Kind("archives", _archives, _unpack),
 )
 """Kinds that take milliseconds."""
+RESUMED = Kind("run", _half_a_run, _resume, forge=_forge_checkpoints)
+KINDS = (*LIGHT * 5, RESUMED)
+"""Every kind, as often as its turn comes: a run that goes on takes a hundred times as long."""

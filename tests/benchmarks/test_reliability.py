@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from commands import OPERATIONS, prepare
-from inputs import KINDS
+from inputs import LIGHT
 from kills import kills, write_errors
 from mutations import mutations
 
 # What trains cannot be forked from a process that has trained.
 UNTRAINED = [one for one in OPERATIONS if one.name in ("first learn", "save")]
-SMALL = [kind for kind in KINDS if kind.name in ("model", "images", "archives")]
+SMALL = [kind for kind in LIGHT if kind.name in ("model", "images", "archives")]
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,16 @@ def test_no_json_object(tmp_path: Path, number: int, content: bytes) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "change", [{"backbone_sha256": 0.5}, {"weights_sha256": []}, {"config": {"backbone": None}}]
+)
+def test_fields_of_another_kind_in_format_1(tmp_path: Path, change: dict[str, object]) -> None:
+    path = copy(MODELS / "format-1", tmp_path / "model") / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=rf"{path.name}' holds what this version"):
+        load(path.parent)
+
+
 def test_the_description_of_something_else(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(CheckpointError, match=r"is not of a model of perdure: it names no format"):

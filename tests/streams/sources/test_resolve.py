@@ -384,3 +384,9 @@ def test_unreadable_rows_of_a_data_set(tmp_path: Path, photos: Path) -> None:
         images.image(place % len(whole.train))
     left = gather(rows, None, "train", StreamConfig(skip_unreadable=True), 0)
     assert (left.counts(), len(left.skipped)) == ({"a": 5, "b": 4}, 1)
+
+
+@pytest.mark.parametrize("data", ["é" * 300, "~nobody-of-that-name/photos"])
+def test_what_cannot_be_looked_for_is_named(data: str) -> None:
+    with pytest.raises(UnknownNameError, match="cannot be looked for"):
+        resolve(data)

@@ -9,9 +9,9 @@ from perdure.learner.history import History
 from perdure.learner.saved.files import read_bytes
 from perdure.learner.saved.format import (
     WEIGHTS,
-    BackboneReference,
     Classes,
     Description,
+    build,
     newer,
     parse,
 )
@@ -36,21 +36,22 @@ def read_first(folder: Path) -> tuple[Description, Classes]:
     try:
         names = [tuple(map(str, task)) for task in about["tasks"]]
         starts = [sum(map(len, names[:index])) for index in range(len(names))]
-        description = Description(
-            format=FORMAT,
-            perdure="",
-            backbone=BackboneReference(about["config"]["backbone"], about["backbone_sha256"]),
-            inference_only=False,
-            config=dict(about["config"]),
-            preset=about["preset"],
-            history=History(),
-            files={WEIGHTS: about["weights_sha256"]},
-        )
+        values = {
+            "format": FORMAT,
+            "perdure": "",
+            "backbone": {"name": about["config"]["backbone"], "sha256": about["backbone_sha256"]},
+            "inference_only": False,
+            "config": about["config"],
+            "preset": about["preset"],
+            "history": History(),
+            "files": {WEIGHTS: about["weights_sha256"]},
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"'{path}' is damaged ({type(error).__name__}: {error}). Take the model's folder from "
             "a backup."
         ) from None
+    description = build(Description, path, values)
     tasks = tuple(
         tuple(range(start, start + len(task))) for start, task in zip(starts, names, strict=True)
     )

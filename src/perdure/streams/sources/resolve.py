@@ -25,7 +25,17 @@ def resolve(data: str) -> str:
     source, colon, _ = data.partition(":")
     if data in SOURCES or (colon and (source == HUB or source in SOURCES)):
         return data
-    path = Path(data).expanduser()
+    try:
+        return _located(data, Path(data).expanduser())
+    except (OSError, RuntimeError) as error:  # too long a name, a folder that may not be read
+        reason = getattr(error, "strerror", None) or error
+        raise UnknownNameError(
+            f"data={data} is no known data set and cannot be looked for ({reason}). Allowed: a folder "
+            f"with a folder per class, a table, or one of {', '.join(SOURCES)}."
+        ) from error
+
+
+def _located(data: str, path: Path) -> str:
     if path.is_dir():
         return join_data("huggingface" if is_saved(path) else "folder", data)
     if path.is_file() and path.suffix.lower() in TABLES:
