@@ -31,7 +31,7 @@ class Ending:
         value: what the work returned.
         error: class of the error that came out; empty for none.
         ours: whether that is a `PerdureError`.
-        text: what the error says; the traceback of one that is not ours; the last that a process
+        text: what the error says; the traceback of one that is not ours; what a process first
             said which a signal ended.
         hung: whether it was ended because it took too long.
     """
@@ -84,8 +84,7 @@ class Child:
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         said = json.loads(self._said) if self._said and not hung else {}
         if code < 0:
-            size = os.fstat(self.errors).st_size
-            said["text"] = os.pread(self.errors, 1000, max(0, size - 1000)).decode(errors="replace")
+            said["text"] = os.pread(self.errors, 2000, 0).decode(errors="replace")
         os.close(self.errors)
         return Ending(code, **said, hung=hung)
 

@@ -440,6 +440,11 @@ class TestDamage:
             with pytest.raises(CheckpointError, match=text):
                 carry_out(config, folder)
 
+    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(OutputError, match="cannot be used"):
+            Checkpoints(tmp_path / "file" / "checkpoints", "0").save("a", {}, {})
+
     def test_other_configuration_is_named(self, interrupted: tuple[Config, Path]) -> None:
         with pytest.raises(CheckpointError, match="another configuration"):
             Checkpoints(interrupted[1], "0" * 16).latest()

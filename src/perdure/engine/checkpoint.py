@@ -21,7 +21,7 @@ import safetensors.torch
 from pydantic import Field, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
-from perdure.atomic import atomic_write
+from perdure.atomic import atomic_write, make_folder
 from perdure.errors import CheckpointError
 
 FORMAT = 2
@@ -94,7 +94,7 @@ class Checkpoints:
             OutputError: it cannot be written; earlier points are intact.
             CheckpointError: what was read back differs from what was written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         held = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         data = safetensors.torch.save(held, metadata={"notes": json.dumps(notes)})
         digest = hashlib.sha256(data).hexdigest()

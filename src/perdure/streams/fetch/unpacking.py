@@ -180,7 +180,8 @@ def _zip_entries(archive: Path) -> Iterator[_Entry]:
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             mode = stat.S_IFMT(info.external_attr >> 16)
-            kind = "folder" if info.is_dir() else "file"
+            # is_dir() fails on a name that is empty.
+            kind = "folder" if info.filename.endswith("/") else "file"
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
                 kind = "a link or device"
             read += info.compress_size
