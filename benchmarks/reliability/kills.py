@@ -189,5 +189,7 @@ def _compared(what: str, operation: Operation, reference: Reference, folder: Pat
         return what, f"it cannot be repeated: {again}"
     if operation.state(folder) not in ((twice, after) if new else (after,)):
         return what, "repeated, it ends otherwise than undisturbed"
+    if not again.fine:  # refused, so nothing was written: files of the new model may wait still
+        return what, ""
     left = names(folder) - reference.names[2] - reference.names[1]
     return what, f"left behind: {sorted(left)[:3]}" if left else ""
