@@ -139,8 +139,10 @@ def test_an_interrupted_search_makes_the_same_trials(tmp_path: Path) -> None:
     search = small_search()
     straight = tune(search, 2, tmp_path / "straight")
     tune(search, 1, tmp_path / "again")
+    (tmp_path / "again" / "trial-000" / "0").mkdir(parents=True)  # killed while it cleared up
     for trial, other in zip(straight, tune(search, 2, tmp_path / "again"), strict=True):
         assert (trial.values, trial.metrics) == (other.values, other.metrics)
+    assert not list((tmp_path / "again").glob("trial-*"))
 
 
 def test_every_run_is_announced_before_it_begins(tmp_path: Path) -> None:

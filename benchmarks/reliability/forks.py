@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import time
 import traceback
 import warnings
@@ -111,6 +112,10 @@ def start(work: Work, folder: Path, limit: float = 300.0, memory: int = 0) -> Ch
         os.close(reading)
         _quieten(errors)
         os.chdir(folder)
+        if "torch" in sys.modules:
+            # Its pool of threads is made anew in a child, at once: two threads that ask for it
+            # together end the process ("Invalid thread pool", pytorch's ParallelOpenMP.cpp).
+            sys.modules["torch"].set_num_threads(1)
         if memory:
             limit_memory(memory)
         said = json.dumps(_tried(work)).encode()

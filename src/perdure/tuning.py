@@ -159,13 +159,15 @@ def tune(
         raise ConfigError(f"budget={budget}: it must be 1 or more.")
     make_folder(out)
     trials = read_trials(search, out)
+    for number in range(len(trials)):  # of a search that was killed while it cleared up
+        shutil.rmtree(_folder(out, number), ignore_errors=True)
     streams: dict[int, Stream] = {}
     backbone: FrozenViT | None = None
     while len(trials) < min(budget, search.size):
         number = len(trials)
         config = search.config.replace(**suggest(search, trials))
         backbone = backbone or make_backbone(config)
-        folder = out / f"trial-{number:03d}"
+        folder = _folder(out, number)
         metrics: list[dict[str, float | None]] = []
         seconds = 0.0
         for seed in search.seeds:
@@ -187,6 +189,11 @@ def tune(
         _write(search, trials, out)
         shutil.rmtree(folder, ignore_errors=True)  # none where the first step diverged
     return trials
+
+
+def _folder(out: Path, number: int) -> Path:
+    """Where the runs of a trial are, as long as it is not finished."""
+    return out / f"trial-{number:03d}"
 
 
 def validation_stream(config: Config) -> Stream:

@@ -103,6 +103,20 @@ def test_a_killed_download_goes_on(server: Server, home: Path) -> None:
     assert left(home / "archives") == []
 
 
+def test_a_download_that_cannot_be_renamed_is_told_and_goes_on(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse)
+        with pytest.raises(OutputError, match=r"cannot be changed \(Input/output error\)"):
+            fetch(PUBLISHED["imagenet_a"])
+    fetch(PUBLISHED["imagenet_a"])
+    assert not any("archives/" in name for name in left(home))
+
+
 def test_a_connection_that_ends_early_is_taken_up(server: Server) -> None:
     server.cuts = [3000, 2000]
     fetch(PUBLISHED["imagenet_a"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
@@ -57,13 +58,31 @@ def obtain(
     try:
         _check(published, file, part, "It was removed.")
     except ChecksumError:
-        part.unlink()
-        _tag(part).unlink()
+        with _told(path):
+            part.unlink()
+            _tag(part).unlink()
         raise
-    _mark(path).touch()
-    part.replace(path)
-    _tag(part).unlink()
+    with _told(path):
+        _mark(path).touch()
+        part.replace(path)
+        _tag(part).unlink()
     return path
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell of a file of a download that can be neither renamed nor removed.
+
+    Raises:
+        OutputError: it is so.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"'{path}' or what was downloaded for it cannot be changed ({error.strerror}). Mend that, "
+            "and type the command again: it goes on from here."
+        ) from error
 
 
 def is_left(path: Path) -> bool:
@@ -73,12 +92,17 @@ def is_left(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file that was downloaded, and whatever a killed process left of its download."""
+    """Remove a file that was downloaded, and whatever a killed process left of its download.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
     part = path.with_name(f"{path.name}.part")
-    if _mark(path).exists():
-        path.unlink(missing_ok=True)
-    for left in (part, _tag(part), _mark(path)):
-        left.unlink(missing_ok=True)
+    with _told(path):
+        if _mark(path).exists():
+            path.unlink(missing_ok=True)
+        for left in (part, _tag(part), _mark(path)):
+            left.unlink(missing_ok=True)
 
 
 def _mark(path: Path) -> Path:
