@@ -5,7 +5,7 @@ task, which no learner may; then every way for a head to follow is tried on the 
 finished cell is kept. At the end the table between the markers of docs/drift.md is written anew.
 
     stale      the head keeps what it measured (drift = none)
-    follows    drift = mean, local, linear, linear+local, anchored, mixed
+    follows    drift = mean, local, linear, linear+local, anchored, mixed; and linear without R
     all seen   the head is fitted after the last task to all training images: a bound, not allowed
 
 Usage: python benchmarks/accuracy/drift.py PHOTOS            everything (hours on 2 cores)
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from perdure.heads import HEADS, Head
 from perdure.heads.choice import choose_head
 from perdure.metrics import Counts, count_batch, summarise
 from perdure.numerics.drift_maps import linear_map
+from perdure.numerics.drift_statistics import Moments, moved
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.randomness import generator
 from perdure.streams import Stream, Subset
@@ -80,7 +81,9 @@ ROSTER: dict[str, dict[str, Any]] = {
     },
 }
 ORDERS = (2024, 2025, 2026)
-KINDS = ("none", "mean", "local", "linear", "linear+local", "anchored", "mixed")
+NARROW = "linear, R = 0"
+"""The linear map without the spread that a scatter gains around it: what that is worth."""
+KINDS = ("none", "mean", "local", "linear", "linear+local", "anchored", "mixed", NARROW)
 Labelled = tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]
 
 
@@ -185,6 +188,13 @@ class _Survey:
 # --------------------------------------------------------------------------------------- heads
 
 
+class _NarrowDrift(FeatureDrift):
+    """Drift that is followed by the linear map alone, its spread left out."""
+
+    def moved(self, kind: str, moments: Moments) -> Moments:
+        return moved(moments, replace(self.fit(kind).map, spread=None))
+
+
 def make_head(kind: str, dim: int) -> Head:
     """A Gaussian head that follows in this way."""
     spec = BackboneSpec("kept", dim, 1, 1, 1, True, 1, 1e-6)
@@ -198,7 +208,8 @@ def follow(kept: Kept, kind: str) -> dict[str, Any]:
     """Metrics of a head that goes through all tasks on features that are kept."""
     tasks = [data.task for data in kept.stream.tasks]
     dim = kept.train(0, 0)[0].shape[1]
-    head, anchors = make_head(kind, dim), Anchors(dim)
+    narrow = kind == NARROW
+    head, anchors = make_head("linear" if narrow else kind, dim), Anchors(dim)
     counts: Counts | None = None
     for task in tasks:
         t = task.index
@@ -210,7 +221,8 @@ def follow(kept: Kept, kind: str) -> dict[str, Any]:
         if t and kind != "none":
             held = anchors.moments(task.classes[0], fit.map) if fit else None
             before = kept.train(t - 1, t)[0]
-            head.follow(FeatureDrift(before, features, task.classes[0], labels, held))
+            made = _NarrowDrift if narrow else FeatureDrift
+            head.follow(made(before, features, task.classes[0], labels, held))
         if fit:
             anchors.end_task(task, kept.plain[f"train.{t}"], features, labels, fit.map)
         head.end_task(task, _Survey((features, labels)))
