@@ -263,6 +263,6 @@ def _add_diagnosis(
 def _leave(folder: Path, outcome: Outcome, entries: list[Entry], history: History) -> None:
     """Write all result files; ``results.json`` last, because it marks the run as finished."""
     classifier = ContinualClassifier.from_model(outcome.model, history)
-    classifier.save(folder / "model")
+    classifier.save(folder / "model", keep_versions=0)
     draw(entries, folder / "results.png")
     write_all(folder, entries, entries[0]["class_names"])

@@ -35,6 +35,11 @@ COMMANDS = (
     "bench",
     "bench step",
     "bench cost",
+    "history",
+    "undo",
+    "rename",
+    "merge",
+    "forget",
 )
 
 

@@ -57,8 +57,13 @@ def print_model(item: dict[str, Any]) -> None:
         ("format", f"{item['format']}, written by perdure {item['written_by'] or '(not noted)'}"),
     ]
     print_fields([(name, value) for name, value in fields if value])
-    if not item["lessons"]:
-        return
+    if item["lessons"]:
+        print()
+        print_lessons(item)
+
+
+def print_lessons(item: dict[str, Any]) -> None:
+    """Print the lessons of what `describe_model` returned."""
     rows = [
         [
             str(number),
@@ -73,5 +78,4 @@ def print_model(item: dict[str, Any]) -> None:
     scores = [
         f"{head}: {what}" for what in ("accuracy", "calibration error") for head in item["heads"]
     ]
-    print()
     print_columns(["lesson", "new classes", "images", "measured on", *scores], rows)

@@ -30,9 +30,11 @@ from perdure.learner.history import History, Lesson
 from perdure.learner.labelled import gather
 from perdure.learner.lessons import teach
 from perdure.learner.predict_files import Answer, predict_files
+from perdure.learner.renaming import merge, rename
 from perdure.learner.saved import hub
 from perdure.learner.saved.contents import Sizes
 from perdure.learner.saved.model import read_model, write_model
+from perdure.learner.saved.versions import KEPT
 from perdure.learner.settings import (
     EPOCHS,
     METHOD,
@@ -221,6 +223,26 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._state, forgotten = forget(self.state_, name)
         return forgotten
 
+    def rename_class(self, name: str, new: str) -> ContinualClassifier:
+        """Give a class another name; nothing else changes.
+
+        Raises:
+            ConfigError: no such class, or the new name is taken.
+        """
+        with self._teaching():
+            self._state = rename(self.state_, name, new)
+        return self
+
+    def merge_classes(self, name: str, into: str) -> ContinualClassifier:
+        """Make a class part of another; each goes on being scored, and the higher score counts.
+
+        Raises:
+            ConfigError: no such class, or both are one.
+        """
+        with self._teaching():
+            self._state = merge(self.state_, name, into)
+        return self
+
     # ------------------------------------------------------------------------------------ predict
 
     def predict(self, X: Any, head: str | None = None) -> Shaped[np.ndarray, "n"]:
@@ -324,7 +346,9 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # ----------------------------------------------------------------------------- save and load
 
-    def save(self, folder: Path | str, *, inference_only: bool = False) -> Sizes:
+    def save(
+        self, folder: Path | str, *, inference_only: bool = False, keep_versions: int = KEPT
+    ) -> Sizes:
         """Write weights, classes, description and card; the backbone's weights are not part of it.
 
         Whenever this is interrupted, the folder holds the old model or the new one.
@@ -332,6 +356,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             folder: created if need be; a model found there is replaced.
             inference_only: leave out what only learning on reads.
+            keep_versions: number of versions of a model found there that are kept for `undo`.
 
         Returns:
             Bytes of its tensors.
@@ -339,7 +364,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             OutputError: the folder cannot be written.
         """
-        return write_model(Path(folder), self.state_, inference_only=inference_only)
+        return write_model(
+            Path(folder),
+            self.state_,
+            inference_only=inference_only,
+            keep_versions=keep_versions,
+        )
 
     @classmethod
     def load(

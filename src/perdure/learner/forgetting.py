@@ -88,7 +88,7 @@ def _of_history(history: History, name: str) -> list[Trace]:
     lists = "the lists of classes and lessons" if taught else "the list of classes"
     traces.append(Trace(f"its name, in {lists} that arrived", ()))
     traces.append(
-        Trace("folders and checkpoints that were written before, which are left alone", ())
+        Trace("copies and checkpoints that were written before, which are left alone", ())
     )
     return traces
 

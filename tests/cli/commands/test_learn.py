@@ -46,7 +46,11 @@ def pets(taught: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.is_file() and file.name != ".lock"
+    }
 
 
 def test_a_model_grows_lesson_by_lesson(perdure: Perdure, pets: Path, tmp_path: Path) -> None:

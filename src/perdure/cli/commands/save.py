@@ -31,8 +31,12 @@ def save(args: argparse.Namespace) -> int:
     """
     folder = model_folder(args.model)
     from perdure.learner.saved.model import read_model, write_model
+    from perdure.learner.saved.versions import KEPT
 
-    sizes = write_model(Path(args.out), read_model(folder), inference_only=args.inference_only)
+    state = read_model(folder)
+    sizes = write_model(
+        Path(args.out), state, inference_only=args.inference_only, keep_versions=KEPT
+    )
     if args.json:
         print_json({"folder": args.out, **dataclasses.asdict(sizes)})
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from perdure.atomic import alone
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone
 from perdure.engine.model import Model
-from perdure.errors import CheckpointError
-from perdure.learner.saved import format1
+from perdure.errors import CheckpointError, PerdureError
+from perdure.learner.forgetting import forget
+from perdure.learner.renaming import rename
+from perdure.learner.saved import format1, versions
 from perdure.learner.saved.card import Publication, make_card
 from perdure.learner.saved.contents import Contents, Sizes, read_contents, read_description
 from perdure.learner.saved.files import digest_of, replace_files
@@ -34,21 +38,58 @@ from perdure.learner.state import LearnerState
 from perdure.types import Task
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """The bytes of a model's files.
+
+    Attributes:
+        pointer: content of the file that describes the others.
+        files: the others.
+        sizes: bytes of its tensors.
+    """
+
+    pointer: bytes
+    files: dict[str, bytes]
+    sizes: Sizes
+
+
 def write_model(
     folder: Path,
     saved: LearnerState,
     *,
     inference_only: bool = False,
     publication: Publication | None = None,
+    keep_versions: int = 0,
 ) -> Sizes:
     """Write a model; whenever this is interrupted, the folder holds the old or the new one.
 
     The backbone's weights are not part of it. A model that came back without what only learning on
     reads stays without. Into a folder that is to be published no path of this machine is written.
+    The model that was there is kept as a version; in all versions a class that is forgotten now is
+    forgotten too.
 
     Raises:
         OutputError: the folder cannot be written; a model found there is whole.
     """
+    encoded = _encode(saved, inference_only, publication)
+    with alone(folder, "saving a model"):
+        if keep_versions:
+            versions.keep(folder, encoded.pointer, saved.history.forgotten)
+        replace_files(
+            folder,
+            (CONFIG, encoded.pointer),
+            encoded.files,
+            _checksums(folder),
+            retired=(format1.CONFIG,),
+        )
+        _forget_in_versions(folder, saved)
+        versions.prune(folder, keep_versions)
+    return encoded.sizes
+
+
+def _encode(
+    saved: LearnerState, inference_only: bool, publication: Publication | None = None
+) -> _Encoded:
     model, history = saved.model, saved.history
     classes = Classes(
         model.label_names, tuple(task.classes for task in model.tasks), history.forgotten
@@ -79,15 +120,30 @@ def write_model(
     )
     sizes = Sizes.of(model.config, {k: v.nbytes for k, v in state.items()})
     card = make_card(model, description, str(sizes), publication)
-    with alone(folder, "saving a model"):
-        replace_files(
-            folder,
-            (CONFIG, seal(description)),
-            {**files, CARD: card},
-            _checksums(folder),
-            retired=(format1.CONFIG,),
-        )
-    return sizes
+    return _Encoded(seal(description), {**files, CARD: card}, sizes)
+
+
+def _forget_in_versions(folder: Path, saved: LearnerState) -> None:
+    """Forget in every kept version what is forgotten now; what cannot be rewritten is removed."""
+    gone, backbone = saved.history.forgotten, saved.model.backbone
+    if not gone:
+        return
+    for path in versions.paths(folder):
+        try:
+            version = versions.read_version(path)
+            held = version.holds(gone)
+            if not held:
+                continue
+            state = _state_of(version.contents, backbone, "auto")
+            for name, label in held.items():
+                now = saved.model.label_names[label]
+                state = state if name == now else rename(state, name, now)
+                state = forget(state, now)[0]
+            encoded = _encode(state, inference_only=False)
+            versions.write(path, encoded.pointer, encoded.files)
+            os.utime(path, (version.replaced, version.replaced))
+        except PerdureError:
+            path.unlink()
 
 
 def read_model(
@@ -99,10 +155,14 @@ def read_model(
         CheckpointError: a file is missing or damaged, the format is newer, or the backbone is another.
         BackboneError: the backbone cannot be built.
     """
-    contents = read_contents(folder)
+    return _state_of(read_contents(folder), backbone, device)
+
+
+def _state_of(contents: Contents, backbone: FrozenViT | None, device: str) -> LearnerState:
+    """The classifier's state that some contents are of."""
     config = contents.config(device=device)
     backbone = backbone or make_backbone(config)
-    _check_backbone(folder, backbone, contents.description)
+    _check_backbone(contents.folder, backbone, contents.description)
     model = Model(backbone, config)
     for task in _tasks(contents):
         model.start_task(task)

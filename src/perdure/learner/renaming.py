@@ -1,0 +1,86 @@
+"""Renaming and merging of classes: other names for what was learned, nothing learned anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from perdure.class_names import class_name
+from perdure.engine.model import Model
+from perdure.errors import ConfigError, did_you_mean
+from perdure.learner.history import Lesson
+from perdure.learner.state import LearnerState
+from perdure.wording import listed, printable
+
+
+def rename(before: LearnerState, name: str, new: str) -> LearnerState:
+    """Give a class another name, on a copy; what was there before is not touched.
+
+    Raises:
+        ConfigError: no such class, or the new name is taken.
+        StreamError: the new name is none.
+    """
+    name, new = known_class(before, name), class_name(new, f"class '{printable(name)}'", "new name")
+    if new in before.columns:
+        raise ConfigError(
+            f"There is a class '{printable(new)}' already. To make '{printable(name)}' part of it, "
+            "merge the two."
+        )
+    return _named(before, name, new)
+
+
+def merge(before: LearnerState, name: str, into: str) -> LearnerState:
+    """Make a class part of another, on a copy; what was there before is not touched.
+
+    Both go on being scored as they were learned, and the higher score is the class's.
+
+    Raises:
+        ConfigError: no such class, or both are one.
+    """
+    name, into = known_class(before, name), known_class(before, into)
+    if name == into:
+        raise ConfigError(f"'{printable(name)}' cannot be merged with itself. Name two classes.")
+    return _named(before, name, into)
+
+
+def known_class(state: LearnerState, name: str) -> str:
+    """Return the one spelling of a class that is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    known = state.columns
+    spelled = class_name(name, "the class", "name")
+    if spelled not in known:
+        raise ConfigError(
+            f"There is no class {spelled!r}.{did_you_mean(spelled, known.names)} Known: "
+            f"{listed(list(known.names), 20)}."
+        )
+    return spelled
+
+
+def _named(before: LearnerState, name: str, new: str) -> LearnerState:
+    labels, history = before.columns.labels(name), before.history
+    model = Model(before.model.backbone, before.model.config)
+    for task in before.model.tasks:  # replayed, as heads know which labels are one class
+        called = zip(task.classes, task.names, strict=True)
+        names = tuple(new if label in labels else own for label, own in called)
+        model.start_task(replace(task, names=names))
+    model.load(before.model.state(), inference_only=before.model.inference_only)
+    # What was forgotten under this name before it was learned anew keeps it.
+    taught = [k for k, lesson in enumerate(history.lessons) if name in lesson.new]
+    first = taught[-len(labels) :][0] if taught else 0
+    lessons = tuple(
+        _lesson(lesson, lambda one: new if one == name else one) if k >= first else lesson
+        for k, lesson in enumerate(history.lessons)
+    )
+    numbered = history.numbered and bool(re.fullmatch(r"-?\d+", new))
+    return LearnerState(model, replace(history, lessons=lessons, numbered=numbered))
+
+
+def _lesson(lesson: Lesson, called: Callable[[str], str]) -> Lesson:
+    images: dict[str, int] = {}
+    for name, count in lesson.images.items():
+        images[called(name)] = images.get(called(name), 0) + count
+    return replace(lesson, images=images, new=tuple(dict.fromkeys(map(called, lesson.new))))
