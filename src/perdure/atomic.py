@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from perdure.errors import OutputError
+from perdure.errors import BusyError, OutputError
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """What the system says of a full disk or a used-up quota."""
@@ -109,7 +109,8 @@ def alone(folder: Path, task: str) -> Iterator[None]:
         task: what is done in it, for the error: "saving a model".
 
     Raises:
-        OutputError: it cannot be used, or another process is at work in it.
+        BusyError: another process is at work in it.
+        OutputError: it cannot be used.
     """
     created = not folder.exists()
     outermost = False
@@ -120,7 +121,7 @@ def alone(folder: Path, task: str) -> Iterator[None]:
         outermost = not lock.is_locked
         lock.acquire(blocking=False)
     except Timeout:
-        raise OutputError(
+        raise BusyError(
             f"Another process is {task} in '{folder}'. Wait until it is done, or choose another "
             "folder."
         ) from None

@@ -48,6 +48,10 @@ class OutputError(PerdureError):
     """An output folder that cannot be written or already holds something else."""
 
 
+class BusyError(OutputError):
+    """An output folder in which another process is at work."""
+
+
 class ExportError(PerdureError):
     """A model that cannot be exported, or an exported file that disagrees with the model."""
 

@@ -40,6 +40,7 @@ COMMANDS = (
     "rename",
     "merge",
     "forget",
+    "serve",
 )
 
 

@@ -124,7 +124,7 @@ class JsonWriter(Writer):
         self._before = "[\n"
 
     def _write(self, answer: Answer) -> None:
-        self._out.write(self._before + json_text(_as_object(answer)))
+        self._out.write(self._before + json_text(answer.to_dict()))
         self._before = ",\n"
 
     def _end(self) -> None:
@@ -132,13 +132,6 @@ class JsonWriter(Writer):
 
 
 WRITERS: dict[str, type[Writer]] = {"table": TableWriter, "csv": CsvWriter, "json": JsonWriter}
-
-
-def _as_object(answer: Answer) -> dict[str, object]:
-    if answer.fault:
-        return {"path": str(answer.path), "error": answer.fault}
-    top = [{"class": one.name, "probability": one.probability} for one in answer.ranking]
-    return {"path": str(answer.path), **top[0], "top": top}
 
 
 def _on_one_line(path: ImageFile) -> str:

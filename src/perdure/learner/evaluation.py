@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,12 +103,7 @@ def evaluate(state: LearnerState, labelled: LabelledImages, head: str) -> Report
         StreamError: images of a class that is not known.
     """
     names, images = state.columns.names, labelled.images
-    for name in labelled.names:
-        if name not in names:
-            raise StreamError(
-                f"The class '{name}' was never learned.{did_you_mean(name, names)} Known: "
-                f"{listed(list(names), 20)}. Leave its images out, or learn it first."
-            )
+    check_known(labelled.names, names)
     column = torch.tensor([names.index(name) for name in labelled.names])
     labels = column[torch.from_numpy(images.labels)]
     everything = Subset(images, np.arange(len(images)), labels)
@@ -127,6 +123,20 @@ def evaluate(state: LearnerState, labelled: LabelledImages, head: str) -> Report
         confusion=tuple(map(tuple, confusion.tolist())),
         part=labelled.part,
     )
+
+
+def check_known(classes: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse classes that were never learned.
+
+    Raises:
+        StreamError: there is one.
+    """
+    for name in classes:
+        if name not in known:
+            raise StreamError(
+                f"The class '{printable(name)}' was never learned.{did_you_mean(name, known)} Known: "
+                f"{listed(list(known), 20)}. Leave its images out, or learn it first."
+            )
 
 
 def _entry(share: Share) -> dict[str, Any]:

@@ -41,6 +41,13 @@ class Answer:
     ranking: tuple[Prediction, ...] = ()
     fault: str = ""
 
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready values, as ``perdure predict --json`` writes them."""
+        if self.fault:
+            return {"path": str(self.path), "error": self.fault}
+        top = [{"class": one.name, "probability": one.probability} for one in self.ranking]
+        return {"path": str(self.path), **top[0], "top": top}
+
 
 def predict_files(
     state: LearnerState,

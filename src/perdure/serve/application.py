@@ -1,0 +1,374 @@
+"""Application of the server: its routes, described by OpenAPI, and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio.to_thread
+import torch
+from anyio import CapacityLimiter
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from pydantic import BaseModel
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+from torch import Tensor
+
+from perdure.errors import UnreadableImageError
+from perdure.learner.changes import changes
+from perdure.learner.evaluation import check_known
+from perdure.learner.labelled import gather
+from perdure.learner.predict_files import READERS, Answer
+from perdure.learner.state import LearnerState
+from perdure.serve.batches import MicroBatches
+from perdure.serve.counts import count
+from perdure.serve.guard import Guard
+from perdure.serve.limits import Limits
+from perdure.serve.monitor import Monitor
+from perdure.serve.problems import HANDLERS, Problem
+from perdure.serve.served import ServedModel, described
+from perdure.serve.uploads import (
+    check_pictures,
+    checked_name,
+    read_labelled,
+    read_pictures,
+    refuse_unreadable,
+)
+from perdure.streams.decoding import EncodedImage, decode
+from perdure.version import __version__
+
+_PAGE = Path(str(resources.files("perdure.serve") / "page"))
+_BINARY = {"type": "string", "format": "binary"}
+_PICTURES = {
+    "type": "object",
+    "properties": {"files": {"type": "array", "items": _BINARY}},
+    "required": ["files"],
+}
+_ENCODED = {
+    "name": {"type": "string"},
+    "data": {"type": "string", "format": "byte", "description": "The file in base64."},
+}
+
+
+def _body(form: dict[str, Any], entry: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The description of a request that brings images, in either form."""
+    images = {"type": "array", "items": {"type": "object", "properties": entry}}
+    content = {
+        "multipart/form-data": {"schema": form},
+        "application/json": {
+            "schema": {"type": "object", "properties": {"images": images, **more}}
+        },
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_TO_PREDICT = _body(_PICTURES, _ENCODED)
+_LABELS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "One per file, or one for all.",
+}
+_LABELLED = _body(
+    {**_PICTURES, "properties": {**_PICTURES["properties"], "labels": _LABELS}},  # type: ignore[dict-item]
+    {**_ENCODED, "label": {"type": "string"}},
+    folder={"type": "string", "description": "A folder of the server, within that of --photos."},
+)
+
+
+class Renaming(BaseModel):
+    """Another name for a class."""
+
+    name: str
+    new: str
+
+
+class Merging(BaseModel):
+    """A class that becomes part of another."""
+
+    name: str
+    into: str
+
+
+class Forgetting(BaseModel):
+    """A class that is removed."""
+
+    name: str
+
+
+class Server:
+    """What the routes share.
+
+    Args:
+        model: is served.
+        limits: of a request.
+        photos: folder whose folders lessons and evaluations may name.
+        keep_images: folder that the images of lessons are kept in; None keeps none.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        limits: Limits,
+        photos: Path | None = None,
+        keep_images: Path | None = None,
+    ) -> None:
+        self.model, self.limits, self.photos, self.keep_images = model, limits, photos, keep_images
+        self.monitor = Monitor()
+        self.batches = MicroBatches(on_batch=self.monitor.batch)
+        self.readers: CapacityLimiter | None = None
+        for name, about, value in (
+            ("classes", "Classes that are known.", lambda: len(described(model)["classes"])),
+            ("changes", "Changes since the server began.", lambda: model.version),
+            ("waiting_images", "Images that wait for the backbone.", lambda: self.batches.waiting),
+        ):
+            self.monitor.watch(name, about, value)
+
+    def state(self) -> LearnerState:
+        """What answers now.
+
+        Raises:
+            Problem: nothing was learned yet.
+        """
+        state = self.model.state
+        if state is None:
+            raise Problem(409, "This model has learned nothing yet. Teach it: POST /api/lessons.")
+        return state
+
+    async def answer(
+        self, state: LearnerState, head: str, images: Sequence[EncodedImage], top: int
+    ) -> list[Answer]:
+        """Answer images under one state, in batches with whoever asks at the same time."""
+        transform = state.transform
+
+        def read(image: EncodedImage) -> Answer | Tensor:
+            faults = check_pictures([image], self.limits)
+            if faults:
+                return Answer(image, fault=faults[0])
+            try:
+                return transform(decode(image))
+            except UnreadableImageError as error:
+                return Answer(image, fault=str(error).removeprefix(f"{image}: "))
+
+        if self.readers is None:
+            self.readers = CapacityLimiter(READERS)
+        read_all = (anyio.to_thread.run_sync(read, one, limiter=self.readers) for one in images)
+        results = await asyncio.gather(*read_all)
+        pixels = [result for result in results if isinstance(result, Tensor)]
+        rankings = iter(await self._ranked(state, head, pixels, top))
+        self.monitor.images.inc(len(images))
+        return [
+            result if isinstance(result, Answer) else Answer(image, next(rankings))
+            for image, result in zip(images, results, strict=True)
+        ]
+
+    async def _ranked(
+        self, state: LearnerState, head: str, pixels: list[Tensor], top: int
+    ) -> list[tuple[Any, ...]]:
+        if not pixels:
+            return []
+        if self.batches.waiting + len(pixels) > self.limits.waiting:
+            raise Problem(503, "Too many images wait. Try again in a while.", {"retry-after": "5"})
+        futures = self.batches.submit(state, head, pixels)
+        try:
+            scores = await asyncio.wait_for(
+                asyncio.gather(*map(asyncio.wrap_future, futures)), self.limits.seconds
+            )
+        except TimeoutError:
+            raise Problem(
+                503, f"No answer in {self.limits.seconds:.0f} seconds.", {"retry-after": "5"}
+            ) from None
+        return state.rank(torch.stack(scores), head, top)
+
+
+def _server(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+Shared = Annotated[Server, Depends(_server)]
+Top = Annotated[int, Query(ge=1, le=1000, description="Classes in an answer.")]
+Head = Annotated[str | None, Query(description="One of the model's heads; the last by default.")]
+router = APIRouter()
+
+
+@router.get("/healthz", summary="Whether the server lives")
+async def healthz(server: Shared) -> dict[str, str]:
+    """The status is `ok`; `model` is `ready`, `empty` (nothing was learned yet) or `removed`."""
+    model = server.model
+    ready = "removed" if model.is_gone else "empty" if model.state is None else "ready"
+    return {"status": "ok", "model": ready, "perdure": __version__}
+
+
+@router.get("/api/model", summary="Classes, method and limits")
+async def read_model(server: Shared) -> dict[str, Any]:
+    """What the model knows, and what may be done with it."""
+    return {
+        **described(server.model),
+        "limits": dataclasses.asdict(server.limits),
+        "keeps_images": server.keep_images is not None,
+        "perdure": __version__,
+    }
+
+
+@router.post("/api/predict", summary="Name the classes of images", openapi_extra=_TO_PREDICT)
+async def predict(
+    request: Request, server: Shared, top: Top = 5, head: Head = None
+) -> list[dict[str, Any]]:
+    """An object per image, as `perdure predict --json` writes it; `error` for what cannot be read."""
+    images = await read_pictures(request, server.limits)
+    state = server.state()
+    answers = await server.answer(state, state.head_name(head), images, top)
+    return [answer.to_dict() for answer in answers]
+
+
+@router.post("/api/evaluate", summary="Count what is right", openapi_extra=_LABELLED)
+async def evaluate(request: Request, server: Shared, head: Head = None) -> dict[str, Any]:
+    """Accuracy over all images and per class, the confusions, and the answer to every image."""
+    given = await read_labelled(request, server.limits, server.limits.predicted, server.photos)
+    try:
+        state = server.state()
+        if given.labels is None:
+            stream, seed = state.model.config.stream, state.model.config.training.seed
+            found = await anyio.to_thread.run_sync(gather, given.data, None, "test", stream, seed)
+            names = [found.names[label] for label in found.images.labels.tolist()]
+            contents = [EncodedImage(name, Path(name).read_bytes()) for name in found.images.names]
+        else:
+            names, contents = given.labels, given.data
+        check_known(dict.fromkeys(names), state.columns.names)
+        chosen = state.head_name(head)
+        return count(names, await server.answer(state, chosen, contents, 5))
+    finally:
+        given.close()
+
+
+@router.post("/api/lessons", status_code=202, summary="Teach a lesson", openapi_extra=_LABELLED)
+async def teach(request: Request, response: Response, server: Shared) -> dict[str, Any]:
+    """The lesson is learned in the background; `Location` says where its progress is told."""
+    server.model.refuse_change()  # before anything is uploaded
+    given = await read_labelled(request, server.limits, server.limits.taught, server.photos)
+
+    def done(learned: bool) -> None:
+        try:
+            server.monitor.lessons.labels("learned" if learned else "failed").inc()
+            if learned and server.keep_images is not None:
+                given.keep(server.keep_images)
+        finally:
+            given.close()
+
+    try:
+        if given.labels is not None:
+            await anyio.to_thread.run_sync(refuse_unreadable, given.data, server.limits)
+        job = server.model.teach(given.data, given.labels, images=given.images, on_done=done)
+    except BaseException:
+        given.close()
+        raise
+    response.headers["location"] = f"/api/lessons/{job.number}"
+    return dataclasses.asdict(job)
+
+
+@router.get("/api/lessons", summary="List lessons, and what can be undone")
+async def read_lessons(server: Shared) -> dict[str, Any]:
+    """All lessons; the changes that can be taken back, the newest last; the lesson in progress."""
+    model, state = server.model, server.model.state
+    kept = (
+        []
+        if state is None or model.is_gone
+        else await anyio.to_thread.run_sync(changes, model.folder)
+    )
+    lessons = () if state is None else state.history.lessons
+    return {
+        "lessons": [dataclasses.asdict(lesson) for lesson in lessons],
+        "undoable": [{"text": str(change), "time": change.time} for change in kept],
+        "job": None if model.job is None else dataclasses.asdict(model.job),
+    }
+
+
+@router.get("/api/lessons/{number}", summary="Tell the progress of a lesson")
+async def read_lesson(number: int, server: Shared) -> dict[str, Any]:
+    """How far the lesson is, or how it ended; the last one is remembered."""
+    job = server.model.job
+    if job is None or job.number != number:
+        raise Problem(404, f"Lesson {number} is not remembered. GET /api/lessons lists all.")
+    return dataclasses.asdict(job)
+
+
+@router.delete("/api/lessons/last", summary="Undo the last change")
+async def undo(server: Shared) -> dict[str, Any]:
+    """Take back the last change: a lesson, a new name, a merger."""
+    undone = await anyio.to_thread.run_sync(server.model.undo)
+    return {"undone": undone, **described(server.model)}
+
+
+@router.post("/api/classes/rename", summary="Rename a class")
+async def rename(asked: Renaming, server: Shared) -> dict[str, Any]:
+    """Give a class another name."""
+    new = checked_name(asked.new, f"class '{asked.name[:200]}'", server.limits)
+    await anyio.to_thread.run_sync(server.model.rename, asked.name, new)
+    return {**described(server.model)}
+
+
+@router.post("/api/classes/merge", summary="Merge two classes")
+async def merge(asked: Merging, server: Shared) -> dict[str, Any]:
+    """Make a class part of another."""
+    await anyio.to_thread.run_sync(server.model.merge, asked.name, asked.into)
+    return {**described(server.model)}
+
+
+@router.post("/api/classes/forget", summary="Forget a class")
+async def forget(asked: Forgetting, server: Shared) -> dict[str, Any]:
+    """Remove a class, also from what undo could bring back; says what still carries its influence."""
+    told = await anyio.to_thread.run_sync(server.model.forget, asked.name)
+    return {"forgotten": dataclasses.asdict(told), **described(server.model)}
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(server: Shared) -> Response:
+    """Requests, batches, lessons and the model, in the text format of Prometheus."""
+    return Response(server.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """The page."""
+    return FileResponse(_PAGE / "index.html")
+
+
+def make_application(
+    server: Server,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    names: Sequence[str] = (),
+) -> ASGIApp:
+    """Build the application of a server.
+
+    Args:
+        server: what the routes share.
+        host: address that is listened on.
+        token: that requests must bring; None for none.
+        names: further names that the server is reached by.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        server.batches.close()
+
+    app = FastAPI(
+        title="perdure",
+        version=__version__,
+        description="A classifier that is taught by photos.",
+        docs_url=None,  # both load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
+    )
+    app.state.server = server
+    app.include_router(router)
+    app.mount("/page", StaticFiles(directory=_PAGE), name="page")
+    return server.monitor.wrap(Guard(app, host, token, names, server.limits))

@@ -1,0 +1,43 @@
+"""Counts of an evaluation: how many images are right, and which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from perdure.learner.predict_files import Answer
+
+
+def count(labels: Sequence[str], answers: Sequence[Answer]) -> dict[str, Any]:
+    """Count answers; images that cannot be read are no answers, and told apart.
+
+    Returns:
+        ``images``, ``correct``, ``unreadable``; ``classes`` with the same by name; ``confusions``:
+        class, what it was taken for, and places of the images, most of them first; ``answers``, in
+        order. Counts of several requests add up.
+    """
+    classes: dict[str, dict[str, int]] = {}
+    confusions: dict[tuple[str, str], list[int]] = {}
+    unreadable = 0
+    for place, (label, answer) in enumerate(zip(labels, answers, strict=True)):
+        entry = classes.setdefault(label, {"images": 0, "correct": 0})
+        if answer.fault:
+            unreadable += 1
+            continue
+        entry["images"] += 1
+        named = answer.ranking[0].name
+        entry["correct"] += named == label
+        if named != label:
+            confusions.setdefault((label, named), []).append(place)
+    worst = sorted(confusions.items(), key=lambda pair: -len(pair[1]))
+    return {
+        "images": sum(entry["images"] for entry in classes.values()),
+        "correct": sum(entry["correct"] for entry in classes.values()),
+        "unreadable": unreadable,
+        "classes": classes,
+        "confusions": [{"class": a, "answer": b, "places": places} for (a, b), places in worst],
+        "answers": [
+            {"label": label, **answer.to_dict()}
+            for label, answer in zip(labels, answers, strict=True)
+        ],
+    }
