@@ -23,6 +23,7 @@ from perdure.tuning import (
     SearchTrial,
     best,
     default_space,
+    first_task_stream,
     make_search,
     read_trials,
     suggest,
@@ -91,6 +92,55 @@ def spied(stream: Stream, read: list[str]) -> Stream:
         return dataclasses.replace(data, test=dataclasses.replace(data.test, images=images))
 
     return dataclasses.replace(stream, tasks=tuple(map(watched, stream.tasks)))
+
+
+def test_first_task_becomes_pseudo_tasks_of_its_own_classes() -> None:
+    search = small_search(tasks="5+3+2")
+    first = validation_stream(search.config).tasks[0]
+    stream = first_task_stream(validation_stream(search.config))
+    assert stream.sizes == (3, 2)
+    assert [data.task.classes for data in stream.tasks] == [(0, 1, 2), (3, 4)]
+    assert [data.task.seen for data in stream.tasks] == [3, 5]
+    assert sum((data.task.names for data in stream.tasks), ()) == first.task.names
+    assert stream.class_names == first.task.names
+    for side in ("train", "test"):
+        whole, parts = getattr(first, side), [getattr(data, side) for data in stream.tasks]
+        assert sorted(i for p in parts for i in p.indices.tolist()) == whole.indices.tolist()
+        for part, data in zip(parts, stream.tasks, strict=True):
+            assert set(part.labels.tolist()) == set(data.task.classes)
+
+
+def test_search_on_the_first_task_reads_no_image_of_another(tmp_path: Path) -> None:
+    search = dataclasses.replace(small_search(tasks="5+5"), chosen_on="first_task")
+    trials = tune(search, 1, tmp_path)
+    metrics = trials[0].metrics[0]
+    assert metrics["forgetting"] is not None  # it has tasks to forget
+    path = tmp_path / "winner.toml"
+    write_winner(search, trials, path, 0.0)
+    config = load_config(str(path))
+    assert config.training.chosen_on == "first_task"
+    assert config.stream.tasks == search.config.stream.tasks
+
+
+def test_search_on_another_stream_leaves_the_stream_of_the_winner(tmp_path: Path) -> None:
+    own = small_search(images_per_class=5)
+    other = {"data": "digits", "tasks": "B0-Inc5", "images_per_class": 6}
+    search = make_search(own.config, SPACE, other=other)
+    assert [len(data.train) + len(data.test) for data in search.stream(0).tasks] == [30, 30]
+    trials = tune(search, 1, tmp_path)
+    path = tmp_path / "winner.toml"
+    write_winner(search, trials, path, 0.0)
+    config = load_config(str(path))
+    assert config.training.chosen_on == "other_stream"
+    assert config.stream.images_per_class == own.config.stream.images_per_class
+    with pytest.raises(CheckpointError, match="another stream"):
+        read_trials(own, tmp_path)
+
+
+def test_too_small_a_first_task_is_refused_and_says_what_to_type() -> None:
+    stream = validation_stream(small_search(tasks="3+7").config)
+    with pytest.raises(StreamError, match=r"has 3 classes: .* need 4.*--on data=digits"):
+        first_task_stream(stream)
 
 
 def test_trials_differ_and_cover_a_space_that_fits_the_budget(tmp_path: Path) -> None:
@@ -171,9 +221,10 @@ def test_winner_is_a_preset_that_runs_alike(tmp_path: Path) -> None:
     write_winner(search, trials, tmp_path / "winner.toml", 0.0)
     config = load_config(str(tmp_path / "winner.toml"))
     lr = trials[1].values["lr"]
-    assert config.flat() == load_config("digits/nsp2", ["epochs=2", f"lr={lr}"]).flat()
+    same = load_config("digits/nsp2", ["epochs=2", f"lr={lr}", "chosen_on=same_stream"])
+    assert config.flat() == same.flat()
     text = (tmp_path / "winner.toml").read_text("utf-8")
-    assert "validation images (50.0 %)" in text
+    assert "validation images of all tasks of the stream itself (50.0 %)" in text
     assert "temperature" in tomllib.loads(text)
 
 

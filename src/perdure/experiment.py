@@ -171,6 +171,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         "backbone": outcome.model.backbone.name,
         "seed": config.training.seed,
         "config_hash": config.hash(),
+        "chosen_on": config.training.chosen_on,
         "class_order": list(stream.class_order),
         "class_names": list(stream.class_names),
         "task_sizes": list(stream.sizes),

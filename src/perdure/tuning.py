@@ -1,7 +1,8 @@
 """Hyperparameter search on validation images (``perdure tune``), with a budget of trials.
 
 Test images are never looked at: every task's validation images, split off its training images, stand
-in for them.
+in for them. A learner does not have the images of tasks to come either: a search may keep to the
+first task, cut into pseudo-tasks of its own classes, or to another stream.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,17 @@ import tomli_w
 
 from perdure.atomic import atomic_write, make_folder
 from perdure.backbones.vit import FrozenViT
-from perdure.engine.build import make_backbone, make_stream
-from perdure.engine.config import Config, make_config
+from perdure.engine.build import make_backbone, make_stream, with_text
+from perdure.engine.config import ChosenOn, Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.run import Run, plan
-from perdure.errors import CheckpointError, ConfigError, DivergenceError
+from perdure.errors import CheckpointError, ConfigError, DivergenceError, StreamError
 from perdure.experiment import announced
 from perdure.metrics import summarise
 from perdure.randomness import generator, permutation
-from perdure.streams import Stream
-from perdure.wording import per_cent
+from perdure.streams import Stream, Subset, TaskData
+from perdure.types import Task
+from perdure.wording import counted, per_cent
 
 RATES = (0.001, 0.003, 0.01, 0.03)
 """Learning rates that are searched for every method that trains."""
@@ -40,6 +42,10 @@ FRACTION = 0.2
 """Of the training images, held out where the configuration holds out none."""
 STARTING = 4
 """Trials drawn at random before the search learns from those that were made."""
+FEWEST = 2
+"""Classes of a pseudo-task, and pseudo-tasks of a first task, at least."""
+PSEUDO_TASKS = 5
+"""Of a first task, at most."""
 KEPT = ("last_accuracy", "average_incremental_accuracy", "forgetting", "plasticity")
 
 Space = Mapping[str, Sequence[Any]]
@@ -72,12 +78,17 @@ class Search:
         space: values of those that are.
         seeds: every setting is run with each of them.
         head: head whose accuracy counts.
+        chosen_on: on which images settings are judged: ``same_stream``, ``first_task`` (cut into
+            pseudo-tasks) or ``other_stream``.
+        other: keys of the other stream, which trials are run with.
     """
 
     config: Config
     space: Space
     seeds: tuple[int, ...]
     head: str
+    chosen_on: ChosenOn = "same_stream"
+    other: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -86,9 +97,31 @@ class Search:
 
     def describe(self) -> dict[str, Any]:
         """Return the search's identity, JSON-ready: a resumed search must have the same."""
-        space = {key: list(values) for key, values in self.space.items()}
-        seeds = list(self.seeds)
-        return {"config": self.config.hash(), "space": space, "seeds": seeds, "head": self.head}
+        return {
+            "config": self.config.hash(),
+            "space": {key: list(values) for key, values in self.space.items()},
+            "seeds": list(self.seeds),
+            "head": self.head,
+            "stream": dict(self.other) or self.chosen_on,
+        }
+
+    def trial(self, values: Mapping[str, Any], seed: int) -> Config:
+        """Return the configuration of a trial's run."""
+        return self.config.replace(**{**self.other, **values, "seed": seed})
+
+    def stream(self, seed: int) -> Stream:
+        """Return the stream of its trials, with validation images in place of test images.
+
+        Raises:
+            StreamError: a class with a single image, or a first task that is too small.
+            ConfigError: what a run would refuse.
+        """
+        config = self.trial({}, seed)
+        stream = validation_stream(config)
+        if self.chosen_on == "first_task":
+            stream = first_task_stream(stream)
+        plan(stream, config)
+        return stream
 
 
 def make_search(
@@ -96,6 +129,8 @@ def make_search(
     space: Space | None = None,
     seeds: Sequence[int] = (),
     head: str | None = None,
+    chosen_on: ChosenOn = "same_stream",
+    other: Mapping[str, Any] | None = None,
 ) -> Search:
     """Build a search and check its space, seeds and head.
 
@@ -104,10 +139,16 @@ def make_search(
         space: values by key; the method's own small space by default.
         seeds: seeds of the runs; the configuration's own by default.
         head: an evaluated head; the first by default.
+        chosen_on: on which images settings are judged, see `Search`.
+        other: keys of the stream that they are judged on in place of the configuration's own, as
+            ``{"data": "digits", "tasks": "B0-Inc2"}``.
 
     Raises:
         ConfigError: nothing to search, a key or value that a run would refuse, or no such head.
     """
+    if other:
+        chosen_on = "other_stream"
+        config.replace(**other)
     if not config.stream.validation_fraction:
         config = config.replace(validation_fraction=FRACTION)
     space = default_space(config) if space is None else space
@@ -123,7 +164,8 @@ def make_search(
         raise ConfigError(
             f"head={head}: this configuration evaluates {', '.join(config.head_names)}."
         )
-    return Search(config, space, tuple(seeds) or (config.training.seed,), head)
+    seeds = tuple(seeds) or (config.training.seed,)
+    return Search(config, space, seeds, head, chosen_on, other or {})
 
 
 def default_space(config: Config) -> Space:
@@ -165,15 +207,15 @@ def tune(
     backbone: FrozenViT | None = None
     while len(trials) < min(budget, search.size):
         number = len(trials)
-        config = search.config.replace(**suggest(search, trials))
-        backbone = backbone or make_backbone(config)
+        chosen = suggest(search, trials)
+        backbone = backbone or make_backbone(search.trial(chosen, search.seeds[0]))
         folder = _folder(out, number)
         metrics: list[dict[str, float | None]] = []
         seconds = 0.0
         for seed in search.seeds:
-            one = config.replace(seed=seed)
+            one = search.trial(chosen, seed)
             if seed not in streams:
-                streams[seed] = validation_stream(one)
+                streams[seed] = search.stream(seed)
             try:
                 with on_run(number, one) as sink:
                     sink(announced(one, streams[seed]))
@@ -184,7 +226,8 @@ def tune(
             summary = summarise(outcome.counts[search.head])
             metrics.append({key: summary[key] for key in KEPT})
             seconds += outcome.seconds
-        values = {key: config.flat()[key] for key in search.space}
+        flat = search.config.replace(**chosen).flat()
+        values = {key: flat[key] for key in search.space}
         trials.append(SearchTrial(_plain(values), _score(metrics), metrics, round(seconds, 2)))
         _write(search, trials, out)
         shutil.rmtree(folder, ignore_errors=True)  # none where the first step diverged
@@ -203,14 +246,60 @@ def validation_stream(config: Config) -> Stream:
         StreamError: a class with a single image, which cannot be split.
         ConfigError: what a run would refuse.
     """
-    stream = make_stream(config)
+    stream = with_text(make_stream(config), config)
     tasks = []
     for data in stream.tasks:
         assert data.val is not None  # a search always holds images out
         tasks.append(dataclasses.replace(data, test=data.val))
-    stream = dataclasses.replace(stream, tasks=tuple(tasks))
-    plan(stream, config)
-    return stream
+    return dataclasses.replace(stream, tasks=tuple(tasks))
+
+
+def first_task_stream(stream: Stream) -> Stream:
+    """Return the stream's first task alone, cut into pseudo-tasks of its own classes.
+
+    They are as many as the stream has tasks, but two at least and five at most, of two classes or
+    more and as equal as can be, the larger first.
+
+    Raises:
+        StreamError: fewer than four classes.
+    """
+    data = stream.tasks[0]
+    classes = len(data.task.classes)
+    if classes < FEWEST * FEWEST:
+        raise StreamError(
+            f"The first task has {counted(classes, 'class', 'classes')}: two pseudo-tasks need "
+            f"{FEWEST * FEWEST}. Judge settings on another stream, as --on data=digits tasks=B0-Inc2."
+        )
+    count = max(FEWEST, min(len(stream.tasks), PSEUDO_TASKS, classes // FEWEST))
+    sizes = tuple(classes // count + (place < classes % count) for place in range(count))
+    tasks = []
+    for index, end in enumerate(itertools.accumulate(sizes)):
+        first = end - sizes[index]
+        text = data.task.text_features
+        task = Task(
+            index,
+            tuple(range(first, end)),
+            data.task.names[first:end],
+            end,
+            None if text is None else text[first:end],
+        )
+        train, test = (_between(subset, first, end) for subset in (data.train, data.test))
+        tasks.append(TaskData(task, train, None, test))
+    return dataclasses.replace(
+        stream,
+        class_names=stream.class_names[:classes],
+        class_order=stream.class_order[:classes],
+        sizes=sizes,
+        tasks=tuple(tasks),
+        domains=(),
+        repeats=False,
+    )
+
+
+def _between(subset: Subset, first: int, end: int) -> Subset:
+    """Images of some labels, from the first to before the end."""
+    kept = (subset.labels >= first) & (subset.labels < end)
+    return Subset(subset.images, subset.indices[kept.numpy()], subset.labels[kept])
 
 
 def suggest(search: Search, trials: Sequence[SearchTrial]) -> dict[str, Any]:
@@ -249,6 +338,15 @@ def best(trials: Iterable[SearchTrial]) -> SearchTrial | None:
     return max(scored, key=lambda trial: trial.score or 0.0) if scored else None
 
 
+def say_where(search: Search) -> str:
+    """Return on whose images settings are judged, in words."""
+    if search.other:
+        return ", ".join(f"{key}={value}" for key, value in search.other.items())
+    if search.chosen_on == "first_task":
+        return "the first task, cut into pseudo-tasks"
+    return "all tasks of the stream itself"
+
+
 def write_winner(
     search: Search, trials: Sequence[SearchTrial], path: Path, fraction: float
 ) -> None:
@@ -266,7 +364,9 @@ def write_winner(
     winner = best(trials)
     assert winner is not None
     assert winner.score is not None
-    config = search.config.replace(**winner.values, validation_fraction=fraction)
+    config = search.config.replace(
+        **winner.values, validation_fraction=fraction, chosen_on=search.chosen_on
+    )
     defaults = make_config({"method": config.training.method}).flat()
     preset = {
         key: value
@@ -277,8 +377,9 @@ def write_winner(
     head = (
         f"# {config.preset or config.training.method}, tuned: the best of {len(trials)} of "
         f"{search.size} settings\n"
-        f"# Chosen by the {search.head} head's last accuracy on validation images "
-        f"({per_cent(winner.score)}), mean of seeds {list(search.seeds)}; no test image was seen.\n"
+        f"# Chosen by the {search.head} head's last accuracy on validation images of "
+        f"{say_where(search)} ({per_cent(winner.score)}), mean of seeds {list(search.seeds)}; no "
+        "test image was seen.\n"
         f"# Searched: {space}\n"
         f"# perdure run {path}\n"
     )

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from perdure.methods import Method
 
 
+ChosenOn = Literal["nothing", "published", "first_task", "other_stream", "same_stream"]
+"""How settings were chosen."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """Keys of training: method, heads, backbone, optimisation.
@@ -69,6 +73,9 @@ class TrainingConfig:
             Linear heads were trained under the prompts of before: name heads in closed form.
         drift_images: folder of unlabelled photographs of anything, that are looked at beside a task's
             own images to see how features move (``drift``); none is kept.
+        chosen_on: how these settings were chosen, for the results to say: by ``nothing`` (defaults,
+            taste), as ``published``, or by a search on the ``first_task``, on an ``other_stream`` or
+            on the ``same_stream``, whose later tasks a learner does not have; does not change results.
     """
 
     method: str = key(names_run=True, parameter=True)
@@ -88,6 +95,7 @@ class TrainingConfig:
     adapt: Literal["all", "first"] = "all"
     merge: Literal["none", "mean"] | Annotated[float, Ge(0), Le(1)] = key("none", per_lesson=True)
     drift_images: str | None = key(None, per_lesson=True)
+    chosen_on: ChosenOn = key("nothing", neutral=True, of_runs=True)
 
     @property
     def merge_exponent(self) -> float:

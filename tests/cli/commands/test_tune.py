@@ -27,7 +27,8 @@ def test_a_search_prints_its_trials_and_leaves_a_preset(perdure: Perdure, tmp_pa
     ]
     said = perdure(*words)
     assert said.code == 0, said.err
-    assert "Validation images, linear head, mean of 1 seed" in said.out
+    judged = "Validation images of all tasks of the stream itself, linear head, mean of 1 seed"
+    assert judged in said.out
     assert "2 trials of 2 settings: lr of [0.003, 0.01]" in said.err
     assert (tmp_path / "winner.toml").is_file()
     again = perdure(*words, "--json")
@@ -41,6 +42,8 @@ def test_a_search_prints_its_trials_and_leaves_a_preset(perdure: Perdure, tmp_pa
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (["--first-task", "--on", "data=digits"], "--first-task and --on name two streams"),
+        (["--on", "lr=0.1"], "--on lr=…: only keys of a stream may differ, as data=digits"),
         (["--space", "lr"], "--space lr: write key=value,value, as lr=0.001,0.01."),
         (["--space", "lr="], "--space lr=: write key=value,value"),
         (["--space", "lrr=1,2"], "Did you mean 'lr'?"),

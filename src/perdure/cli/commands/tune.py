@@ -16,7 +16,7 @@ from perdure.wording import counted
 
 if TYPE_CHECKING:
     from perdure.cli.progress import Display
-    from perdure.engine.config import Config
+    from perdure.engine.config import ChosenOn, Config
     from perdure.tuning import Search, SearchTrial
 
 
@@ -29,6 +29,16 @@ def add(verbs: Any) -> None:
         "--space",
         "key=value,…",
         "values to choose from; default: a small space that suits the method",
+        nargs="+",
+    )
+    command.flag(
+        "--first-task",
+        "judge settings on the first task alone, cut into pseudo-tasks: nothing of the future is seen",
+    )
+    command.option(
+        "--on",
+        "key=value",
+        "judge settings on another stream: its keys, as data=digits tasks=B0-Inc2",
         nargs="+",
     )
     add_seeds(command, "run every setting once per seed")
@@ -44,21 +54,33 @@ def tune(args: argparse.Namespace) -> int:
         perdure tune digits/nsp2 --budget 8
         perdure tune digits/nsp2 --space lr=0.003,0.01 temperature=5,28 --seeds 0,1
         perdure tune digits/l2p img_size=64 --head gaussian
+        perdure tune cifar100-10s/nsp2 --first-task
+        perdure tune cifar100-10s/nsp2 --on data=digits tasks=B0-Inc2
 
         The same command goes on after an interruption; a larger budget adds trials.
     """
-    from perdure.engine.config import load_config
+    from perdure.engine.config import load_config, read_overrides
+    from perdure.keys import keys_of
+    from perdure.streams.config import StreamConfig
 
     # What was mistyped is said before torch is imported.
     config = load_config(args.what, args.overrides)
     space = _space(args.space, config) if args.space else None
+    if args.first_task and args.on:
+        raise UsageError("--first-task and --on name two streams to judge settings on: give one.")
+    other = read_overrides(args.on or ())
+    if foreign := [key for key in other if key not in keys_of(StreamConfig)]:
+        raise UsageError(
+            f"--on {foreign[0]}=…: only keys of a stream may differ, as data=digits tasks=B0-Inc2."
+        )
     seeds = read_seeds(args.seeds, args.overrides)
 
     from perdure import tuning
     from perdure.cli.progress import open_display
     from perdure.experiment import default_folder
 
-    search = tuning.make_search(config, space, seeds, args.head)
+    chosen_on: ChosenOn = "first_task" if args.first_task else "same_stream"
+    search = tuning.make_search(config, space, seeds, args.head, chosen_on, other)
     out = (
         Path(args.out)
         if args.out
@@ -66,7 +88,8 @@ def tune(args: argparse.Namespace) -> int:
     )
     count = min(args.budget, search.size)
     if not args.json:
-        messages().print(f"{counted(count, 'trial')} of {_say(search)}")
+        where = tuning.say_where(search)
+        messages().print(f"{counted(count, 'trial')} of {_say(search)}; judged on {where}")
 
     def display(number: int, one: Config) -> Display:
         return open_display(one, quiet=args.quiet, label=f"trial {number + 1} of {count}")
@@ -82,7 +105,8 @@ def tune(args: argparse.Namespace) -> int:
     tuning.write_winner(search, trials, path, config.stream.validation_fraction)
     if args.json:
         rows = [dataclasses.asdict(trial) for trial in trials]
-        print_json({"winner": str(path), "values": winner.values, "trials": rows})
+        found = {"winner": str(path), "values": winner.values, "chosen_on": search.chosen_on}
+        print_json({**found, "trials": rows})
         return 0
     _print(search, trials)
     print(f"winner   {path}")
@@ -124,7 +148,10 @@ def _print(search: Search, trials: Sequence[SearchTrial]) -> None:
         ]
         for place in order
     ]
-    print(f"Validation images, {search.head} head, mean of {counted(len(search.seeds), 'seed')}:")
+    from perdure.tuning import say_where
+
+    seeds = counted(len(search.seeds), "seed")
+    print(f"Validation images of {say_where(search)}, {search.head} head, mean of {seeds}:")
     print_columns(["trial", *keys, "last acc %", "forgetting", "time"], rows)
     print()
 

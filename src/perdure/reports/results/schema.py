@@ -22,6 +22,7 @@ _KEYS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(REQUIRED[:4], (_Name, "a name")),
     "preset": (str | None, "a name or null"),
     "seed": (int, "a whole number"),
+    "chosen_on": (str | None, "how settings were chosen, or null"),
     "sees_old_images": (bool | None, "true or false"),
     "seconds": (_Positive, "a number from 0, or null"),
     "accuracy_matrix": (Annotated[list[Any], MinLen(1)], "one list per task"),

@@ -1,0 +1,210 @@
+"""Study on photographs: every method, kind of head and class order in one recipe.
+
+Every run is a cell. A finished cell's figures go to photos.json beside this file, and are not run
+again; a run that was interrupted goes on. What is run, at which size and for how long, stands in this
+file and was settled before the first cell. At the end the tables between the markers of
+docs/results.md are written anew from the figures that are there.
+
+Usage: python benchmarks/accuracy/photos.py PHOTOS                     everything (hours on 2 cores)
+       python benchmarks/accuracy/photos.py PHOTOS --only cifar100/iprompt --orders 2024
+       python benchmarks/accuracy/photos.py --tables                   only write the tables anew
+
+PHOTOS has the folders cifar100, grocery and clothing, each with ``train`` and ``test`` and in these a
+folder per class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from perdure import __version__
+from perdure.atomic import atomic_write
+from perdure.engine.config import Config, make_config
+from perdure.experiment import run
+
+FIGURES = Path(__file__).with_suffix(".json")
+STREAMS: dict[str, dict[str, Any]] = {
+    "cifar100": {
+        "tasks": "B0-Inc10",
+        "images_per_class": 30,
+        "test_images_per_class": 20,
+        "img_size": 64,
+    },
+    "grocery": {"tasks": "B0-Inc9", "img_size": 112},
+    "clothing": {"tasks": "B0-Inc2", "images_per_class": 30, "img_size": 112},
+    "grocery-41+8x5": {"tasks": "B41-Inc5", "img_size": 112},
+}
+"""Folder of photographs, its tasks, images and pixels; what stands after a hyphen is a variant."""
+ORDERS = {
+    "cifar100": (2024, 2025, 2026),
+    "grocery": (2024,),
+    "clothing": (2024, 2025, 2026),
+    "grocery-41+8x5": (2024,),
+}
+"""Seeds of class orders, and of what else is drawn."""
+RECIPE: dict[str, Any] = {
+    "backbone": "clip_vit_base_patch16",
+    "transform": "plain",
+    "epochs": 3,
+    "batch_size": 32,
+    "lr": 0.003,
+    "schedule": "cosine",
+    "head_inputs": "centred",
+    "cache_queries": True,
+    "precision": "bf16",
+    "survey_precision": "bf16",
+}
+"""The same for every method, whatever its paper's; settings were chosen by nothing."""
+CLOSED = (
+    "gaussian,gaussian(shrinkage=loo),gaussian(drift=linear),gaussian(drift=linear,shrinkage=loo),"
+    "gaussian(drift=mixed),ridge,ridge(drift=linear)"
+)
+FIXED = (
+    "ncm,gaussian,gaussian(shrinkage=loo),ridge,ridge(lift=relu,lift_width=5000),"
+    "gaussian(lift=cosine,lift_width=2000)"
+)
+"""Heads on features that do not move; Gaussian: SLDA, with a cosine lift: RanDumb."""
+DEEP = {"heads": f"linear,{CLOSED}", "temperature": 5.0}
+POOL = {"heads": f"linear,{CLOSED}"}
+ROSTER: dict[str, dict[str, Any]] = {
+    "lda": {"method": "lda", "heads": FIXED},
+    "iprompt, merged t^-1/2": {"method": "iprompt", "merge": 0.5, **POOL},
+    "coda_prompt": {"method": "coda_prompt", **POOL},
+    "finetune": {"method": "finetune", **DEEP},
+    "l2p": {"method": "l2p", **POOL},
+    "dualprompt": {"method": "dualprompt", **POOL},
+    "nsp2": {"method": "nsp2", **DEEP},
+    "nsp2, orthogonal": {"method": "nsp2", "projector": "orthogonal", "eta1": 1.0, **DEEP},
+    "iprompt": {"method": "iprompt", **POOL},
+    "finetune, first task only": {
+        "method": "finetune",
+        "adapt": "first",
+        "temperature": 5.0,
+        "heads": FIXED,
+    },
+    "iprompt, merged 1/t": {"method": "iprompt", "merge": "mean", **POOL},
+    "coda_prompt, merged t^-1/2": {"method": "coda_prompt", "merge": 0.5, **POOL},
+    "finetune, merged t^-1/2": {"method": "finetune", "merge": 0.5, **DEEP},
+    "finetune, rate x 0.05": {"method": "finetune", "lr_after_first": 0.05, **DEEP},
+    "pgp": {"method": "pgp", **DEEP},
+    "l2p_nsp2": {"method": "l2p_nsp2", **POOL},
+    "clip_nsp2": {
+        "method": "clip_nsp2",
+        "class_embeddings": "mean",
+        "temperature": 5.0,
+        "heads": f"language,{CLOSED}",
+    },
+}
+"""Methods and what is changed of them, those of the first comparison first."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a row of the roster on one stream in one class order."""
+
+    stream: str
+    row: str
+    order: int
+    photos: Path
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.row}/{self.order}"
+
+    @property
+    def config(self) -> Config:
+        """The checked configuration."""
+        data = str(self.photos / self.stream.partition("-")[0])
+        keys = {**RECIPE, **STREAMS[self.stream], **ROSTER[self.row]}
+        return make_config({**keys, "data": data, "seed": self.order})
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What its figures depend on, as they are kept beside them."""
+        return {**RECIPE, **STREAMS[self.stream], **ROSTER[self.row], "seed": self.order}
+
+    def folder(self, root: Path) -> Path:
+        """Where it runs."""
+        return root / str(self).replace(" ", "_").replace("/", "_")
+
+
+def cells(photos: Path) -> list[Cell]:
+    """All runs: of every stream the first order of all rows, then the next."""
+    return [
+        Cell(stream, row, order, photos)
+        for stream in STREAMS
+        for order in ORDERS[stream]
+        for row in ROSTER
+    ]
+
+
+Figures = dict[str, dict[str, Any]]
+"""Of every finished cell, by its name: recipe, version, seconds, and the metrics of its heads."""
+
+
+def figures() -> Figures:
+    """Figures that are kept."""
+    held: Figures = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    return held
+
+
+def finish(cell: Cell, root: Path) -> dict[str, Any]:
+    """Run a cell, keep its figures, and remove its folder."""
+    moves = cell.config.traits.trains and cell.config.training.adapt == "all"
+    done = run(cell.config, cell.folder(root), resume=True, diagnose=moves)
+    heads = {
+        entry["head"]: {
+            "last": entry["last_accuracy"],
+            "average": entry["average_incremental_accuracy"],
+            "forgetting": entry["forgetting"],
+            "all_seen": entry.get("diagnosis", {}).get("all_seen_last_accuracy"),
+            "curve": [round(value, 4) for value in entry["accuracy_curve"]],
+            "state_bytes": entry["cost"]["state_bytes"],
+        }
+        for entry in done.entries
+    }
+    seconds = done.entries[0]["seconds"]
+    found = {"recipe": cell.recipe, "version": __version__, "seconds": seconds, "heads": heads}
+    with FileLock(root / "figures.lock"):
+        atomic_write(FIGURES, json.dumps(figures() | {str(cell): found}, indent=1).encode())
+    shutil.rmtree(cell.folder(root))
+    return found
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", nargs="?", help="folder of the sets")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of cells' names")
+    parser.add_argument("--orders", nargs="*", type=int, help="class orders; all by default")
+    parser.add_argument("--out", type=Path, default=Path("runs/photos"))
+    parser.add_argument("--tables", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    if not args.tables:
+        if args.photos is None:
+            parser.error("name the folder of photographs, or --tables")
+        for cell in cells(args.photos):
+            asked = str(cell).startswith(tuple(args.only))
+            if asked and (args.orders is None or cell.order in args.orders):
+                _run(cell, args.out)
+
+
+def _run(cell: Cell, root: Path) -> None:
+    held = figures().get(str(cell))
+    if held and held["recipe"] == cell.recipe:
+        return
+    if held:
+        print(f"{cell}: kept figures are of another recipe, so it is run again", flush=True)
+    found = finish(cell, root)
+    shown = (f"{head} {100 * of['last']:.1f}" for head, of in found["heads"].items())
+    print(f"{cell}: {', '.join(shown)}; {found['seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
