@@ -64,7 +64,7 @@ RECIPE: dict[str, Any] = {
 """The same for every method, whatever its paper's; settings were chosen by nothing."""
 CLOSED = (
     "gaussian,gaussian(shrinkage=loo),gaussian(drift=linear),gaussian(drift=linear,shrinkage=loo),"
-    "gaussian(drift=mixed),ridge,ridge(drift=linear)"
+    "gaussian(drift=mixed),gaussian(drift=mixed,shrinkage=loo),ridge,ridge(drift=linear)"
 )
 FIXED = (
     "ncm,gaussian,gaussian(shrinkage=loo),ridge,ridge(lift=relu,lift_width=5000),"
