@@ -15,7 +15,7 @@ import torch
 from perdure.backbones.catalog import create_backbone, describe
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_stream, with_text
-from perdure.engine.config import Config, load_config
+from perdure.engine.config import NEUTRAL, Config, load_config
 from perdure.engine.model import check_backbone
 from perdure.engine.run import Run
 from perdure.methods import METHODS
@@ -29,6 +29,7 @@ from tests.tiny import TINY
 VPT = ("nsp2", "finetune", "joint", "pgp")
 CLIP = ("clip_nsp2", "clip_finetune", "clip_joint")
 POOL = ("iprompt", "l2p", "dualprompt", "coda_prompt")
+RIVALS = ("slda", "ranpac", "randumb")
 ABLATION = ("nsp2-b1", "nsp2-b2", "nsp2-b1+b2", "nsp2-b1+ln", "nsp2-b2+ln")
 WEIGHTS = {
     "in1k": "vit_base_patch16_224.augreg_in1k",
@@ -55,8 +56,11 @@ STREAMS = {
 """Streams of Han et al."""
 SMALL = {
     "demo": {"finetune", "lda", "ncm", "nsp2"},
-    "digits": set(METHODS),
-    "fashion_mnist": set(METHODS),
+    "digits": {*METHODS, *RIVALS},
+    "fashion_mnist": {*METHODS, *RIVALS},
+    "cifar100-10s": {"lda", *RIVALS},
+    "cifar100-20s": {"lda", *RIVALS},
+    "imagenet_r-10s": {"lda", *RIVALS},
 }
 
 
@@ -230,7 +234,8 @@ def signature(config: Config) -> tuple[tuple[str, object], ...]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return value if not number or value in (0, 1) else "number"
 
-    flat = {key: value for key, value in config.flat().items() if key not in (*FREE, "transform")}
+    unread = {*FREE, *NEUTRAL, "transform"}
+    flat = {key: value for key, value in config.flat().items() if key not in unread}
     return tuple(sorted((key, kind(value)) for key, value in flat.items()))
 
 

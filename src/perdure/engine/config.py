@@ -27,7 +27,6 @@ from perdure.presets.sections import (
     PresetFile,
     Section,
     find_preset,
-    method_of,
     preset_files,
 )
 from perdure.streams.catalog import TRANSFORMS
@@ -362,7 +361,7 @@ def _refuse_without_effect(
     if (section.file, section.title, option) in effective:
         return
     where = f" in section '{section.title}' of {section.file}"
-    holders = [name for name in section.presets if option in _known(method_of(name))]
+    holders = [name for name in section.presets if option in _known(find_preset(name).method)]
     if not holders:
         raise unknown_name("key", option, _known(preset.method), where)
     winner = _settings(find_preset(holders[0]))[option][1]

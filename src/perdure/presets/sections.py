@@ -62,7 +62,8 @@ class Preset:
     """Preset: its name, sections and description.
 
     Attributes:
-        name: ``group/method``, or ``group/method-variant``.
+        name: ``group/method``, or ``group/method-variant``, or after the slash any name whose
+            sections say the method.
         benchmark: the file it stands in.
         sections: those that hold for it: the benchmark's own, then those of its recipes.
     """
@@ -73,8 +74,9 @@ class Preset:
 
     @property
     def method(self) -> str:
-        """Method named after the group."""
-        return method_of(self.name)
+        """Method that its sections set, else the one named after the group."""
+        stated = [one.values["method"] for one in self.ranked if "method" in one.values]
+        return str(stated[-1]) if stated else method_of(self.name)
 
     @property
     def ranked(self) -> list[Section]:
