@@ -27,7 +27,7 @@ from PIL import Image
 
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.convert import load_weights
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.cache import sha256_of
 from perdure.engine.checkpoint import Checkpoints
 from perdure.engine.config import load_config
@@ -72,7 +72,7 @@ def make_inputs(world: Path, folder: Path, kinds: Sequence[Kind]) -> None:
 
 
 @functools.cache
-def _backbone() -> FrozenViT:
+def _backbone() -> FrozenBackbone:
     return create_backbone("test_vit", weights="random", img_size=32, precision="fp32")
 
 

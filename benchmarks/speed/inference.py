@@ -20,7 +20,7 @@ import torch
 from operations import inference_operations, single_pass_methods, table
 
 from perdure.backbones.catalog import create_backbone
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.bench.training import random_pixels
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"ONNX Runtime  {1e3 * statistics.median(theirs):.1f} ms, {ratio:.2f} of perdure's")
 
 
-def built(method: str, backbone: FrozenViT) -> Model:
+def built(method: str, backbone: FrozenBackbone) -> Model:
     model = Model(backbone, make_config({"method": method, "backbone": backbone.name}))
     names = tuple(map(str, range(CLASSES)))
     model.start_task(Task(0, tuple(range(CLASSES)), names, CLASSES))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.bench.cost import count_flops
 from perdure.bench.training import random_pixels
 from perdure.engine.model import Model
@@ -80,7 +80,7 @@ def _prompt_flops(model: Model, plain: Features) -> int:
     queries. A pool of p keys and prompts matched to n image tokens: 2 · n · p · D to match, as much to
     add; and 2 · n · D for the weighted mean of the tokens that is classified.
     """
-    backbone: FrozenViT = model.backbone
+    backbone: FrozenBackbone = model.backbone
     spec = backbone.spec
     added = model.method.additions(None, None)
     every = spec.prefix_tokens + spec.patches
@@ -90,8 +90,8 @@ def _prompt_flops(model: Model, plain: Features) -> int:
         rows, count = 1 if cut else every, tokens.shape[1]
         total += 2 * count * spec.dim * 2 * spec.dim + 2 * 2 * rows * count * spec.dim
     if isinstance(model.method, IPrompt):
-        matched = len(range(every)[model.method.rows])
-        total += len(added.residual) * 2 * 2 * matched * model.method.config.pool * spec.dim
+        matched = sum(len(range(every)[rows]) for rows in model.method.rows.values())
+        total += 2 * 2 * matched * model.method.config.pool * spec.dim
         total += 0 if plain.tokens is None else 2 * spec.patches * spec.dim
     return total
 

@@ -53,8 +53,8 @@ create_backbone({BACKBONE!r}, weights="random", precision="fp32")
 """
 PREDICT = """
 import os, sys
-from perdure.backbones.vit import FrozenViT
-FrozenViT.forward = FrozenViT.__call__ = lambda *_, **__: os._exit(0)
+from perdure.backbones.frozen import FrozenBackbone
+FrozenBackbone.forward = FrozenBackbone.__call__ = lambda *_, **__: os._exit(0)
 from perdure.cli.main import main
 main(["predict", *sys.argv[1:]])
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from perdure.capabilities import Capability
+
 Read = Literal["cls", "tokens", "input", "cls_attention"]
 """Rows of the backbone's last block."""
 
@@ -17,6 +19,8 @@ class Traits:
         paper: where the method was published.
         summary: one line.
         reads: which rows of the last block it needs, unless its options say otherwise.
+        needs: what it needs of a backbone, unless its options say otherwise; on frozen features no
+            more than these.
         trains: whether anything is learned by gradient.
         frozen_features: whether features never change (no additions at all).
         needs_query: whether a plain forward must come first.
@@ -38,6 +42,7 @@ class Traits:
     paper: str
     summary: str
     reads: frozenset[Read] = frozenset({"cls"})
+    needs: frozenset[Capability] = frozenset({"key_value_prompts"})
     trains: bool = True
     frozen_features: bool = False
     needs_query: bool = False

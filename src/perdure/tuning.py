@@ -23,7 +23,7 @@ import optuna
 import tomli_w
 
 from perdure.atomic import atomic_write, make_folder
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.build import make_backbone, make_stream, with_text
 from perdure.engine.config import ChosenOn, Config, make_config
 from perdure.engine.events import Sink, ignore
@@ -204,7 +204,7 @@ def tune(
     for number in range(len(trials)):  # of a search that was killed while it cleared up
         shutil.rmtree(_folder(out, number), ignore_errors=True)
     streams: dict[int, Stream] = {}
-    backbone: FrozenViT | None = None
+    backbone: FrozenBackbone | None = None
     while len(trials) < min(budget, search.size):
         number = len(trials)
         chosen = suggest(search, trials)

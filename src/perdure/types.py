@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perdure.capabilities import Capability
+
 Split = Literal["train", "val"]
 
 
@@ -23,13 +25,14 @@ class BackboneSpec:
         heads: attention heads H per block.
         blocks: number of blocks.
         prefix_tokens: class and register tokens ahead of the image tokens.
-        has_class_token: whether row 0 is a class token.
-        patches: image tokens per image.
+        has_class_token: whether row 0 is a class token that stands for the image.
+        patches: image tokens per image, after the last block.
         norm_eps: the epsilon of every block's norm1.
         key_weight: per block, W_k as stored by a linear layer, (D out, D in); float32.
         norm_scale: per block, the scale α of norm1; float32.
         projection: weight and bias of the backbone's own image projection, where it has one.
-        obstacles: why additions to attention are impossible here; empty when they are possible.
+        block_sizes: per block, width and number of its image tokens, where they differ by block.
+        lacks: what it cannot do, each with the reason.
     """
 
     name: str
@@ -43,7 +46,20 @@ class BackboneSpec:
     key_weight: tuple[Float[Tensor, "d d"], ...] = ()
     norm_scale: tuple[Float[Tensor, "d"], ...] = ()
     projection: tuple[Float[Tensor, "e d"], Float[Tensor, "e"] | None] | None = None
-    obstacles: tuple[str, ...] = ()
+    block_sizes: tuple[tuple[int, int], ...] = ()
+    lacks: Mapping[Capability, str] = field(default_factory=dict)
+
+    def has(self, capability: Capability) -> bool:
+        """Whether it has a capability."""
+        return capability not in self.lacks
+
+    def width(self, block: int) -> int:
+        """Width of the tokens of a block."""
+        return self.block_sizes[block][0] if self.block_sizes else self.dim
+
+    def patches_in(self, block: int) -> int:
+        """Image tokens in a block."""
+        return self.block_sizes[block][1] if self.block_sizes else self.patches
 
 
 @dataclass(frozen=True)
@@ -132,15 +148,16 @@ class BlockView:
     Attributes:
         inputs: the block's input tokens, before norm1.
         normed: the same after norm1.
-        queries: per head, after the query bias and before the 1/√d scale.
-        keys: per head, of the same tokens.
+        queries: per head, as they meet the keys of prompts: after bias, norm and rotation, before the
+            1/√d scale; None where tokens do not attend to prompts.
+        keys: per head, of the same tokens; before any rotation, so that they tell content alone.
         prompt_attention: softmax weights on the prompt columns; None where the block has no prompts.
         records: values noted by the additions and earlier blocks for these images.
     """
 
     inputs: Float[Tensor, "b n d"]
     normed: Float[Tensor, "b n d"]
-    queries: Float[Tensor, "b h n c"]
+    queries: Float[Tensor, "b h n c"] | None
     keys: Float[Tensor, "b h n c"]
     prompt_attention: Float[Tensor, "b h n p"] | None
     records: Mapping[str, Tensor] = field(default_factory=dict)

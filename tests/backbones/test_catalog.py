@@ -79,6 +79,9 @@ def test_a_name_without_tag_means_timms_default() -> None:
         ("vit_small_patch14_dinov2.lvd142m", 0),
         ("deit_base_patch16_224", 0),
         ("clip_vit_base_patch16", 512),
+        ("vit_pe_core_base_patch16_224", 1024),
+        ("eva02_base_patch16_clip_224", 512),
+        ("resnet50", 0),
         ("dinov2_vit_small_patch14_saliency", 0),
     ],
 )
@@ -105,7 +108,7 @@ def test_wheels_are_what_timm_knows_by_their_architecture() -> None:
         ("clip_vit_base_patch_16", "Did you mean 'clip_vit_base_patch16'?"),
         ("vit_base_patch16_24", "Did you mean 'vit_base_patch16_224'?"),
         ("vit_base_patch16_224.augreg_in21", "Did you mean 'augreg_in21k'? Known: augreg2_in21k_"),
-        ("resnet50", "is a model of timm, but not one of its VisionTransformers"),
+        ("resnet_50", "Did you mean 'resnet50'?"),
         ("qqq", "Unknown backbone 'qqq'. Known: clip_vit_base_patch16, dinov2_vit_small"),
     ],
 )

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 
-from perdure.backbones.catalog import create_backbone
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.catalog import WITH_TEXTS
+from perdure.backbones.families import freeze
+from perdure.backbones.frozen import FrozenBackbone
+from perdure.backbones.sizes import resize
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
-from perdure.errors import BackboneError, UnknownNameError
+from perdure.errors import BackboneError
 from perdure.methods import METHODS
 from perdure.types import Task
 from tests.reference.small_vits import lively
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text("utf-8")
 PATCHES = 4
-"""Per side of an image."""
+"""Per side of an image of a plain or rotary transformer."""
+SIDE = 64
+"""Of images for other families, in pixels."""
+OF_ONE_SIZE = {"hiera_tiny_224": 224}
+NARROW: dict[type, dict[str, Any]] = {
+    VisionTransformer: {"embed_dim": 32, "depth": 6, "num_heads": 2},
+    Eva: {"embed_dim": 32, "depth": 6, "num_heads": 2},
+}
+"""Options that make a family small."""
 
 
 def table() -> dict[str, dict[str, bool]]:
@@ -41,14 +54,23 @@ def table() -> dict[str, dict[str, bool]]:
 TABLE = table()
 
 
-def small(architecture: str) -> FrozenViT:
-    """The architecture as timm builds it, with narrow tokens and six blocks."""
+def small(architecture: str) -> FrozenBackbone:
+    """The architecture as timm builds it, narrow and shallow where it is a transformer."""
     with torch.device("meta"):
-        patch = timm.create_model(architecture, num_classes=0).patch_embed.patch_size[0]
-    classes = 16 if "_clip_" in architecture else 0
-    sizes = {"embed_dim": 32, "depth": 6, "num_heads": 2, "img_size": PATCHES * patch}
-    vit = timm.create_model(architecture, num_classes=classes, dynamic_img_size=False, **sizes)
-    return FrozenViT(lively(vit, 0.02), name=architecture)
+        outline = timm.create_model(architecture, num_classes=0)
+    classes = 16 if any(part in architecture for part in WITH_TEXTS) else 0
+    options: dict[str, Any] = {}
+    for kind, sizes in NARROW.items():
+        if isinstance(outline, kind):
+            options = dict(sizes)
+    if "embed_dim" in options and "depth" in options:
+        options["img_size"] = PATCHES * outline.patch_embed.patch_size[0]
+        options["dynamic_img_size"] = False
+    model = timm.create_model(architecture, num_classes=classes, **options)
+    side = options.get("img_size", OF_ONE_SIZE.get(architecture, SIDE))
+    if side == SIDE:
+        resize(model, side)
+    return freeze(lively(model, 0.02), name=architecture, img_size=side)
 
 
 def test_the_page_names_every_method() -> None:
@@ -73,20 +95,3 @@ def test_methods_run_where_the_page_says_so(architecture: str) -> None:
             readout, _ = model.forward(pixels)
         assert readout.shape == (2, backbone.spec.dim)
         assert bool(readout.isfinite().all())
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("eva02_base_patch14_224", "rotates queries and keys"),
-        ("vit_base_patch16_rope_224", "rotates queries and keys"),
-        ("convnext_tiny", "is convolutional. Prompts as keys and values need attention"),
-        ("swin_tiny_patch4_window7_224", "attends within shifted windows"),
-        ("swinv2_tiny_window8_256", "attends within shifted windows"),
-        ("resnet18", "is a model of timm, but not one of its VisionTransformers"),
-    ],
-)
-def test_what_is_no_plain_transformer_is_refused_with_the_reason(name: str, reason: str) -> None:
-    with pytest.raises(UnknownNameError, match=f"'{name}' {re.escape(reason)}"):
-        create_backbone(name, weights="random")
-    assert name in PAGE or name == "resnet18"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import timm
 import torch
@@ -23,6 +25,7 @@ from tests.reference.small_vits import (
     frozen,
     images,
     lively,
+    rotary,
     small_vit,
 )
 from tests.reference.vit_literal import LiteralViT
@@ -107,10 +110,18 @@ def test_spec_describes_the_blocks(kind: str) -> None:
     )
     assert spec.patches == (SIDE // vit.patch_embed.patch_size[0]) ** 2
     assert spec.prefix_tokens == 1 + (0 if vit.reg_token is None else vit.reg_token.shape[1])
+    nonlinear = {"linear_keys"} if "qk_norm" in kind else set()
+    assert set(spec.lacks) == nonlinear | ({"projection"} if kind != "clip" else set())
+    if not spec.has("linear_keys"):
+        return
     assert spec.norm_eps == vit.blocks[0].norm1.eps
-    assert spec.obstacles == ()
     for block, weight, scale in zip(vit.blocks, spec.key_weight, spec.norm_scale, strict=True):
-        assert torch.equal(weight, block.attn.qkv.weight.chunk(3)[1])
+        keys = (
+            block.attn.k_proj.weight
+            if block.attn.qkv is None
+            else block.attn.qkv.weight.chunk(3)[1]
+        )
+        assert torch.equal(weight, keys)
         assert torch.equal(scale, block.norm1.weight)
     assert (spec.projection is not None) == (kind == "clip")
 
@@ -154,15 +165,17 @@ def test_a_backbone_is_no_module() -> None:
 # ------------------------------------------------------------------------------------------ refusals
 
 REFUSED = {
-    "qk_norm": (lambda: built(qk_norm=True), r"block 0 normalises queries and keys \(qk-norm\)"),
-    "attention_norm": (lambda: built(scale_attn_norm=True), "block 0 normalises the attention out"),
-    "rms_norm": (
-        lambda: timm.create_model("test_vit4", img_size=SIDE, num_classes=0),
-        "block 0 uses RmsNorm instead of LayerNorm",
-    ),
     "post_norm": (
         lambda: built(block_fn=timm.models.vision_transformer.ResPostBlock),
         "block 0 is a ResPostBlock, not a plain pre-norm block",
+    ),
+    "rotary_post_norm": (
+        lambda: rotary(use_post_norm=True, scale_attn_inner=True),
+        "block 0 is a EvaBlockPostNorm, not a plain pre-norm block",
+    ),
+    "grouped": (
+        lambda: rotary(attn_type="rope", num_kv_heads=2, qkv_fused=False),
+        r"block 0 shares keys among heads \(grouped queries\)",
     ),
 }
 
@@ -175,9 +188,9 @@ def test_blocks_of_another_kind_take_no_additions(case: str) -> None:
     theirs = vit.forward_features(images())
     backbone = FrozenViT(vit, name=case)
     prompts = torch.zeros(1, 3, backbone.spec.dim)
-    with pytest.raises(BackboneError, match=f"'{case}' takes no additions: {reason}"):
+    with pytest.raises(BackboneError, match=rf"'{case}' lacks key_value_prompts \(.*\): {reason}"):
         backbone(images(), Additions(tokens={0: prompts}))
-    with pytest.raises(BackboneError, match="takes no additions"):
+    with pytest.raises(BackboneError, match="lacks input_tokens"):
         backbone(images(), Additions(input=prompts))
     # without additions it serves as it is
     ours = backbone(images(), read="all")
@@ -185,11 +198,32 @@ def test_blocks_of_another_kind_take_no_additions(case: str) -> None:
     assert torch.equal(ours.tokens, theirs[:, backbone.spec.prefix_tokens :])
 
 
-def test_a_method_refuses_a_backbone_by_name() -> None:
-    backbone = FrozenViT(built(qk_norm=True), name="normed_keys")
-    with pytest.raises(BackboneError, match=r"'finetune' adds prompts .* 'normed_keys' block 0"):
-        Model(backbone, make_config({"method": "finetune"}))
-    Model(backbone, make_config({"method": "lda"}))
+NONLINEAR = {
+    "qk_norm": (
+        lambda: built(qk_norm=True, depth=6),
+        r"block 0 normalises queries and keys \(qk-norm\)",
+    ),
+    "rms_norm": (
+        lambda: timm.create_model("test_vit4", img_size=SIDE, num_classes=0),
+        "block 0 uses RmsNorm instead of LayerNorm",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(NONLINEAR))
+def test_a_method_refuses_a_backbone_by_the_capability_that_it_lacks(case: str) -> None:
+    make, reason = NONLINEAR[case]
+    backbone = FrozenViT(make(), name=case)
+    with pytest.raises(BackboneError) as caught:
+        Model(backbone, make_config({"method": "nsp2"}))
+    text = str(caught.value)
+    assert re.match(rf"Method 'nsp2' needs linear_keys, .* which '{case}' lacks: {reason}\.", text)
+    assert "Backbones that have it: vit_base_patch16_224" in text
+    able = re.findall(rf"Methods that run on '{case}': (.*)\.", text)[0].split(", ")
+    assert {"finetune", "lda", "iprompt", "l2p"} <= set(able)
+    assert not {"nsp2", "l2p_nsp2", "clip_finetune"} & set(able)
+    for name in able:
+        Model(backbone, make_config({"method": name}))
 
 
 @pytest.mark.parametrize("name", ["test_vit2", "vit_tiny_patch16_224"])
@@ -221,14 +255,18 @@ def test_what_needs_a_class_token_says_so() -> None:
     backbone = FrozenViT(timm.create_model("test_vit2", img_size=SIDE, num_classes=0), name="two")
     with pytest.raises(BackboneError, match=r"target='cls' adds .* but 'two' has none"):
         Model(backbone, make_config({"method": "iprompt", "target": "cls"}))
-    with pytest.raises(BackboneError, match="'two' has no class token, so there is no attention"):
+    with pytest.raises(
+        BackboneError, match=r"'two' lacks class_attention \(.*\): there is no class token"
+    ):
         backbone(images(), read=frozenset({"cls_attention"}))
 
 
 @pytest.mark.parametrize("name", ["test_byobnet", "test_convnext"])
-def test_other_architectures_are_refused(name: str) -> None:
+def test_other_architectures_are_other_families(name: str) -> None:
     model = timm.create_model(name)
-    with pytest.raises(BackboneError, match=f"'{name}' is a {type(model).__name__}. perdure works"):
+    with pytest.raises(
+        BackboneError, match=f"'{name}' is a {type(model).__name__}, not a VisionTransformer"
+    ):
         FrozenViT(model, name=name)
 
 

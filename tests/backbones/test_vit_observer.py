@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
 from perdure.backbones.additions import Additions
@@ -93,6 +94,8 @@ def test_prompts_of_each_image_are_observed() -> None:
 
 
 def test_an_obstacle_refuses_an_observer() -> None:
-    backbone = FrozenViT(built(qk_norm=True), name="normed_keys")
-    with pytest.raises(BackboneError, match="'normed_keys' takes no additions: block 0 normalises"):
+    backbone = FrozenViT(built(block_fn=ResPostBlock), name="post_norm")
+    with pytest.raises(
+        BackboneError, match=r"'post_norm' lacks keys .*: block 0 is a ResPostBlock"
+    ):
         backbone(images(), observer=Recorder())

@@ -63,7 +63,11 @@ def test_dry_run_looks_texts_up(perdure: Perdure, tmp_path: Path) -> None:
         ("text_features=absent.safetensors", 2, "there is no such file"),
         ("text_features=narrow.safetensors", 2, "these vectors have 300 numbers, but the image"),
         ("text_features=ViT-B-16/opnai", 2, "Did you mean 'openai'?"),
-        ("backbone=test_vit", 1, "own image projection, but 'test_vit.r160_in1k' has none"),
+        (
+            "backbone=test_vit",
+            1,
+            "needs projection, the image projection that texts are compared",
+        ),
     ],
 )
 def test_refused_before_the_folder_is_claimed(

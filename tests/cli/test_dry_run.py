@@ -177,7 +177,7 @@ def test_a_folder_in_use(perdure: Perdure, finished: Path) -> None:
         (["img_size=30"], "not a multiple of the patch"),
         (["backbone=vit_base_patch16"], "Unknown backbone"),
         (["tasks=9+1", "heads=linear"], "Add heads=linear,gaussian"),
-        (["backbone=vit_small_patch16_dinov3", "weights=auto"], "rotates queries and keys"),
+        (["backbone=resnet18", "weights=auto"], "needs key_value_prompts"),
     ],
 )
 def test_what_would_stop_the_run_is_found(

@@ -104,7 +104,7 @@ def test_a_single_class_is_learned_beside_a_head_in_closed_form() -> None:
 )
 def test_backbones_without_projection_are_refused(values: dict[str, Any], head: str) -> None:
     values = {**values, "class_embeddings": "mean"}
-    text = rf"Head '{head}' of method '{values['method']}' .* 'test_vit' has none\. Choose a CLIP"
+    text = rf"Head '{head}' of method '{values['method']}' needs projection, .* 'test_vit' lacks"
     with pytest.raises(BackboneError, match=text):
         model(values.pop("method"), "test_vit", **values)
     assert model("clip_nsp2", "clip").trained_head is not None

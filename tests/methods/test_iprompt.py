@@ -41,7 +41,7 @@ def literal_delta(made: IPrompt, block: int, keys: Tensor) -> Tensor:
     prompts = made.get_buffer(f"merged_{block}") + made.residual[str(block)].detach()
     delta = torch.zeros_like(keys)
     for image in range(len(keys)):
-        for token in range(keys.shape[1])[made.rows]:
+        for token in range(keys.shape[1])[made.rows[block]]:
             similarity = torch.stack(
                 [
                     F.cosine_similarity(keys[image, token], key, dim=0)
@@ -78,7 +78,7 @@ def test_matching_equals_its_literal_form(selection: str, scaled: bool, target: 
 @pytest.mark.parametrize("weights", ["attention", "similarity", "uniform"])
 def test_readout_equals_its_literal_form(readout: str, weights: str) -> None:
     made = method(readout=readout, token_weights=weights)
-    tokens = drawn(made, "tokens")[:, made.rows]
+    tokens = drawn(made, "tokens")[:, made.rows[made.blocks[0]]]
     cls, attention = drawn(made, "cls")[:, 0], torch.rand(tokens.shape[:2])
     similar = {f"similarity.{block}": torch.rand(tokens.shape[:2]) for block in made.blocks}
     given = Features(cls=cls, tokens=tokens, cls_attention=attention, records=similar)

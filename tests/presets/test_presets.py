@@ -285,7 +285,7 @@ def test_every_preset_is_run_or_stood_for_by_one_that_is() -> None:
 def test_preset_runs(name: str, texts: Path, backbones: dict[str, FrozenViT]) -> None:
     config = tiny(name, texts)
     backbone = backbones[config.training.backbone]
-    check_backbone(backbone, config.method_class, config)
+    check_backbone(backbone.spec, config.method_class, config)
     stream = with_text(make_stream(config), config)
     outcome = Run(config, stream, backbone)()
     assert set(outcome.counts) == set(loaded(name).head_names)

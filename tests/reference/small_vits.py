@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from perdure.backbones.vit import FrozenViT
@@ -21,6 +22,13 @@ def built(**options: Any) -> VisionTransformer:
     """A transformer of three blocks on patches of eight pixels."""
     sizes = {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4}
     return VisionTransformer(**{**sizes, "num_classes": 0, **options})
+
+
+def rotary(**options: Any) -> Eva:
+    """The same with rotated queries and keys."""
+    sizes = {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4}
+    rotated = {"use_rot_pos_emb": True, "global_pool": "token"}
+    return Eva(**{**sizes, **rotated, "num_classes": 0, **options})
 
 
 def named(name: str) -> Any:
@@ -44,6 +52,32 @@ KINDS: dict[str, Callable[[], Any]] = {
     "registers_without_positions": lambda: built(reg_tokens=4, no_embed_class=True),
     "no_qkv_bias": lambda: built(qkv_bias=False),
     "resampled": resampled,
+    "qk_norm": lambda: built(qk_norm=True, scale_attn_norm=True),
+    "dinov3": lambda: rotary(
+        rope_type="dinov3",
+        rope_rotate_half=True,
+        num_reg_tokens=4,
+        qkv_bias=False,
+        use_abs_pos_emb=False,
+        use_fc_norm=False,
+        init_values=0.1,
+        global_pool="avg",
+    ),
+    "eva02": lambda: rotary(
+        qkv_fused=False,
+        swiglu_mlp=True,
+        scale_mlp=True,
+        scale_attn_inner=True,
+        ref_feat_shape=(16, 16),
+    ),
+    "rotary_qk_norm": lambda: rotary(qk_norm=True, norm_layer=torch.nn.LayerNorm),
+    "rope_mixed": lambda: rotary(
+        attn_type="rope",
+        rope_type="mixed",
+        use_abs_pos_emb=False,
+        init_values=0.1,
+        num_reg_tokens=2,
+    ),
 }
 
 

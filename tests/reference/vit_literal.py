@@ -37,6 +37,32 @@ def layer_norm(x: Tensor, norm: Any) -> Tensor:
     return (x - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
 
+def normed(x: Tensor, norm: Any) -> Tensor:
+    """A norm that may be missing."""
+    return x if isinstance(norm, torch.nn.Identity) else layer_norm(x, norm)
+
+
+def bias_of(layer: Any) -> Tensor:
+    """Its bias; 0 where it has none."""
+    return layer.weight.new_zeros(()) if layer.bias is None else layer.bias
+
+
+def scale_of(block: Any, branch: int) -> Any:
+    """LayerScale of a block's attention (1) or MLP (2); 1 where it has none."""
+    if hasattr(block, f"ls{branch}"):
+        return getattr(getattr(block, f"ls{branch}"), "gamma", 1)
+    scale = getattr(block, f"gamma_{branch}")
+    return 1 if scale is None else scale
+
+
+def literal_mlp(mlp: Any, x: Tensor) -> Tensor:
+    """Two layers, or SwiGLU: W₂ norm(SiLU(W_g x) ⊙ W_x x)."""
+    if hasattr(mlp, "fc1_g"):
+        gate = mlp.fc1_g(x)
+        return mlp.fc2(normed(gate / (1 + (-gate).exp()) * mlp.fc1_x(x), mlp.norm))
+    return mlp.fc2(normed(mlp.act(mlp.fc1(x)), mlp.norm))
+
+
 def softmax(scores: Tensor) -> Tensor:
     """exp(a_j) / Σ_k exp(a_k), rows shifted by their largest score."""
     powers = (scores - scores.amax(-1, keepdim=True)).exp()
@@ -60,7 +86,9 @@ class LiteralViT:
         patches = vit.patch_embed.proj(images.double()).flatten(2).transpose(1, 2)
         ahead = [t for t in (vit.cls_token, vit.reg_token) if t is not None]
         front = torch.cat(ahead, dim=1).expand(len(images), -1, -1)
-        if vit.no_embed_class:
+        if vit.pos_embed is None:
+            x = torch.cat([front, patches], dim=1)
+        elif vit.no_embed_class:
             x = torch.cat([front, patches + vit.pos_embed], dim=1)
         else:
             x = torch.cat([front, patches], dim=1) + vit.pos_embed
@@ -68,12 +96,34 @@ class LiteralViT:
 
     def qkv(self, index: int, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (…, d), heads one after another."""
-        layer = self.vit.blocks[index].attn.qkv
-        out = normed @ layer.weight.T
-        if layer.bias is not None:
-            out = out + layer.bias
-        first, second, third = out.chunk(3, dim=-1)
-        return first, second, third
+        attn = self.vit.blocks[index].attn
+        if attn.qkv is None:
+            layers = (attn.q_proj, attn.k_proj, attn.v_proj)
+            parts = [normed @ layer.weight.T + bias_of(layer) for layer in layers]
+        else:
+            parts = list((normed @ attn.qkv.weight.T + bias_of(attn.qkv)).chunk(3, dim=-1))
+        if getattr(attn, "q_bias", None) is not None:  # EVA's keys have none
+            parts = [parts[0] + attn.q_bias, parts[1], parts[2] + attn.v_bias]
+        return parts[0], parts[1], parts[2]
+
+    def turned(self, index: int, head: int, x: Tensor) -> Tensor:
+        """One head's queries or keys (b, n, c) with every image token's pairs turned by its angles."""
+        vit = self.vit
+        if getattr(vit, "rope", None) is None:
+            return x
+        rope = vit.rope.get_embed()
+        rope = rope[index][head] if vit.rope_mixed else rope
+        sines, cosines = rope.double().chunk(2, dim=-1)
+        out, first, width = x.clone(), vit.num_prefix_tokens, x.shape[-1]
+        half = vit.blocks[index].attn.rotate_half
+        pairs = [(i, i + width // 2) if half else (2 * i, 2 * i + 1) for i in range(width // 2)]
+        for place in range(vit.patch_embed.num_patches):
+            row = x[:, first + place]
+            for one, two in pairs:
+                sin, cos = sines[place, one], cosines[place, one]
+                out[:, first + place, one] = row[:, one] * cos - row[:, two] * sin
+                out[:, first + place, two] = row[:, two] * cos + row[:, one] * sin
+        return out
 
     def forward(
         self,
@@ -118,7 +168,6 @@ class LiteralViT:
         # Z = [X; P]: prompts are rows like any other, up to the attention
         z = x if prompts is None else torch.cat([x, prompts.double().expand(len(x), -1, -1)], dim=1)
         queries, keys, values = self.qkv(index, layer_norm(z, block.norm1))
-        own_keys = keys[:, :count]
         queries = queries[:, :count]
         if raw is not None:
             more_keys, more_values = (part.double().expand(len(x), -1, -1) for part in raw)
@@ -127,25 +176,25 @@ class LiteralViT:
                 torch.cat([values, more_values], dim=1),
             )
         width = x.shape[-1] // self.heads
-        outputs, weights, split = [], [], []
+        outputs, weights, split, own = [], [], [], []
+        attn = block.attn
         for head in range(self.heads):
             part = slice(head * width, (head + 1) * width)
-            q, k, v = queries[..., part], keys[..., part], values[..., part]
+            q, k, v = normed(queries[..., part], attn.q_norm), keys[..., part], values[..., part]
+            k = normed(k, attn.k_norm)
+            own.append(k[:, :count])
+            q, k = self.turned(index, head, q), self.turned(index, head, k)
             shares = softmax(q @ k.transpose(1, 2) / width**0.5)
             outputs.append(shares @ v)
             weights.append(shares)
             split.append(q)
         passed.blocks.append(LiteralBlock(inputs, torch.stack(split, 1), torch.stack(weights, 1)))
-        merged = block.attn.proj(torch.cat(outputs, dim=-1))
-        x = x + self._scaled(block.ls1, merged)
+        own_keys = torch.cat(own, dim=-1)
+        merged = attn.proj(normed(torch.cat(outputs, dim=-1), attn.norm))
+        x = x + scale_of(block, 1) * merged
         if change is not None and change[0] == "attention":
             x = x + change[1](x, own_keys)
-        mlp = block.mlp
-        x = x + self._scaled(block.ls2, mlp.fc2(mlp.act(mlp.fc1(layer_norm(x, block.norm2)))))
+        x = x + scale_of(block, 2) * literal_mlp(block.mlp, layer_norm(x, block.norm2))
         if change is not None and change[0] == "mlp":
             x = x + change[1](x, own_keys)
         return x
-
-    @staticmethod
-    def _scaled(scale: Any, x: Tensor) -> Tensor:
-        return x if isinstance(scale, torch.nn.Identity) else x * scale.gamma

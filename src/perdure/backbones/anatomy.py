@@ -1,58 +1,86 @@
-"""Anatomy of a timm vision transformer: its spec, and obstacles to adding prompts."""
+"""Anatomy of a timm vision transformer: its spec, and what it lacks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import Block
+from timm.models.eva import Eva
 from torch import nn
 
+from perdure.backbones.blocks import AttentionBlock, nonlinear, obstacle
+from perdure.capabilities import CAPABILITIES, Capability
 from perdure.types import BackboneSpec
 
+NO_CLASS_TOKEN = "there is no class token"
+NO_PROJECTION = "it was not trained with texts, or its projection is not known"
 
-def obstacles(vit: Any) -> tuple[str, ...]:
-    """Return the reasons why prompts cannot be added to this transformer; empty when they can.
 
-    Every reason names the block and what it does that plain pre-norm attention does not.
-    """
-    reasons: list[str] = []
+def lacks(vit: Any) -> dict[Capability, str]:
+    """Return what a transformer cannot do, each with the reason: the block, and what it does."""
+    missing: dict[Capability, str] = {}
     for index, block in enumerate(vit.blocks):
-        where = f"block {index}"
-        if type(block) is not Block:
-            reasons.append(f"{where} is a {type(block).__name__}, not a plain pre-norm block")
-            continue
-        attention = block.attn
-        if type(attention) is not Attention:
-            reasons.append(f"{where} attends with {type(attention).__name__}")
-        elif not isinstance(attention.q_norm, nn.Identity):
-            reasons.append(f"{where} normalises queries and keys (qk-norm)")
-        elif not isinstance(attention.norm, nn.Identity):
-            reasons.append(f"{where} normalises the attention output")
-        elif getattr(attention, "gate", None) is not None:
-            reasons.append(f"{where} gates the attention output")
-        if not isinstance(block.norm1, nn.LayerNorm):
-            reasons.append(f"{where} uses {type(block.norm1).__name__} instead of LayerNorm")
-    return tuple(reasons)
+        if reason := obstacle(block):
+            told = f"block {index} {reason}"
+            closed: tuple[Capability, ...] = ("keys", "key_value_prompts", "linear_keys")
+            missing |= dict.fromkeys((*closed, "input_tokens", "class_attention"), told)
+            break
+        if reason := nonlinear(block):
+            missing.setdefault("linear_keys", f"block {index} {reason}")
+    if not reads_class_token(vit):
+        missing.setdefault("class_attention", NO_CLASS_TOKEN)
+    if not isinstance(vit.head, nn.Linear):
+        missing["projection"] = NO_PROJECTION
+    return missing
+
+
+def reads_class_token(vit: Any) -> bool:
+    """Whether the class token stands for the image.
+
+    In rotary models only where the last norm is over all tokens and nothing is pooled by attention:
+    EVA-02 was trained on the mean of the image tokens, normalised after it.
+    """
+    if vit.cls_token is None:
+        return False
+    pooled = vit.attn_pool is not None or isinstance(vit.norm, nn.Identity)
+    return not (isinstance(vit, Eva) and pooled)
 
 
 def describe(vit: Any, name: str) -> BackboneSpec:
     """Return the spec of this transformer."""
-    reasons = obstacles(vit)
-    plain = not reasons
-    dim = vit.embed_dim
+    missing = lacks(vit)
+    parts = [AttentionBlock(block) for block in vit.blocks] if "keys" not in missing else []
     head = vit.head
+    linear = "linear_keys" not in missing
+    return BackboneSpec(
+        name=name,
+        dim=vit.embed_dim,
+        heads=parts[0].heads[0] if parts else 0,
+        blocks=len(vit.blocks),
+        prefix_tokens=vit.num_prefix_tokens,
+        has_class_token=reads_class_token(vit),
+        patches=vit.patch_embed.num_patches,
+        norm_eps=vit.blocks[0].norm1.eps if linear else 0.0,
+        key_weight=tuple(part.key_weight for part in parts) if linear else (),
+        norm_scale=tuple(b.norm1.weight for b in vit.blocks) if linear else (),
+        projection=(head.weight, head.bias) if isinstance(head, nn.Linear) else None,
+        lacks=missing,
+    )
+
+
+def features_alone(name: str, dim: int, reason: str) -> BackboneSpec:
+    """Return the spec of a model that gives one feature vector per image and nothing else."""
+    missing: Mapping[Capability, str] = {
+        capability: reason for capability in CAPABILITIES if capability != "features"
+    }
     return BackboneSpec(
         name=name,
         dim=dim,
-        heads=vit.blocks[0].attn.num_heads if plain else 0,
-        blocks=len(vit.blocks),
-        prefix_tokens=vit.num_prefix_tokens,
-        has_class_token=vit.cls_token is not None,
-        patches=vit.patch_embed.num_patches,
-        norm_eps=vit.blocks[0].norm1.eps if plain else 0.0,
-        key_weight=tuple(b.attn.qkv.weight[dim : 2 * dim] for b in vit.blocks) if plain else (),
-        norm_scale=tuple(b.norm1.weight for b in vit.blocks) if plain else (),
-        projection=(head.weight, head.bias) if isinstance(head, nn.Linear) else None,
-        obstacles=reasons,
+        heads=0,
+        blocks=0,
+        prefix_tokens=0,
+        has_class_token=False,
+        patches=0,
+        norm_eps=0.0,
+        lacks={**missing, "projection": NO_PROJECTION},
     )

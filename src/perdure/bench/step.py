@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.backbones.vit import FrozenViT
 from perdure.bench.floor import Shape, linear_layers
 from perdure.bench.profile import step_profile
@@ -26,6 +27,7 @@ from perdure.bench.training import (
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.model import Model
+from perdure.errors import BackboneError
 from perdure.methods.options import DeepPromptConfig
 
 
@@ -48,6 +50,11 @@ def step_report(config: Config, pairs: int = 5, profile: bool = False) -> dict[s
     check_numbers(pairs=pairs)
     check_trained(config)
     frozen, batch_size = make_backbone(config), config.training.batch_size
+    if not isinstance(frozen, FrozenViT):
+        raise BackboneError(
+            f"'{frozen.name}' is no vision transformer, and a step's floor is counted for these alone."
+            " Choose one, as backbone=vit_small_patch16_224."
+        )
     model = Model(frozen, config)
     pixels = random_pixels(frozen, batch_size)
     step = TrainingStep(model, pixels)
@@ -77,7 +84,7 @@ def _survey_figures(model: Model, pixels: Tensor, pairs: int) -> dict[str, float
     """Survey against plain forward, interleaved; None where the method keeps no statistics."""
     images = pixels.repeat(2, 1, 1, 1)
     plain, surveys = [], []
-    backbone: FrozenViT = model.backbone.float32
+    backbone: FrozenBackbone = model.backbone.float32
     for _ in range(pairs):
         began = now(backbone.device)
         with torch.no_grad():

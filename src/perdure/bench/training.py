@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.config import Config
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
@@ -48,13 +48,13 @@ def check_numbers(**numbers: int) -> None:
         raise ConfigError(f"{given}: each must be 1 or more.")
 
 
-def random_pixels(backbone: FrozenViT, count: int) -> UInt8[Tensor, "b 3 s s"]:
+def random_pixels(backbone: FrozenBackbone, count: int) -> UInt8[Tensor, "b 3 s s"]:
     """Draw images of the backbone's size."""
     size = (count, 3, backbone.img_size, backbone.img_size)
     return torch.randint(0, 256, size, generator=generator(0, "pixels")).to(torch.uint8)
 
 
-def setting(backbone: FrozenViT, batch_size: int) -> dict[str, Any]:
+def setting(backbone: FrozenBackbone, batch_size: int) -> dict[str, Any]:
     """Return the setting of a measurement: versions, device, sizes; JSON-ready."""
     return {
         "backbone": backbone.name,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from perdure.backbones.catalog import describe
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.backbones.sources import hub_file_at_hand
-from perdure.backbones.vit import FrozenViT
 from perdure.cli.output import print_columns, print_fields
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
@@ -126,7 +126,7 @@ def _tasks(config: Config, stream: Stream) -> list[dict[str, Any]]:
     ]
 
 
-def _trained(config: Config, backbone: FrozenViT, stream: Stream) -> dict[str, Any]:
+def _trained(config: Config, backbone: FrozenBackbone, stream: Stream) -> dict[str, Any]:
     """Build the method and its heads as a run does, which checks them, and count what they train."""
     model = Model(backbone, config)
     task = plan(stream, config)[0].data.task

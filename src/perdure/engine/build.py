@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perdure.backbones.attention import emulation
 from perdure.backbones.catalog import create_backbone
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import check_backbone
@@ -19,7 +19,7 @@ from perdure.language import text_features
 from perdure.streams import Stream, build_stream, load_source
 
 
-def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
+def make_backbone(config: Config, sink: Sink = ignore) -> FrozenBackbone:
     """Create the frozen backbone of a run.
 
     Raises:
@@ -38,6 +38,8 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
         attention=config.runtime.attention,
         seed=config.training.seed,
         on_progress=tell,
+        # Before weights and images are read, and before a text tower is fetched.
+        check=lambda spec: check_backbone(spec, config.method_class, config),
     )
     if config.runtime.survey_precision == "bf16" and backbone.precision != "bf16":
         raise ConfigError(
@@ -50,8 +52,6 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenViT:
             "long as in fp32. Take precision=fp32."
         )
         sink(Event("note", fields={"text": text}))
-    # Before images are read, and before a text tower is fetched.
-    check_backbone(backbone, config.method_class, config)
     return backbone
 
 

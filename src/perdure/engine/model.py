@@ -12,42 +12,52 @@ from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
 from perdure.backbones.convert import not_finite
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
+from perdure.capabilities import CAPABILITIES, Capability
 from perdure.engine.anchors import Anchors
 from perdure.engine.config import Config
 from perdure.errors import BackboneError, CheckpointError, ConfigError
 from perdure.heads import HEADS, Head, TrainedHead
-from perdure.methods import Method
+from perdure.methods import METHODS, Method
 from perdure.randomness import generator
-from perdure.types import CachedTokens, Features, Loss, Observer, Survey, Task
+from perdure.types import BackboneSpec, CachedTokens, Features, Loss, Observer, Survey, Task
 
 
-def check_backbone(backbone: FrozenViT, method: type[Method], config: Config) -> None:
+def check_backbone(spec: BackboneSpec, method: type[Method], config: Config) -> None:
     """Check that the method can work on a backbone.
 
     Raises:
         BackboneError: the reason, by name.
     """
-    traits, spec, name = method.traits, backbone.spec, config.training.method
-    if not traits.frozen_features and spec.obstacles:
-        raise BackboneError(
-            f"Method '{name}' adds prompts to plain pre-norm attention, but in '{backbone.name}' "
-            f"{spec.obstacles[0]}. Methods on frozen features (linear, ncm, lda) can take it."
-        )
+    name = config.training.method
+    if missing := sorted(method.needs(config.method) & spec.lacks.keys()):
+        raise BackboneError(f"Method '{name}' {_lacking(missing[0], spec)}")
     guided = [
         head
         for head, choice in config.built_heads.items()
         if HEADS.declared[choice.kind].needs_projection
     ]
     if guided and spec.projection is None:
-        raise BackboneError(
-            f"Head '{guided[0]}' of method '{name}' compares images with their classes behind the "
-            f"backbone's own image projection, but '{backbone.name}' has none. Choose a CLIP, as "
-            "backbone=clip_vit_base_patch16, or a method and heads without: `perdure ls methods`."
-        )
+        raise BackboneError(f"Head '{guided[0]}' of method '{name}' {_lacking('projection', spec)}")
 
 
-def check_text(task: Task, backbone: FrozenViT, config: Config) -> None:
+def _lacking(capability: Capability, spec: BackboneSpec) -> str:
+    """Say what is missing, why, where it is, and what would run here."""
+    entry = CAPABILITIES[capability]
+    able = [
+        name
+        for name, declared in METHODS.declared.items()
+        if not METHODS[name].needs(declared.Config()) & spec.lacks.keys()
+        and not any(HEADS.declared[head].needs_projection for head in declared.traits.heads)
+    ]
+    return (
+        f"needs {capability}, {entry.meaning}, which '{spec.name}' lacks: "
+        f"{spec.lacks[capability]}. Backbones that have it: {', '.join(entry.examples)}. "
+        f"Methods that run on '{spec.name}': {', '.join(able)}."
+    )
+
+
+def check_text(task: Task, backbone: FrozenBackbone, config: Config) -> None:
     """Check that text features fit the backbone's image projection.
 
     Raises:
@@ -85,9 +95,9 @@ class Model:
         inference_only: whether it came back without what only learning reads, and cannot learn on.
     """
 
-    def __init__(self, backbone: FrozenViT, config: Config) -> None:
+    def __init__(self, backbone: FrozenBackbone, config: Config) -> None:
         cls = config.method_class
-        check_backbone(backbone, cls, config)
+        check_backbone(backbone.spec, cls, config)
         seed = config.training.seed
 
         def random(name: str) -> torch.Generator:
@@ -121,7 +131,7 @@ class Model:
         return twin
 
     @property
-    def survey_backbone(self) -> FrozenViT:
+    def survey_backbone(self) -> FrozenBackbone:
         """The backbone that surveys compute with, as ``survey_precision`` says."""
         fp32 = self.config.runtime.survey_precision == "fp32"
         return self.backbone.float32 if fp32 else self.backbone

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.checkpoint import Checkpoints, Point
 from perdure.engine.config import Config
 from perdure.engine.drift import refuse_test_images, unlabelled
@@ -102,7 +102,7 @@ class Run:
         self,
         config: Config,
         stream: Stream,
-        backbone: FrozenViT,
+        backbone: FrozenBackbone,
         folder: Path | None = None,
         sink: Sink = ignore,
     ) -> None:

@@ -43,9 +43,12 @@ def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> CachedTok
     """
     block, backbone, config = model.method.first_block, model.backbone, model.config
     spec = backbone.spec
-    size = (spec.prefix_tokens + spec.patches) * spec.dim * backbone.dtype.itemsize
+    if block == 0:
+        return None
+    tokens = spec.prefix_tokens + spec.patches_in(block)
+    size = tokens * spec.width(block) * backbone.dtype.itemsize
     plain = build_transform(config.training.transform, backbone.img_size).deterministic
-    if block == 0 or not plain or len(data.train) * size > MOST_BYTES:
+    if not plain or len(data.train) * size > MOST_BYTES:
         return None
     return CachedTokens(
         _once(model, data, sink, lambda x: backbone.advance(x, block).tokens), block
@@ -98,12 +101,12 @@ class _Float32Views:
         self._observer.start_batch(positions, total, labels)
 
     def block(self, index: int, view: BlockView) -> None:
-        attended = view.prompt_attention
+        attended, queries = view.prompt_attention, view.queries
         made = replace(
             view,
             inputs=view.inputs.float(),
             normed=view.normed.float(),
-            queries=view.queries.float(),
+            queries=None if queries is None else queries.float(),
             keys=view.keys.float(),
             prompt_attention=None if attended is None else attended.float(),
         )

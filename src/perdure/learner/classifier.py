@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.build import make_backbone
 from perdure.engine.config import Config
 from perdure.engine.events import Sink, ignore
@@ -373,7 +373,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(
-        cls, folder: Path | str, backbone: FrozenViT | None = None, device: str = "auto"
+        cls, folder: Path | str, backbone: FrozenBackbone | None = None, device: str = "auto"
     ) -> ContinualClassifier:
         """Read what `save` wrote.
 
@@ -394,7 +394,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cls,
         name: Path | str,
         revision: str | None = None,
-        backbone: FrozenViT | None = None,
+        backbone: FrozenBackbone | None = None,
         device: str = "auto",
     ) -> ContinualClassifier:
         """Load a model from a folder or from the model hub.

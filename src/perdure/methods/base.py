@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
+from perdure.capabilities import Capability
 from perdure.methods.guard import Guard
 from perdure.methods.options import MethodConfig
 from perdure.numerics.merge import merge
@@ -57,6 +58,11 @@ class Method(nn.Module, abc.ABC):
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
         """Rows of the last block that the readout needs under these options."""
         return cls.traits.reads
+
+    @classmethod
+    def needs(cls, config: Any) -> frozenset[Capability]:
+        """Capabilities that the backbone must have under these options."""
+        return frozenset({"features"}) if cls.traits.frozen_features else cls.traits.needs
 
     @classmethod
     def retrains(cls, config: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from perdure.capabilities import Capability
 from perdure.methods import options
 from perdure.registry import Declaration, Registry
 from perdure.traits import Traits
@@ -44,6 +45,7 @@ NSP2_STATISTICS = (*NULL_SPACE_STATISTICS, "old_mean_*", "old_std_*")
 TEMPERATURE = {"temperature": (1.0, 5.0, 28.0)}
 KEY_PULL = {"key_pull": (0.1, 0.5, 1.0)}
 CLIP_NSP2 = "Lu et al., NeurIPS 2024, arXiv 2406.05658"
+NULL_SPACE = frozenset[Capability]({"key_value_prompts", "linear_keys"})
 GAUSSIANS = "per class one mean and one D × D factor of its covariance (unless refine_epochs=0)"
 
 
@@ -58,6 +60,7 @@ _declare(
         Traits(
             paper="Lu et al., NeurIPS 2024, arXiv 2406.05658",
             summary="prompt updates projected into the null space of old tasks' features",
+            needs=NULL_SPACE,
             projects_updates=True,
             protects_features=True,
             stores_statistics="per block one D × D and one M × M Gram of old features",
@@ -112,6 +115,7 @@ _declare(
             paper="Han, Na, Hwang, WACV 2025, arXiv 2403.11537 (reconstruction)",
             summary="prompts matched to image tokens inside the layer and added to them, in one pass",
             reads=frozenset({"cls", "tokens", "cls_attention"}),
+            needs=frozenset({"keys", "tokens"}),
             selects=True,
         ),
         options.IPromptConfig,
@@ -125,6 +129,7 @@ _declare(
             paper="Wang et al., CVPR 2022 (L2P)",
             summary="prompts chosen from a pool by a plain pass's features join the input",
             reads=frozenset({"input"}),
+            needs=frozenset({"input_tokens"}),
             needs_query=True,
             selects=True,
         ),
@@ -138,6 +143,7 @@ _declare(
         Traits(
             paper="Lu et al., NeurIPS 2024 (L2P-NSP²); Wang et al., CVPR 2022 (L2P)",
             summary="a pool of deep prompts, updates projected into the null space of old features",
+            needs=NULL_SPACE,
             needs_query=True,
             projects_updates=True,
             protects_features=True,
@@ -230,6 +236,7 @@ _declare(
         Traits(
             paper=CLIP_NSP2,
             summary="CLIP with prompts in its first blocks, updates projected as in nsp2",
+            needs=NULL_SPACE,
             projects_updates=True,
             protects_features=True,
             stores_statistics=f"per block one D × D and one M × M Gram of old features; {GAUSSIANS}",

@@ -24,10 +24,10 @@ MOST_TOKENS = 8192  # clustered per block
 
 
 class TokenKeys:
-    """Observer that keeps normalised attention keys of some target tokens, ``rows``, per block."""
+    """Observer that keeps normalised attention keys of some target tokens, ``rows`` of each block."""
 
-    def __init__(self, blocks: tuple[int, ...], rows: slice) -> None:
-        self._keys: dict[int, dict[int, Float[Tensor, "k d"]]] = {block: {} for block in blocks}
+    def __init__(self, rows: Mapping[int, slice]) -> None:
+        self._keys: dict[int, dict[int, Float[Tensor, "k d"]]] = {block: {} for block in rows}
         self._rows = rows
         self._start, self._share = 0, 1.0
 
@@ -41,7 +41,7 @@ class TokenKeys:
         """Keep evenly spaced tokens of one block of one batch."""
         if index not in self._keys:
             return
-        keys = view.keys.transpose(1, 2).flatten(2)[:, self._rows].flatten(0, 1)
+        keys = view.keys.transpose(1, 2).flatten(2)[:, self._rows[index]].flatten(0, 1)
         step = max(1, round(len(keys) / max(self._share, 1)))
         self._keys[index][self._start] = F.normalize(keys[::step], dim=-1)
 
@@ -73,17 +73,26 @@ class IPrompt(Method):
                 f"target='cls' adds prompts to the class token, but '{spec.name}' has none. Take "
                 "target='patches', or a backbone with a class token."
             )
+        if config.token_weights == "similarity" and spec.block_sizes:
+            raise BackboneError(
+                f"token_weights='similarity' weighs image tokens by what they matched in the "
+                f"blocks, but '{spec.name}' has fewer tokens after every stage. Take "
+                "token_weights=uniform."
+            )
         third = range(spec.blocks // 3, max(spec.blocks * 2 // 3, spec.blocks // 3 + 1))
         self.blocks = block_numbers(spec, config.prompt_blocks or tuple(third), "prompt_blocks")
-        first = spec.prefix_tokens
-        patches = slice(first, first + spec.patches)
-        self.rows = patches if config.target == "patches" else slice(0, 1)
+        first, patches = spec.prefix_tokens, config.target == "patches"
+        self.rows = {
+            block: slice(first, first + spec.patches_in(block)) if patches else slice(0, 1)
+            for block in self.blocks
+        }
         self.keys, self.residual = nn.ParameterDict(), nn.ParameterDict()
         for block in self.blocks:
-            keys = torch.randn(config.pool, spec.dim, generator=generator(f"keys.{block}"))
+            size = (config.pool, spec.width(block))
+            keys = torch.randn(size, generator=generator(f"keys.{block}"))
             self.keys[str(block)] = nn.Parameter(F.normalize(keys, dim=-1))
-            self.residual[str(block)] = nn.Parameter(torch.zeros(config.pool, spec.dim))
-            self.register_buffer(f"merged_{block}", torch.zeros(config.pool, spec.dim))
+            self.residual[str(block)] = nn.Parameter(torch.zeros(size))
+            self.register_buffer(f"merged_{block}", torch.zeros(size))
         self._learns_keys = True
 
     @classmethod
@@ -94,7 +103,7 @@ class IPrompt(Method):
             rows.add("cls")
         if "tokens" in config.readout:
             rows.add("tokens")
-            if config.token_weights == "attention" and spec.has_class_token:
+            if config.token_weights == "attention" and spec.has("class_attention"):
                 rows.add("cls_attention")
         if config.target == "cls":
             rows.add("cls")
@@ -117,7 +126,7 @@ class IPrompt(Method):
         """Put the keys at the centres of the first task's token keys."""
         if task.index > 0 or self.config.key_init != "kmeans":
             return False
-        seen = TokenKeys(self.blocks, self.rows)
+        seen = TokenKeys(self.rows)
         survey(seen)
         for block in self.blocks:
             points = seen.keys(block).cpu()
@@ -209,14 +218,14 @@ class IPrompt(Method):
     ) -> tuple[Float[Tensor, "b n d"], Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Change of the tokens of one block; never more than target tokens × pool at once."""
         pool_keys = F.normalize(self.keys[str(block)], dim=-1).to(keys.dtype)
-        similarity = F.normalize(keys[:, self.rows], dim=-1) @ pool_keys.T
+        rows = self.rows[block]
+        similarity = F.normalize(keys[:, rows], dim=-1) @ pool_keys.T
         best, chosen = similarity.max(dim=-1)
         prompts = self.get_buffer(f"merged_{block}") + self.residual[str(block)]
         if share != 1:
             prompts = share * prompts
         added = self._weights(similarity) @ prompts.to(tokens.dtype)
-        rest = tokens.shape[1] - self.rows.stop
-        delta = F.pad(added, (0, 0, self.rows.start, rest))
+        delta = F.pad(added, (0, 0, rows.start, tokens.shape[1] - rows.stop))
         records = {f"similarity.{block}": best.float()}
         if training:
             penalties = {"key_pull": (1 - best.float()).mean() / len(self.blocks)}

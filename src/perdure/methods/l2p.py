@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
+from perdure.capabilities import Capability
 from perdure.methods.base import Method
 from perdure.methods.catalog import METHODS
 from perdure.methods.deep_prompts import PromptMatrices
@@ -41,6 +42,13 @@ class L2P(Method):
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
         """The prompts' rows, or the class token where prompts have none."""
         return frozenset({"cls"} if config.prompt_blocks else {"input"})
+
+    @classmethod
+    def needs(cls, config: L2PConfig) -> frozenset[Capability]:
+        """Tokens at the input, or keys and values of the blocks that are named."""
+        if not config.prompt_blocks:
+            return cls.traits.needs
+        return cls.traits.needs - {"input_tokens"} | {"key_value_prompts"}
 
     @classmethod
     def votes(cls, config: L2PConfig) -> bool:

@@ -35,6 +35,7 @@ class QueryStatistics(WeightedImages):
     def add(self, index: int, view: BlockView) -> None:
         """Add one block of one batch."""
         assert view.prompt_attention is not None
+        assert view.queries is not None
         _, heads, tokens, _ = view.queries.shape
         weights = (self.weights / (heads * tokens)).sqrt().to(view.queries).view(-1, 1, 1, 1)
         scaled = (view.queries * weights).transpose(0, 1).flatten(1, 2)

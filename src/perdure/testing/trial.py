@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from perdure.backbones.attention import Kernel
 from perdure.backbones.catalog import create_backbone
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.config import Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
@@ -60,7 +60,7 @@ class Trial:
     """
 
     config: Config
-    backbone: FrozenViT
+    backbone: FrozenBackbone
     stream: Stream
 
     def run(self, folder: Path | None = None, sink: Sink = ignore) -> Outcome:
@@ -143,7 +143,7 @@ def evaluation_pictures(trial: Trial) -> list[Image.Image]:
     ]
 
 
-def asks_for_gradients(backbone: FrozenViT) -> bool:
+def asks_for_gradients(backbone: FrozenBackbone) -> bool:
     """Tell whether a method has made weights that it can reach ask for gradients."""
     spec = backbone.spec
     projection = [tensor for tensor in spec.projection or () if tensor is not None]
@@ -196,10 +196,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_built: dict[tuple[bool, Kernel], tuple[str, FrozenViT]] = {}
+_built: dict[tuple[bool, Kernel], tuple[str, FrozenBackbone]] = {}
 
 
-def _backbone(projected: bool) -> FrozenViT:
+def _backbone(projected: bool) -> FrozenBackbone:
     """The random backbone; built anew only if a trial has changed the one at hand."""
     if (projected, KERNEL) in _built:
         digest, backbone = _built[projected, KERNEL]

@@ -107,7 +107,7 @@ def _backbone_of_timm(name: str, known: set[str]) -> Item:
         return {
             "kind": "backbone",
             "name": described.name,
-            "summary": "a vision transformer of timm",
+            "summary": "a model of timm",
             "architecture": described.architecture,
             "img_size": described.img_size,
             "repository": described.repository,

@@ -27,7 +27,7 @@ class BackboneReference:
 
     Attributes:
         name: name for `create_backbone`.
-        sha256: of every weight, see `FrozenViT.digest`.
+        sha256: of every weight, see `FrozenBackbone.digest`.
     """
 
     name: str

@@ -11,7 +11,7 @@ from pathlib import Path
 import safetensors.torch
 
 from perdure.atomic import alone
-from perdure.backbones.vit import FrozenViT
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.build import make_backbone
 from perdure.engine.model import Model
 from perdure.errors import CheckpointError, PerdureError
@@ -147,7 +147,7 @@ def _forget_in_versions(folder: Path, saved: LearnerState) -> None:
 
 
 def read_model(
-    folder: Path, backbone: FrozenViT | None = None, device: str = "auto"
+    folder: Path, backbone: FrozenBackbone | None = None, device: str = "auto"
 ) -> LearnerState:
     """Read what `write_model` wrote, now or in an earlier format; see `ContinualClassifier.load`.
 
@@ -158,7 +158,7 @@ def read_model(
     return _state_of(read_contents(folder), backbone, device)
 
 
-def _state_of(contents: Contents, backbone: FrozenViT | None, device: str) -> LearnerState:
+def _state_of(contents: Contents, backbone: FrozenBackbone | None, device: str) -> LearnerState:
     """The classifier's state that some contents are of."""
     config = contents.config(device=device)
     backbone = backbone or make_backbone(config)
@@ -179,7 +179,7 @@ def _checksums(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _check_backbone(folder: Path, backbone: FrozenViT, description: Description) -> None:
+def _check_backbone(folder: Path, backbone: FrozenBackbone, description: Description) -> None:
     expected, digest = description.backbone, backbone.digest()
     if digest != expected.sha256:
         raise CheckpointError(
