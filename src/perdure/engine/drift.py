@@ -40,9 +40,13 @@ class Following:
         self._model, self._data, self._sink = model, data, sink
         self._others = None if others is None else replace(data, train=others, val=None)
 
-    def before(self) -> Tensor:
-        """Return the readouts of the task's images, and of the others, under the prompts of before."""
-        return self._with_others(ImageSurvey(self._model, self._data, self._sink))
+    def before(self, survey: ImageSurvey) -> Tensor:
+        """Return the readouts of the task's images, and of the others, under the prompts of before.
+
+        Args:
+            survey: of the task's images under those prompts.
+        """
+        return self._with_others(survey)
 
     def after(self, survey: ImageSurvey, before: Float[Tensor, "n d"] | None) -> None:
         """Let heads follow from the features before, and anchors take the task in.

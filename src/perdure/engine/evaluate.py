@@ -22,7 +22,7 @@ class Evaluator:
 
     Predictions are made without the task and without gradients. A prediction is right when the name
     of its class is: in another domain a class has another label. Where features never change, those
-    of a test image are computed once in the whole run.
+    of a test image are computed once in the whole run, and so are queries, which never do.
 
     Args:
         sink: receives progress events.
@@ -36,6 +36,7 @@ class Evaluator:
         self._sink = sink
         self.selections: dict[int, dict[str, Float64[np.ndarray, "m"]]] = {}
         self._frozen: dict[int, Float[Tensor, "n d"]] = {}
+        self._queries: dict[int, list[Float[Tensor, "b d"] | None]] = {}
 
     def __call__(self, model: Model, tasks: Sequence[TaskData]) -> dict[str, Counts]:
         """Evaluate on all given tasks.
@@ -71,8 +72,11 @@ class Evaluator:
         if index in self._frozen:
             return list(zip(self._frozen[index].split(size), labels, strict=True))
         readouts = []
-        for batch in ordered_batches(model, data.test):
-            readout, features = model.forward(batch.images)
+        known = self._queries.setdefault(index, [])
+        for place, batch in enumerate(ordered_batches(model, data.test)):
+            if place == len(known):
+                known.append(model.query(batch.images))
+            readout, features = model.forward(batch.images, query=known[place])
             readouts.append(readout)
             self._note_selection(index, features.records)
         if model.features_fixed() and readouts:

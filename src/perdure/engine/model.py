@@ -202,6 +202,21 @@ class Model:
         """The trained head's part for the current task."""
         return self.trained_head.trained(task) if self.trained_head is not None else None
 
+    @torch.no_grad()
+    def query(
+        self, images: UInt8[Tensor, "b 3 s s"], survey: bool = False
+    ) -> Float[Tensor, "b d"] | None:
+        """Class tokens of the plain backbone, where the method asks for them; they never change.
+
+        Args:
+            images: pixels, 0 to 255.
+            survey: compute as surveys do.
+        """
+        if not self.method.traits.needs_query:
+            return None
+        backbone = self.survey_backbone if survey else self.backbone
+        return backbone(backbone.normalise(images)).cls
+
     def forward(
         self,
         images: UInt8[Tensor, "b 3 s s"] | CachedTokens,

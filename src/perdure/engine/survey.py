@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -89,6 +90,10 @@ def _once(
     return torch.cat(found)
 
 
+Queries = dict[Split, list[Float[Tensor, "b d"] | None]]
+"""Class tokens of the plain backbone by split, a tensor per batch of a survey."""
+
+
 class _Float32Views:
     """Observer that hands blocks on in float32, whatever the survey computes in."""
 
@@ -126,10 +131,15 @@ class ImageSurvey:
         model: its backbone and its method's additions at test time.
         data: the current task's images.
         sink: receives progress events.
+        queries: those of the same images that another survey has computed; they never change, so
+            that surveys of a task share them.
     """
 
-    def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:
+    def __init__(
+        self, model: Model, data: TaskData, sink: Sink = ignore, queries: Queries | None = None
+    ) -> None:
         self._model = model
+        self._queries = {} if queries is None else queries
         self._splits: dict[Split, Subset | None] = {"train": data.train, "val": data.val}
         self._task = data.task.index
         self._sink = sink
@@ -140,6 +150,8 @@ class ImageSurvey:
         """Show every image of the split to the observer, in data set order."""
         total, start = len(self._subset(split)), 0
         seen = None if observer is None else _Float32Views(observer)
+        model, known = self._model, self._queries.setdefault(split, [])
+        places = itertools.count()
 
         def readout(batch: Batch) -> Float[Tensor, "b d"]:
             nonlocal start
@@ -147,7 +159,11 @@ class ImageSurvey:
             start += len(batch.labels)
             if observer is not None:
                 observer.start_batch(positions, total, batch.labels)
-            return self._model.forward(batch.images, observer=seen, survey=True)[0].float()
+            place = next(places)
+            if place == len(known):
+                known.append(model.query(batch.images, survey=True))
+            query = known[place]
+            return model.forward(batch.images, observer=seen, survey=True, query=query)[0].float()
 
         self._features[split, False] = self._pass(split, readout)
 

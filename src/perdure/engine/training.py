@@ -16,7 +16,7 @@ from perdure.engine.drift import Following
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser, lr_factor
-from perdure.engine.survey import ImageSurvey, known_queries, known_tokens
+from perdure.engine.survey import ImageSurvey, Queries, known_queries, known_tokens
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS, Head
 from perdure.streams import (
@@ -100,6 +100,7 @@ class Training:
         self._following = Following(model, data, others, sink)
         self._sink = sink
         self._kept: ImageSurvey | None = None
+        self._queries: Queries = {}
 
     def start(self) -> bool:
         """Start the task and initialise from data; tells whether state has to be kept at once."""
@@ -108,7 +109,7 @@ class Training:
         self._sink(Event("task", task.index, images))
         moves = task.index > 0 and not self.model.features_fixed(task)
         if moves and any(self.model.heads[head].drift != "none" for head in config.head_names):
-            self.carried[_FEATURES] = self._following.before()
+            self.carried[_FEATURES] = self._following.before(self._survey())
         there = dict(self.model.method.named_parameters())
         self.model.start_task(task)
         if moves and config.training.merge_exponent:
@@ -201,7 +202,7 @@ class Training:
         """Return a new survey; where features never change, one for the whole task."""
         if self._kept is not None:
             return self._kept
-        survey = ImageSurvey(self.model, self.data, self._sink)
+        survey = ImageSurvey(self.model, self.data, self._sink, self._queries)
         if self.model.features_fixed(self.data.task):
             self._kept = survey
         return survey
