@@ -1,0 +1,232 @@
+"""The page in a browser: teach two classes, predict, correct, undo, count; wide and narrow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from perdure.serve.served import ServedModel
+from tests.serve.browser import chromium
+from tests.serve.conftest import png
+from tests.serve.live import live
+from tests.tiny import classifier
+
+pytestmark = pytest.mark.timeout(300)
+SHOTS = os.environ.get("PERDURE_SHOTS")
+"""Folder for pictures of the page, for people to look at."""
+
+
+class Page:
+    """What a person does with the page."""
+
+    def __init__(self, browser: Any, tag: str) -> None:
+        self.browser, self._tag, self._shots = browser, tag, 0
+        self._wait = WebDriverWait(browser, 60, 0.1)
+
+    def until(self, script: str, *given: object) -> Any:
+        return self._wait.until(lambda b: b.execute_script(f"return {script}", *given))
+
+    def script(self, text: str, *given: object) -> Any:
+        return self.browser.execute_script(text, *given)
+
+    def one(self, css: str) -> Any:
+        return self.browser.find_element(By.CSS_SELECTOR, css)
+
+    def shoot(self) -> None:
+        if SHOTS:
+            self._shots += 1
+            self.browser.save_screenshot(str(Path(SHOTS) / f"{self._tag}-{self._shots}.png"))
+
+    def add(self, *files: Path) -> None:
+        before = self.script("return document.querySelectorAll('.tile').length")
+        self.one("#choose").send_keys("\n".join(map(str, files)))
+        self.until(
+            "document.querySelectorAll('.tile').length === arguments[0] && "
+            "document.getElementById('work').hidden && "
+            "[...document.querySelectorAll('.tile')].every((one) => one.picture.answer)",
+            before + len(files),
+        )
+
+    def teach(self, places: list[int], label: str) -> None:
+        lessons = self.text("#model-about")
+        for place in places:
+            self.script("document.querySelectorAll('.tile')[arguments[0]].click()", place)
+        self.one("#label").send_keys(label, Keys.ENTER)
+        self.until("document.getElementById('model-about').textContent !== arguments[0]", lessons)
+        self.settled()
+
+    def settled(self) -> None:
+        self.until(
+            "document.getElementById('work').hidden && document.getElementById('badge')"
+            ".textContent !== 'learning…'"
+        )
+
+    def text(self, css: str) -> str:
+        return str(self.script("return document.querySelector(arguments[0]).textContent", css))
+
+    def answers(self) -> list[str]:
+        return [str(one) for one in self.script(
+            "return [...document.querySelectorAll('.tile')].map((one) => one.picture.answer.class)"
+        )]  # fmt: skip
+
+    def classes(self) -> list[str]:
+        return [str(one) for one in self.script(
+            "return [...document.querySelectorAll('.class-name')].map((one) => one.textContent)"
+        )]  # fmt: skip
+
+    def alert(self) -> str:
+        """The last message."""
+        return str(self.until("document.querySelector('.alert:last-child p')?.textContent"))
+
+    def fits(self) -> bool:
+        return bool(self.script(
+            "const root = document.documentElement; return root.scrollWidth <= root.clientWidth"
+        ))  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> dict[str, list[Path]]:
+    """Pictures as files, a folder per class."""
+    made: dict[str, list[Path]] = {}
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        made[name] = [tmp_path / "photos" / name / f"{name} {k}.png" for k in range(6)]
+        for place, path in enumerate(made[name]):
+            path.write_bytes(png(name, 0, place))
+    return made
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Serve a model that has learned nothing yet."""
+    with live(ServedModel(tmp_path / "<b>pets", classifier)) as page:
+        yield page
+
+
+@pytest.mark.parametrize(
+    ("tag", "width", "height", "more"),
+    [("wide", 1280, 900, ()), ("narrow", 390, 844, ("--force-dark-mode",))],
+)
+def test_teach_predict_correct_undo(
+    tag: str, width: int, height: int, more: tuple[str, ...], address: str, tmp_path: Path,
+    photos: dict[str, list[Path]],
+) -> None:  # fmt: skip
+    with chromium(tmp_path / "profile", width, height, *more) as browser:
+        page = Page(browser, tag)
+        browser.get(address)
+        page.until("document.body.dataset.state === 'empty'")
+        assert page.text("#model-name") == "<b>pets"
+        page.shoot()
+        page.add(*photos["cat"][:4], *photos["dog"][:4])
+        assert "no class yet" in page.text(".tile")
+        page.teach([0, 1, 2], "cat")
+        page.teach([4, 5, 6], "dog")
+        assert page.classes() == ["cat", "dog"]
+        page.until("document.querySelectorAll('.tile')[7].picture.answer.class === 'dog'")
+        assert page.answers() == ["cat"] * 4 + ["dog"] * 4
+        page.shoot()
+        # Corrected: what it calls a dog is taught as a class of its own, with markup for a name.
+        page.teach([7], "<i>eel</i>")
+        assert page.classes() == ["<i>eel</i>", "cat", "dog"]
+        assert not page.script("return document.querySelector('aside i:not(.bar i)')")
+        assert "Learned <i>eel</i> from 1 picture" in page.alert()
+        assert page.fits()
+        page.shoot()
+        page.script("document.querySelector('#history button').click()")
+        page.until("document.querySelectorAll('.class-name').length === 2")
+        page.settled()
+        assert page.classes() == ["cat", "dog"]
+        badges = "return [...document.querySelectorAll('.taught')].map((one) => one.textContent)"
+        assert page.script(badges) == ["cat"] * 3 + ["dog"] * 3, "what was taken back is not shown"
+        keyboard(page)
+        edit(page)
+        count(page, photos)
+        faulty(page, tmp_path)
+        log = [one for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+        assert [one["message"] for one in log if "favicon" not in one["message"]] == []
+
+
+def keyboard(page: Page) -> None:
+    """Pictures are selected and taught without a mouse."""
+    tile = page.one(".tile")
+    page.script("arguments[0].focus()", tile)
+    tile.send_keys(" ", Keys.ARROW_RIGHT)
+    focused = page.browser.switch_to.active_element
+    focused.send_keys(" ")
+    assert page.text("#chosen") == "2 pictures selected"
+    focused.send_keys(Keys.ENTER)
+    assert page.browser.switch_to.active_element.get_attribute("id") == "label"
+    page.shoot()
+    page.script("document.querySelector('.tile').focus()")
+    page.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert page.script("return document.getElementById('teach').hidden")
+
+
+def edit(page: Page) -> None:
+    """A class is renamed; forgetting asks first, and may be called off."""
+    choose = """const select = document.querySelector('.classes select'); select.value = arguments[0];
+        select.dispatchEvent(new Event('change'));"""
+    page.script(choose, "rename")
+    field = page.one("#dialog-input")
+    field.clear()
+    field.send_keys("hound", Keys.ENTER)
+    page.until("document.querySelectorAll('.class-name')[1].textContent === 'hound'")
+    page.script(choose, "forget")
+    page.until("document.getElementById('dialog').open")
+    assert "cannot be undone" in page.text("#dialog-text")
+    page.shoot()
+    page.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    page.until("!document.getElementById('dialog').open")
+    assert page.classes() == ["dog", "hound"]
+    page.script("document.querySelector('#history button').click()")
+    page.until("document.querySelectorAll('.class-name')[0].textContent === 'cat'")
+    page.settled()
+
+
+def count(page: Page, photos: dict[str, list[Path]]) -> None:
+    """A labelled folder is counted; a cat among the dogs is shown."""
+    wrong = photos["dog"][0].parent / "wrong.png"
+    wrong.write_bytes(photos["cat"][5].read_bytes())
+    page.one("#evaluate-folder").send_keys(str(photos["dog"][0].parent.parent))
+    page.until("document.querySelector('.score')")
+    assert page.text(".score") == "92.3 %"
+    assert page.text(".confusion summary") == "dog taken for cat: 1"
+    assert page.script("return document.querySelectorAll('.confusion img').length") == 1
+    page.script("document.querySelector('.score').scrollIntoView({block: 'center'})")
+    page.shoot()
+
+
+def faulty(page: Page, tmp_path: Path) -> None:
+    """What is no picture gets its reason, and the others go on."""
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    page.add(tmp_path / "bad.png")
+    assert "not readable" in page.text('.tile[data-kind="fault"]')
+    assert "1 not readable" in page.text("#summary")
+
+
+def test_read_only_and_token(pets: Path, tmp_path: Path) -> None:
+    model = ServedModel(pets, read_only=True)
+    with (
+        live(model, "192.0.2.7", "secret") as address,
+        chromium(tmp_path / "p", 900, 700) as browser,
+    ):
+        page = Page(browser, "token")
+        browser.get(address)
+        page.until("document.getElementById('dialog').open")
+        page.one("#dialog-input").send_keys("secret", Keys.ENTER)
+        page.until("document.body.dataset.state === 'ready'")
+        assert "Read-only" in page.text("#banner")
+        assert page.text("#badge") == "read-only"
+        assert not page.script("return document.querySelector('.classes select')")
+        page.shoot()
+        browser.get("about:blank")
+        browser.get(f"{address}#token=wrong")
+        page.until("document.getElementById('dialog').open")
+        assert "#" not in browser.current_url
