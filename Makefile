@@ -77,6 +77,7 @@ lint: setup ## Check style, format, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks/*/*.py docs/*.py
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
 
 # The notice is of MkDocs' theme, to whoever builds with it.
 docs: setup ## Build the documentation site into site/ (a broken link or anchor fails)
