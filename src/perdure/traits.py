@@ -7,8 +7,8 @@ from typing import Literal
 
 from perdure.capabilities import Capability
 
-Read = Literal["cls", "tokens", "input", "cls_attention"]
-"""Rows of the backbone's last block."""
+Read = Literal["cls", "tokens", "input", "cls_attention", "layers"]
+"""Rows of the backbone's last block, or the class tokens of all blocks."""
 
 
 @dataclass(frozen=True)

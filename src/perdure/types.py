@@ -129,6 +129,7 @@ class Features:
         input: rows of the tokens added to the input.
         cls_attention: the class token's attention on the image tokens in the last block, mean over
             heads; not renormalised.
+        layers: the class token after every block, each through the final norm.
         penalties: named scalars that the additions contributed to the loss.
         records: named values that the additions want logged.
     """
@@ -137,6 +138,7 @@ class Features:
     tokens: Float[Tensor, "b n d"] | None = None
     input: Float[Tensor, "b p d"] | None = None
     cls_attention: Float[Tensor, "b n"] | None = None
+    layers: Float[Tensor, "b l d"] | None = None
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     records: Mapping[str, Tensor] = field(default_factory=dict)
 

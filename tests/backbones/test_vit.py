@@ -57,6 +57,22 @@ def test_all_rows_equal_timm_bit_for_bit(kind: str) -> None:
 
 
 @torch.no_grad()
+def test_class_tokens_of_all_blocks_go_through_the_final_norm(kind: str) -> None:
+    vit, backbone = small_vit(kind), frozen(kind)
+    rows: list[torch.Tensor] = []
+    for block in vit.blocks:
+        block.register_forward_hook(lambda _, __, out: rows.append(vit.norm(out)[:, 0]))
+    vit.forward_features(images())
+    alone = backbone(images(), read=frozenset({"layers"})).layers
+    assert alone is not None
+    torch.testing.assert_close(alone, torch.stack(rows, dim=1), rtol=RTOL, atol=1e-6)
+    both = backbone(images(), read=frozenset({"cls", "layers"}))
+    assert both.layers is not None
+    assert both.cls is not None
+    assert torch.equal(both.layers[:, -1], both.cls)
+
+
+@torch.no_grad()
 def test_class_row_alone_equals_that_of_all_rows(kind: str) -> None:
     backbone = frozen(kind)
     whole, cut = backbone(images(), read="all"), backbone(images())

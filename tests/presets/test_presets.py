@@ -29,7 +29,7 @@ from tests.tiny import TINY
 VPT = ("nsp2", "finetune", "joint", "pgp")
 CLIP = ("clip_nsp2", "clip_finetune", "clip_joint")
 POOL = ("iprompt", "l2p", "dualprompt", "coda_prompt")
-RIVALS = ("slda", "ranpac", "randumb")
+RIVALS = ("slda", "ranpac", "randumb", "layup")
 ABLATION = ("nsp2-b1", "nsp2-b2", "nsp2-b1+b2", "nsp2-b1+ln", "nsp2-b2+ln")
 WEIGHTS = {
     "in1k": "vit_base_patch16_224.augreg_in1k",

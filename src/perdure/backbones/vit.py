@@ -92,19 +92,27 @@ class FrozenViT(FrozenBackbone):
         # timm would rotate what joined the input.
         apart = observer is not None or (additions.input is not None and self._rope is not None)
         attention: Tensor | None = None
+        after: list[Tensor] | None = [] if "layers" in wanted else None
+        cut: tuple[slice, ...] | None = None
         for index in range(start, len(blocks)):
             last = index == len(blocks) - 1
             cut = rows if last and index not in additions.residual else None
             weigh = last and "cls_attention" in wanted
             if not apart and cut is None and not weigh and index not in additions.blocks:
                 x = self._plain(index, x)
+                if after is not None:
+                    after.append(x[:, 0].clone())
                 continue
             x, attention = self._run_block(
                 index, x, additions, cut, weigh, observer, penalties, records
             )
-            if cut is not None:
-                return self._features(x, wanted, attention, penalties, records, True)
-        return self._features(x, wanted, attention, penalties, records, False)
+            if after is not None:
+                after.append(x[:, 0].clone())
+        found = self._features(x, wanted, attention, penalties, records, cut is not None)
+        if after is None:
+            return found
+        layers = self._model.norm(torch.stack(after, dim=1)).float()
+        return dataclasses.replace(found, layers=layers)
 
     @torch.no_grad()
     def advance(self, images: Float[Tensor, "b 3 s s"], block: int) -> CachedTokens:
@@ -264,7 +272,7 @@ class FrozenViT(FrozenBackbone):
             x = self._model.fc_norm(x)
         x = x.float()
         with_class = self.spec.has_class_token and (
-            not cut or bool(wanted & {"cls", "cls_attention"})
+            not cut or bool(wanted & {"cls", "cls_attention", "layers"})
         )
         joined = x[:, int(with_class) :] if cut else x[:, first + patches :]
         return Features(
@@ -280,7 +288,7 @@ class FrozenViT(FrozenBackbone):
 def _rows(wanted: frozenset[Read], additions: Additions, spec: BackboneSpec) -> tuple[slice, ...]:
     """The rows of the last block that something is read from."""
     rows: list[slice] = []
-    if wanted & {"cls", "cls_attention"}:
+    if wanted & {"cls", "cls_attention", "layers"}:
         rows.append(slice(0, 1))
     if "input" in wanted and additions.input is not None:
         first = spec.prefix_tokens + spec.patches

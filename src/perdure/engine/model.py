@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -107,8 +108,9 @@ class Model:
         self.config = config
         self._read = cls.rows_read(config.method, backbone.spec)
         self.method = cls(backbone.spec, config.method, random).to(backbone.device)
+        scored = replace(backbone.spec, dim=cls.width(config.method, backbone.spec))
         self.heads: dict[str, Head] = {
-            head: HEADS[choice.kind](backbone.spec, choice.options(config.heads), random)
+            head: HEADS[choice.kind](scored, choice.options(config.heads), random)
             for head, choice in config.built_heads.items()
         }
         moves = cls.traits.trains and not cls.traits.frozen_features

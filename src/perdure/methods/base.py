@@ -60,6 +60,11 @@ class Method(nn.Module, abc.ABC):
         return cls.traits.reads
 
     @classmethod
+    def width(cls, config: Any, spec: BackboneSpec) -> int:
+        """Length of the readout under these options."""
+        return spec.dim
+
+    @classmethod
     def needs(cls, config: Any) -> frozenset[Capability]:
         """Capabilities that the backbone must have under these options."""
         return frozenset({"features"}) if cls.traits.frozen_features else cls.traits.needs

@@ -228,6 +228,7 @@ _declare(
             frozen_features=True,
             heads=("gaussian",),
         ),
+        options.LDAConfig,
     ),
 )
 _declare(

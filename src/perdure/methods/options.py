@@ -32,6 +32,17 @@ class MethodConfig:
         """Refuse options that do not go together; an override calls that of its base."""
 
 
+@dataclass(frozen=True)
+class LDAConfig(MethodConfig):
+    """Options of heads in closed form on frozen features.
+
+    Attributes:
+        layers: class tokens of how many blocks, from the last on, are joined to one feature.
+    """
+
+    layers: Positive = 1
+
+
 # --------------------------------------------------------------- prompts that join as keys and values
 
 
