@@ -54,6 +54,16 @@ def add_head(command: Parser, about: str = "default: the last one of the model's
     command.option("--head", "NAME", about)
 
 
+def add_reject(command: Parser) -> None:
+    """Add ``--reject``."""
+    command.option(
+        "--reject",
+        "SHARE",
+        "no class for an image that is stranger than all but this share of known images, as 0.05",
+        type=float,
+    )
+
+
 def read_seeds(text: str | None, overrides: Sequence[str]) -> list[int]:
     """Read the value of ``--seeds``; an empty list without one.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure.cli.output import print_columns, print_fields
 from perdure.learner.saved.contents import read_contents
+from perdure.learner.separation import KEPT, described_separations
 from perdure.wording import listed, per_cent
 
 
@@ -31,6 +32,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
         "forgotten": list(contents.forgotten),
         "lessons": [asdict(lesson) for lesson in history.lessons],
         "temperatures": history.temperatures,
+        "unknown": described_separations(history.separations),
         "can_learn_on": not about.inference_only,
         "bytes": asdict(sizes),
         "size": str(sizes),
@@ -60,6 +62,7 @@ def print_model(item: dict[str, Any]) -> None:
     if item["lessons"]:
         print()
         print_lessons(item)
+    _print_separations(item["unknown"])
 
 
 def print_lessons(item: dict[str, Any]) -> None:
@@ -79,3 +82,24 @@ def print_lessons(item: dict[str, Any]) -> None:
         f"{head}: {what}" for what in ("accuracy", "calibration error") for head in item["heads"]
     ]
     print_columns(["lesson", "new classes", "images", "measured on", *scores], rows)
+
+
+def _print_separations(unknown: dict[str, list[dict[str, Any]]]) -> None:
+    rows = [
+        [
+            head,
+            f"{row['score']}{' (used)' if row['used'] else ''}",
+            f"{row['known']:,}",
+            f"{row['unknown']:,}",
+            f"{row['negatives']:,}",
+            per_cent(row["auroc"]),
+            per_cent(row["accepted"]),
+        ]
+        for head, scores in unknown.items()
+        for row in scores
+    ]
+    if rows:
+        print()
+        kept = f"accepted at {per_cent(KEPT, 0)} kept"
+        heads = ["head", "unknown by", "known", "classes left out", "none", "AUROC", kept]
+        print_columns(heads, rows)

@@ -20,6 +20,10 @@ _SHOWN = 0.001
 """From what probability on a table names a class beside the first one."""
 
 
+_UNKNOWN = "(unknown)"
+"""What a table names where an image is of no known class."""
+
+
 @runtime_checkable
 class Output(Protocol):
     """What standard output and open text files have in common."""
@@ -40,12 +44,16 @@ class Writer(abc.ABC):
         out: where to.
         classes: names of all classes.
         top: number of classes per answer.
+        familiarity: whether to write how familiar an image is, as where strange ones are rejected.
     """
 
-    def __init__(self, out: Output, classes: Sequence[str], top: int) -> None:
+    def __init__(
+        self, out: Output, classes: Sequence[str], top: int, *, familiarity: bool = False
+    ) -> None:
         self._out = out
         self._classes = classes
         self._top = min(top, len(classes))
+        self._familiarity = familiarity
 
     def __enter__(self) -> Writer:
         """Write what comes first."""
@@ -78,7 +86,7 @@ class TableWriter(Writer):
 
     def _begin(self) -> None:
         widths = [min(len(printable(name)), _WIDEST) for name in self._classes]
-        self._width = max(len("class"), *widths)
+        self._width = max(len("class"), len(_UNKNOWN), *widths)
         self._line("probability", "class", "image")
 
     def _write(self, answer: Answer) -> None:
@@ -87,6 +95,10 @@ class TableWriter(Writer):
             self._line("-", "-", f"{image}: {printable(answer.fault)}")
             return
         best, *others = answer.ranking
+        if answer.rejected:
+            rest = f"{image}  (as strange as {per_cent(answer.familiarity)} of known images)"
+            self._line("-", _UNKNOWN, rest)
+            return
         more = ", ".join(
             f"{printable(one.name)} {per_cent(one.probability)}"
             for one in others
@@ -105,12 +117,17 @@ class CsvWriter(Writer):
     def _begin(self) -> None:
         self._csv = csv.writer(self._out, lineterminator="\n")
         more = [f"{key}_{place}" for place in self._places() for key in ("class", "probability")]
-        self._csv.writerow(["path", "class", "probability", *more, "error"])
+        last = ["familiarity", "error"] if self._familiarity else ["error"]
+        self._csv.writerow(["path", "class", "probability", *more, *last])
 
     def _write(self, answer: Answer) -> None:
         cells: list[str | float] = [""] * (2 * self._top)
         for place, one in enumerate(answer.ranking):
             cells[2 * place : 2 * place + 2] = [one.name, one.probability]
+        if answer.rejected:
+            cells[:2] = ["", ""]
+        if self._familiarity:
+            cells.append("" if answer.familiarity is None else answer.familiarity)
         self._csv.writerow([csv_cell(cell) for cell in (answer.path, *cells, answer.fault)])
 
     def _places(self) -> range:

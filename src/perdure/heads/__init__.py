@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from perdure.heads.catalog import HEADS
     from perdure.heads.choice import HeadChoice, choose_head
     from perdure.heads.config import HeadConfig, HeadOptions
-    from perdure.heads.gaussian import GaussianHead, NearestMeanHead
+    from perdure.heads.gaussian import GaussianHead
     from perdure.heads.language import LanguageHead, ZeroShotHead
     from perdure.heads.linear import LinearHead
+    from perdure.heads.nearest_mean import NearestMeanHead
     from perdure.heads.ridge import RidgeHead
 else:
     __getattr__, __dir__ = lazy_names(__name__)

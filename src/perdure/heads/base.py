@@ -6,10 +6,12 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from perdure.heads.config import HeadOptions, StatisticsConfig
+from perdure.numerics.evidence import Evidence
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
@@ -133,6 +135,39 @@ class Head(nn.Module, abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} leaves no image out")
 
+    @property
+    def leaves_class_out(self) -> bool:
+        """Whether `evidence_class_left_out` is what a head without the class would say."""
+        return True
+
+    def evidence(self, features: Float[Tensor, "n d"]) -> Evidence:
+        """What says whether images are of any class that it knows."""
+        return Evidence(self.logits(features), whole=True)
+
+    def evidence_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "n"], Evidence]:
+        """Evidence of images that it took in, each as if it had taken in all others only.
+
+        As `scores_left_out`, which says which images have such an answer.
+        """
+        judged, scores = self.scores_left_out(features, labels)
+        return judged, Evidence(scores, whole=True)
+
+    def evidence_class_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> Evidence:
+        """Evidence of images of one class that it took in, as if it had taken in none of them.
+
+        The scores of the class itself mean nothing. What a head knows of a class is its output
+        alone, unless it says otherwise here.
+
+        Args:
+            features: readouts of the class's images at hand.
+            labels: labels of the class, one per image.
+        """
+        return self.evidence(features)
+
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's own tensors, and return what of it remains in shared ones.
 
@@ -168,3 +203,9 @@ class TrainedHead(Head):
     @abc.abstractmethod
     def trained(self, task: Task) -> nn.Module:
         """Part of the head that the task trains along with the method."""
+
+
+def set_known_means(means: Float[Tensor, "c d"], moved: Float[Tensor, "k d"]) -> None:
+    """Set the first rows to moved ones, but those of forgotten classes, which are zero."""
+    known = means[: len(moved)]
+    known.copy_(torch.where(known.any(dim=1, keepdim=True), moved.to(known), 0))

@@ -79,7 +79,7 @@ HEADS.declare(
 )
 HEADS.declare(
     "ncm",
-    "perdure.heads.gaussian",
+    "perdure.heads.nearest_mean",
     HeadDeclaration(
         Config=StatisticsConfig,
         learning_only=("counts",),

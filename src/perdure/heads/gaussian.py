@@ -1,4 +1,4 @@
-"""Closed-form heads, nearest mean and Gaussian: updated once per task, no image kept."""
+"""Gaussian head: class means and one pooled covariance, updated once per task, no image kept."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perdure.errors import ConfigError
-from perdure.heads.base import Head
+from perdure.heads.base import Head, set_known_means
 from perdure.heads.catalog import HEADS
-from perdure.heads.config import GaussianConfig, StatisticsConfig
+from perdure.heads.config import GaussianConfig
 from perdure.heads.feature_lift import FeatureLift
 from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics import leave_one_out
 from perdure.numerics.drift_statistics import Moments
+from perdure.numerics.evidence import Evidence, GaussianEvidence
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.gaussians import (
     centred_rows,
-    class_moments,
     discriminant,
     merged_means,
     oracle_shrinkage,
@@ -40,87 +40,6 @@ from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What ``shrinkage = "validation"`` chooses from."""
-
-
-@HEADS.register("ncm")
-class NearestMeanHead(Head):
-    """Cosine between the feature and the class mean: nearest class mean."""
-
-    config: StatisticsConfig
-    means: Tensor
-    counts: Tensor
-
-    def __init__(self, spec: BackboneSpec, config: StatisticsConfig, generator: Generators) -> None:
-        super().__init__(spec, config, generator)
-        self.register_buffer("means", torch.zeros(0, spec.dim))
-        self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
-
-    @property
-    def stores_statistics(self) -> str:
-        """The means."""
-        return "per class one mean feature"
-
-    def start_task(self, task: Task) -> None:
-        """Add a row per new class."""
-        self.means = torch.cat([self.means, self.means.new_zeros(len(task.classes), self.dim)])
-        self.counts = torch.cat([self.counts, self.counts.new_zeros(len(task.classes))])
-
-    def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
-        """Cosine similarity with every class mean, in [-1, 1]."""
-        unit = torch.nn.functional.normalize
-        return unit(features, dim=1) @ unit(self.means, dim=1).T
-
-    def follow(self, drift: FeatureDrift) -> None:
-        """Move the means."""
-        moved = drift.moved(self.drift, Moments(self.means[: drift.known].double()))
-        _set_known(self.means, moved.means)
-
-    def end_task(self, task: Task, survey: Survey) -> None:
-        """Store the mean feature of each of the task's classes, and how many images it is of."""
-        moments = class_moments(*survey.features("train"), task.classes)
-        self.means[list(task.classes)] = moments.means.to(self.means)
-        self.counts[list(task.classes)] = moments.counts.to(self.counts)
-
-    def scores_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
-    ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
-        """Cosines with every class mean, that of an image's own class being without it."""
-        judged = can_be_left_out(self.counts.to(labels.device), labels)
-        x, own = features[judged].double(), labels[judged]
-        count = self.counts[own].double()[:, None]
-        without = (count * self.means[own] - x) / (count - 1)
-        cosine = torch.nn.functional.cosine_similarity
-        scores = cosine(x[:, None], self.means.double()[None], dim=2)
-        return judged, scores.scatter(1, own[:, None], cosine(x, without)[:, None])
-
-    def refuses(self, labels: Sequence[int]) -> str:
-        """Refuse only in models saved before counts were kept."""
-        if all(int(self.counts[label]) for label in labels):
-            return ""
-        return "the model was saved by a version that did not keep how many images a mean is of"
-
-    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
-        """Move the means of these classes."""
-        rows = labels.unique().tolist()
-        new = class_moments(features, labels, tuple(rows))
-        total = self.counts[rows] + new.counts
-        share = (new.counts.double() / total)[:, None]
-        old = self.means[rows].double()
-        self.means[rows] = (old + share * (new.means - old)).to(self.means)
-        self.counts[rows] = total
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Take over a saved state; counts are 0 where it is of a version that kept none."""
-        counts = torch.zeros(len(self.means), dtype=torch.int64)
-        return super().load_state_dict({"counts": counts, **state_dict}, strict, assign)
-
-    def forget(self, label: int) -> list[Trace]:
-        """Overwrite the class's mean and count; nothing else knows of it."""
-        self.means[label] = 0
-        self.counts[label] = 0
-        return []
 
 
 @HEADS.register("gaussian")
@@ -162,6 +81,7 @@ class GaussianHead(Head):
         loo = config.shrinkage == "loo"
         self.left_out = LeftOutSums(leave_one_out.SHRINKAGES) if loo else None
         self.names: tuple[str, ...] = ()
+        self._measure: GaussianEvidence | None = None
 
     @property
     def stores_statistics(self) -> str:
@@ -202,7 +122,7 @@ class GaussianHead(Head):
         images = int(self.counts[: drift.known].sum())
         kept = Moments(self.means[: drift.known], self.scatter, images)
         moved = drift.moved(self.drift, kept)
-        _set_known(self.means, moved.means)
+        set_known_means(self.means, moved.means)
         assert moved.scatter is not None, "there was one to move"
         self.scatter.copy_(moved.scatter)
 
@@ -250,6 +170,31 @@ class GaussianHead(Head):
             scores = scores * (images / (images - 1))
         return judged, scores
 
+    def evidence(self, features: Float[Tensor, "n d"]) -> Evidence:
+        """Log densities of classes and background; logits alone where there are no distances."""
+        measure = self._evidence()
+        return Evidence(self.logits(features)) if measure is None else measure.of(features)
+
+    def evidence_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "n"], Evidence]:
+        """Log densities under the moments of all other images; ρ and the level stay."""
+        judged, scores = self.scores_left_out(features, labels)
+        measure = self._evidence()
+        if measure is None:
+            return judged, Evidence(scores)
+        background = measure.background_left_out(features, labels)
+        return judged, Evidence(scores, background, whole=True)
+
+    def evidence_class_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> Evidence:
+        """Log densities under the moments of the images of all other classes; ρ and the level stay."""
+        measure = self._evidence()
+        if measure is None:
+            return Evidence(self.logits(features))
+        return measure.class_left_out(features, labels)
+
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
 
@@ -258,6 +203,7 @@ class GaussianHead(Head):
         class; their count stays with it, since the covariance is the mean over all images.
         """
         self.means[label], self.weight[label], self.bias[label] = 0, 0, 0
+        self._measure = None
         images, state = int(self.counts[label]), self.state_dict()
         sums = [name for name in state if name.startswith("left_out.")]
         traces = [] if self.lift is None else self.lift.traces(("means",))
@@ -273,6 +219,22 @@ class GaussianHead(Head):
         scatter = [name for name in state if name == "scatter" or name.startswith("gram.")]
         tensors = (*scatter, "counts", "rho", "weight", "bias", *sums)
         return [*traces, Trace(f"{what} that number; {weights}", tensors)]
+
+    @property
+    def leaves_class_out(self) -> bool:
+        """Whether it can answer a class's images as if it had taken in none: of plain features."""
+        return self.gram is None
+
+    def _evidence(self) -> GaussianEvidence | None:
+        """Distances by the moments; None for lifted features, without spread, or without moments."""
+        if self._measure is None and self.gram is None and len(self.scatter) and self._spread:
+            known, images = self.means.any(dim=1), int(self.counts.sum())
+            # Distances are for S/(n − 1), where the head may score by S/n.
+            factor = 1.0 if self.left_out is not None else images / (images - 1)
+            self._measure = GaussianEvidence(
+                self.means, self.counts * known, self.scatter, images, float(self.rho), factor
+            )
+        return self._measure
 
     @property
     def _fits(self) -> bool:
@@ -397,9 +359,8 @@ class GaussianHead(Head):
         self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
+        self._measure = None
 
-
-def _set_known(means: Float[Tensor, "c d"], moved: Float[Tensor, "k d"]) -> None:
-    """Set the first rows to moved ones, but those of forgotten classes, which are zero."""
-    known = means[: len(moved)]
-    known.copy_(torch.where(known.any(dim=1, keepdim=True), moved.to(known), 0))
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._measure = None

@@ -16,6 +16,7 @@ from perdure.heads.feature_lift import FeatureLift
 from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics.drift_statistics import Moments
+from perdure.numerics.evidence import Evidence
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.leave_one_out import can_be_left_out
 from perdure.numerics.ridge import (
@@ -23,6 +24,7 @@ from perdure.numerics.ridge import (
     System,
     one_hot,
     ridge_left_out,
+    ridge_scores_class_left_out,
     ridge_scores_left_out,
     with_bias,
 )
@@ -153,6 +155,14 @@ class RidgeHead(Head):
         rows = with_bias(self.space(features[judged]))
         ratio = float(self.ratio)
         return judged, ridge_scores_left_out(self._system(), self.sums, rows, labels[judged], ratio)
+
+    def evidence_class_left_out(
+        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+    ) -> Evidence:
+        """Regressed targets by the weights of the images of all other classes, at the same λ."""
+        rows = with_bias(self.space(features))
+        solver = self._system().at(float(self.ratio))
+        return Evidence(ridge_scores_class_left_out(solver, self.sums, rows), whole=True)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's sum, count and weights.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from perdure.numerics.evidence import Evidence
 
 
 class ClassColumns:
@@ -63,6 +66,10 @@ class ClassColumns:
         # Not len(): an exported graph would take the number of images for a constant.
         scores = logits.new_full((logits.shape[0], len(self._labels)), -math.inf)
         return scores.scatter_reduce(1, columns.expand_as(chosen), chosen, "amax")
+
+    def class_evidence(self, evidence: Evidence) -> Evidence:
+        """Evidence with a score per known class, from that with one per label."""
+        return replace(evidence, scores=self.class_scores(evidence.scores))
 
     def of(self, labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
         """The column of `class_scores` for each of some labels."""

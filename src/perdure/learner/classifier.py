@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64, Shaped, UInt8
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
@@ -245,12 +245,56 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------ predict
 
-    def predict(self, X: Any, head: str | None = None) -> Shaped[np.ndarray, "n"]:
-        """Name the most likely class of every picture; see `logits`."""
+    def predict(
+        self, X: Any, head: str | None = None, reject: float | None = None
+    ) -> Shaped[np.ndarray, "n"]:
+        """Name the most likely class of every picture; see `logits`.
+
+        With ``reject`` the answer to a picture that is too strange to be of any known class is None,
+        in an array of objects.
+
+        Args:
+            X: pictures.
+            head: one of the evaluated heads; the last one named in the configuration by default.
+            reject: share of known images that may be given up, as 0.05: rejected is what has a
+                smaller `familiarity`.
+
+        Raises:
+            ConfigError: besides what `logits` refuses, a share that cannot be rejected.
+        """
         state = self.state_
-        best = _scored(state, X, state.head_name(head)).argmax(dim=1)
-        named: NDArray[Any] = state.classes[best.cpu().numpy()]
-        return named
+        head = state.head_name(head)
+        if reject is None:
+            best = _scored(state, X, head).argmax(dim=1)
+            named: NDArray[Any] = state.classes[best.cpu().numpy()]
+            return named
+        state.check_reject(reject, head)
+        scores, shares = state.familiarity(_batches(state, X), head)
+        assert shares is not None, "check_reject has seen to it"
+        found: NDArray[Any] = state.classes[scores.argmax(dim=1).cpu().numpy()].astype(object)
+        found[(shares < reject).numpy()] = None
+        return found
+
+    def familiarity(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n"]:
+        """Share of known images that look at least as strange as each picture, in (0, 1].
+
+        What is of no known class has a small one. Measured on the training images of all lessons,
+        each left out in turn, by the score that best told images of classes left out.
+
+        Args:
+            X: pictures.
+            head: as for `predict`.
+
+        Raises:
+            ConfigError: no lesson has measured it.
+        """
+        state = self.state_
+        head = state.head_name(head)
+        state.check_reject(0.5, head)
+        shares = state.familiarity(_batches(state, X), head)[1]
+        assert shares is not None, "check_reject has seen to it"
+        found: NDArray[np.float64] = shares.numpy()
+        return found
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
@@ -295,6 +339,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: str | None = None,
         top: int = 5,
         batch_size: int | None = None,
+        reject: float | None = None,
     ) -> Generator[Answer, None, None]:
         """Predict image files one after the other, however many there are.
 
@@ -309,14 +354,17 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             top: number of classes in an answer, at most all.
             batch_size: images per forward; the model's ``eval_batch_size`` by default. It does not
                 change the answers.
+            reject: share of known images that may be given up, see `predict`.
 
         Returns:
             A generator of one answer per file, in their order.
 
         Raises:
-            ConfigError: no such head, or a number below 1.
+            ConfigError: no such head, a number below 1, or a share that cannot be rejected.
         """
-        return predict_files(self.state_, files, head=head, top=top, batch_size=batch_size)
+        return predict_files(
+            self.state_, files, head=head, top=top, batch_size=batch_size, reject=reject
+        )
 
     # ----------------------------------------------------------------------------------- evaluate
 
@@ -327,22 +375,32 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return report.accuracy
         raise ConfigError("sample_weight has no use: every image counts once. Leave it out.")
 
-    def report(self, data: Any, labels: Any = None, *, head: str | None = None) -> Report:
+    def report(
+        self,
+        data: Any,
+        labels: Any = None,
+        *,
+        head: str | None = None,
+        reject: float | None = None,
+    ) -> Report:
         """Accuracy overall, per class and per task, with the calibration error.
 
         Args:
             data: as for `learn`; where it has ``train`` and ``test``, the latter.
             labels: names of the classes, where ``data`` is images alone.
             head: one of the evaluated heads; the last one named in the configuration by default.
+            reject: share of known images that may be given up: how many are, and how many images of
+                `none`, is counted too.
 
         Raises:
+            ConfigError: a share that cannot be rejected.
             StreamError: images that cannot be used, or of a class that is not known.
         """
         state = self.state_
         head = state.head_name(head)
         config = state.model.config
         images = gather(data, labels, "test", config.stream, config.training.seed)
-        return evaluate(state, images, head)
+        return evaluate(state, images, head, reject)
 
     # ----------------------------------------------------------------------------- save and load
 
@@ -500,13 +558,17 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _scored(state: LearnerState, X: Any, head: str) -> Float[Tensor, "n c"]:
     """Scores of one state: a lesson that ends meanwhile changes nothing of them."""
+    return state.scores(_batches(state, X), (head,))[head]
+
+
+def _batches(state: LearnerState, X: Any) -> Iterator[UInt8[Tensor, "_ 3 s s"]]:
+    """Transformed pictures of whatever `learn` takes, in batches."""
     pictures = pictures_to_predict(X, state.model.config.stream)
     if not len(pictures):
         raise ConfigError("There is no picture to predict.")
     transform, size = state.transform, state.model.config.runtime.eval_batch_size
     count = len(pictures)
-    batches = (
+    return (
         torch.stack([transform(pictures.image(i)) for i in range(start, min(start + size, count))])
         for start in range(0, count, size)
     )
-    return state.scores(batches, (head,))[head]

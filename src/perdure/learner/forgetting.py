@@ -85,6 +85,9 @@ def _of_history(history: History, name: str) -> list[Trace]:
     traces = []
     if any(lesson.calibration_error for lesson in since):
         traces.append(Trace("the temperatures, which were fitted while it was known", ()))
+    if any(lesson.left_out or lesson.held_out for lesson in since) and history.separations:
+        what = "histograms of how familiar images were, by which unknown ones are told"
+        traces.append(Trace(what, ()))
     lists = "the lists of classes and lessons" if taught else "the list of classes"
     traces.append(Trace(f"its name, in {lists} that arrived", ()))
     traces.append(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perdure.learner.separation import Separation
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -15,6 +17,7 @@ class Lesson:
         held_out: images kept from training to measure with.
         left_out: training images that were left out in turn to measure with, where features are
             fixed and no image need be held out.
+        negatives: images of `none`, which are of no class.
         accuracy: per evaluated head, share of these images classified correctly among all classes
             then known; empty where there were none.
         calibration_error: per evaluated head, expected calibration error on them, after tempering;
@@ -26,6 +29,7 @@ class Lesson:
     new: tuple[str, ...]
     held_out: int = 0
     left_out: int = 0
+    negatives: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
     calibration_error: dict[str, float] = field(default_factory=dict)
     untempered_error: dict[str, float] = field(default_factory=dict)
@@ -42,6 +46,7 @@ class History:
         forgotten: classes that were removed again, as positions in order of arrival.
         losses: per evaluated head, cross-entropy of the images held out or left out in turn, summed
             over all lessons, at each temperature of ``calibration.GRID``.
+        separations: per evaluated head and score, how well known images were told from unknown ones.
         numbered: whether all labels so far were numbers, so that they come back as numbers.
     """
 
@@ -49,4 +54,5 @@ class History:
     temperatures: dict[str, float] = field(default_factory=dict)
     forgotten: tuple[int, ...] = ()
     losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    separations: dict[str, dict[str, Separation]] = field(default_factory=dict)
     numbered: bool = False

@@ -28,6 +28,9 @@ from perdure.streams.sources.table_file import image_of_cell
 
 Side = Literal["train", "test"]
 
+NONE = "none"
+"""Name of a folder or label whose images are of no class, unless the model knows a class so called."""
+
 FORMS = (
     "a folder with a folder per class, a table (CSV, TSV, Parquet) of path and label, hf:NAME, a "
     "pandas DataFrame, a data set of Hugging Face, a torch Dataset of (image, label), or images "

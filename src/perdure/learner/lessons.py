@@ -20,8 +20,9 @@ from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class, remarking
 from perdure.errors import ConfigError
 from perdure.learner.calibration import calibrate, calibrate_left_out
+from perdure.learner.classes_left_out import features_of, separate_held_out, separate_left_out
 from perdure.learner.history import Lesson
-from perdure.learner.labelled import LabelledImages
+from perdure.learner.labelled import NONE, LabelledImages
 from perdure.learner.state import LearnerState
 from perdure.randomness import permutation
 from perdure.streams import Subset, TaskData
@@ -42,15 +43,21 @@ def teach(
     """Learn one lesson on a copy, under this configuration; the state before is not touched.
 
     ``calibration_fraction`` of every class is `held_out` to fit temperatures on; where features are
-    fixed and heads can leave images out, none is, and temperatures are fitted on all of them.
+    fixed and heads can leave images out, none is, and temperatures are fitted on all of them. Images
+    of `NONE` are of no class: they are not learned, and only say what unknown images look like.
 
     Raises:
-        ConfigError: more images of an old class for a head that cannot take them in, or a single
-            new class without a head in closed form.
+        ConfigError: more images of an old class for a head that cannot take them in, a single new
+            class without a head in closed form, or images of no class before there is any.
         DivergenceError: a loss that is not finite.
     """
     columns = before.columns
-    new = tuple(name for name in labelled.names if name not in columns)
+    new = tuple(name for name in labelled.names if name not in columns and name != NONE)
+    if not new and not columns.names:
+        raise ConfigError(
+            f"All images are of '{NONE}', which stands for images of no class. Give those of at "
+            "least one class beside them."
+        )
     old = {name: columns.labels(name)[-1] for name in labelled.names if name in columns}
     _refuse_more(before.model, old)
     model = before.model.copy()
@@ -79,13 +86,19 @@ def teach(
     if old:
         taken_in.append(_take_in(model, split.task_data(task, old), sink))
     history = before.history
-    lessons = (*history.lessons, Lesson(labelled.counts(split.train), new))
+    counts = {k: n for k, n in labelled.counts(split.train).items() if k in arrival}
+    lesson = Lesson(counts, new, negatives=len(split.negatives))
+    lessons = (*history.lessons, lesson)
     numbered = labelled.numbered and (history.numbered or not before.model.tasks)
     after = LearnerState(model, replace(history, lessons=lessons, numbered=numbered))
-    if in_turn and calibration_fraction:
+    negatives = features_of(after, split.negatives)
+    if in_turn and taken_in:
         features, labels = (torch.cat(parts) for parts in zip(*taken_in, strict=True))
-        return calibrate_left_out(after, features, labels, sink)
-    return calibrate(after, split.calibration, sink)
+        if calibration_fraction:
+            after = calibrate_left_out(after, features, labels, sink)
+        return separate_left_out(after, features, labels, negatives)
+    after = calibrate(after, split.calibration, sink)
+    return separate_held_out(after, split.calibration, negatives)
 
 
 def held_out(
@@ -111,6 +124,7 @@ class _Split:
     Attributes:
         train: mask of the images that are trained on.
         calibration: images that temperatures are fitted on.
+        negatives: images of no class.
     """
 
     def __init__(
@@ -124,14 +138,16 @@ class _Split:
         seed = config.training.seed
         validation_fraction = config.stream.validation_fraction
         self._labelled, self._arrival = labelled, arrival
-        positions = np.array([arrival[name] for name in labelled.names], dtype=np.int64)
+        positions = np.array([arrival.get(name, -1) for name in labelled.names], dtype=np.int64)
         self._labels = positions[labelled.images.labels]
+        of_a_class = self._labels >= 0
         calibration = held_out(labelled, calibration_fraction, seed, "calibration", lesson)
         # A seed of its own: the two choices must not be nested.
         val = held_out(labelled, validation_fraction, seed, "validation", lesson)
         self._val = val & ~calibration
-        self.train = ~calibration & ~val
-        self.calibration = self._subset(calibration)
+        self.train = ~calibration & ~val & of_a_class
+        self.calibration = self._subset(calibration & of_a_class)
+        self.negatives = self._subset(~of_a_class)
 
     def task_data(self, task: Task, names: Iterable[str]) -> TaskData:
         """The images of these classes."""

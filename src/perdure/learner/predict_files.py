@@ -35,18 +35,30 @@ class Answer:
         path: the file, or its content.
         ranking: the most likely classes, the best first; empty where it could not be read.
         fault: why it could not be read; empty where it could.
+        familiarity: share of known images that look at least as strange, in (0, 1]; None where it
+            could not be read, or no lesson has measured it.
+        rejected: whether it is too strange to be of any known class, by the ``reject`` asked for.
     """
 
     path: ImageFile
     ranking: tuple[Prediction, ...] = ()
     fault: str = ""
+    familiarity: float | None = None
+    rejected: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready values, as ``perdure predict --json`` writes them."""
+        """JSON-ready values, as ``perdure predict --json`` writes them.
+
+        Of a rejected image class and probability are None; ``familiarity`` is there where it was
+        measured.
+        """
         if self.fault:
             return {"path": str(self.path), "error": self.fault}
         top = [{"class": one.name, "probability": one.probability} for one in self.ranking]
-        return {"path": str(self.path), **top[0], "top": top}
+        first: dict[str, object] = dict.fromkeys(top[0]) if self.rejected else {**top[0]}
+        if self.familiarity is not None:
+            first["familiarity"] = self.familiarity
+        return {"path": str(self.path), **first, "top": top}
 
 
 def predict_files(
@@ -56,23 +68,30 @@ def predict_files(
     head: str | None = None,
     top: int = 5,
     batch_size: int | None = None,
+    reject: float | None = None,
 ) -> Generator[Answer, None, None]:
     """Predict image files one after the other; see `ContinualClassifier.predict_files`.
 
     Raises:
-        ConfigError: no such head, or a number below 1.
+        ConfigError: no such head, a number below 1, or a share that cannot be rejected.
     """
     chosen = state.head_name(head)
+    state.check_reject(reject, chosen)
     size = state.model.config.runtime.eval_batch_size if batch_size is None else batch_size
     for name, value in (("top", top), ("batch_size", size)):
         if value < 1:
             raise ConfigError(f"{name}={value} is too small. Allowed: 1 and above, as {name}=5.")
     listed = (one if isinstance(one, Listed) else Listed(one) for one in files)
-    return _predictions(state, chosen, listed, top, size)
+    return _predictions(state, chosen, listed, top, size, reject)
 
 
 def _predictions(
-    state: LearnerState, head: str, files: Iterator[Listed], top: int, size: int
+    state: LearnerState,
+    head: str,
+    files: Iterator[Listed],
+    top: int,
+    size: int,
+    reject: float | None,
 ) -> Generator[Answer, None, None]:
     transform, pool = state.transform, ThreadPoolExecutor(READERS, "read")
 
@@ -92,11 +111,18 @@ def _predictions(
             results = [(path, future.result()) for path, future in batch]
             pixels = [result for _, result in results if isinstance(result, Tensor)]
             rankings: Iterator[tuple[Prediction, ...]] = iter(())
+            shares: Iterator[float | None] = itertools.repeat(None)
             if pixels:
-                scores = state.scores([torch.stack(pixels)], (head,))[head]
+                scores, familiar = state.familiarity([torch.stack(pixels)], head)
                 rankings = iter(state.rank(scores, head, top))
+                shares = shares if familiar is None else iter(familiar.tolist())
             for path, result in results:
-                yield result if isinstance(result, Answer) else Answer(path, next(rankings))
+                if isinstance(result, Answer):
+                    yield result
+                    continue
+                share = next(shares)
+                strange = reject is not None and share is not None and share < reject
+                yield Answer(path, next(rankings), "", share, strange)
             batch = begin() if ahead is None else ahead
     finally:
         pool.shutdown(cancel_futures=True)

@@ -15,7 +15,9 @@ from perdure.backbones.additions import Additions
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
 from perdure.learner.class_columns import ClassColumns
+from perdure.learner.familiarity import check_reject, familiar_shares, familiarity_scores
 from perdure.learner.history import History
+from perdure.learner.separation import Separation, best_score
 from perdure.streams import build_transform
 
 
@@ -106,6 +108,70 @@ class LearnerState:
             for head in heads:
                 parts[head].append(columns.class_scores(logits[head]))
         return {head: torch.cat(logits) for head, logits in parts.items()}
+
+    def familiarity(
+        self,
+        batches: Iterable[UInt8[Tensor, "_ 3 s s"]],
+        head: str,
+        *,
+        float32: bool = False,
+        additions: Additions | None = None,
+    ) -> tuple[Float[Tensor, "n c"], Float64[Tensor, "n"] | None]:
+        """Score images as `scores` does, and tell how familiar they are, in one pass.
+
+        Args:
+            batches: as for `scores`.
+            head: the evaluated head.
+            float32: as for `scores`.
+            additions: as for `scores`.
+
+        Returns:
+            Scores, and in (0, 1] the share of known images that look at least as strange; None where
+            no lesson has measured that.
+        """
+        columns, part = self.columns, self.model.heads[head]
+        scores, shares = [], []
+        measured = self.separation(head)
+        for images in batches:
+            with torch.no_grad():
+                readout = self.model.forward(images, float32=float32, additions=additions)[0]
+                scores.append(columns.class_scores(part.logits(readout)))
+                if measured is not None:
+                    score, separation = measured
+                    evidence = columns.class_evidence(part.evidence(readout))
+                    values = familiarity_scores(evidence, self.temperature(head))[score]
+                    shares.append(familiar_shares(values, separation))
+        return torch.cat(scores), torch.cat(shares).cpu() if shares else None
+
+    def separation(self, head: str) -> tuple[str, Separation] | None:
+        """The score by which a head tells known images from unknown ones, and how well it does.
+
+        The best one that the model can compute: saved for inference only, the Gaussian head has its
+        probability alone. None where no lesson has measured it.
+        """
+        measured = self.history.separations.get(head, {})
+        nothing = torch.zeros(1, self.model.backbone.spec.dim, device=self.model.backbone.device)
+        with torch.no_grad():
+            evidence = self.model.heads[head].evidence(nothing)
+        score = best_score(measured, familiarity_scores(evidence, 1.0))
+        return None if score is None else (score, measured[score])
+
+    def check_reject(self, reject: float | None, head: str) -> None:
+        """Check that a head can give up this share of known images.
+
+        Raises:
+            ConfigError: it is no share, too small to be told, or no lesson has measured it.
+        """
+        if reject is None:
+            return
+        measured = self.separation(head)
+        if measured is None:
+            raise ConfigError(
+                f"reject={reject}: no lesson of this model has measured what known images look like "
+                f"to its head '{head}'. Teach it a lesson with this version of perdure; more images "
+                "of known classes will do. Heads on lifted features cannot tell."
+            )
+        check_reject(reject, measured[1].images)
 
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""

@@ -223,6 +223,25 @@ def ridge_scores_left_out(
     return _left_out(system.at(ratio), sums, rows, one_hot(labels, sums.shape[1]))
 
 
+def ridge_scores_class_left_out(
+    solver: Regularised, sums: Float[Tensor, "m c"], rows: Float[Tensor, "n m"]
+) -> Float[Tensor, "n c"]:
+    """Score images of one class, as if all of them had been left out: (I − H)⁻¹ φᵀ(G + λI)⁻¹Q.
+
+    H is their block of the hat matrix. For every other class equal to solving anew without them at
+    the same λ, to 1e-9, as their rows add nothing to its column of Q.
+
+    Args:
+        solver: of G of all images, those given included.
+        sums: Q of the same.
+        rows: features φ of the images of the class, bias included.
+    """
+    rest = -rows.double() @ solver.solve(rows.double().T)
+    rest.diagonal().add_(1)
+    solved: Tensor = torch.linalg.solve(rest, rows.double() @ solver.solve(sums))
+    return solved
+
+
 def _left_out(
     solver: Regularised,
     sums: Float[Tensor, "m c"],

@@ -74,7 +74,9 @@ def _print_lesson(lesson: Lesson) -> None:
     if more:
         parts.append(f"more images of {listed(more, 8)}")
     held = f", {lesson.held_out} more held out" if lesson.held_out else ""
-    print(f"learned   {' and '.join(parts)}: {counted(images, 'image')}{held}")
+    none = f", {counted(lesson.negatives, 'image')} of no class" if lesson.negatives else ""
+    taught = " and ".join(parts) or "no class"
+    print(f"learned   {taught}: {counted(images, 'image')}{held}{none}")
     for head, accuracy in lesson.accuracy.items():
         error = 100 * lesson.calibration_error[head]
         which = "those held out" if lesson.held_out else "images left out in turn"

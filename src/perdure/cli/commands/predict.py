@@ -8,7 +8,14 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from perdure.cli.arguments import add_head, add_model, check_images, find_images, model_folder
+from perdure.cli.arguments import (
+    add_head,
+    add_model,
+    add_reject,
+    check_images,
+    find_images,
+    model_folder,
+)
 from perdure.cli.output import messages
 from perdure.cli.parsing import add_command, positive
 from perdure.errors import ConfigError
@@ -37,6 +44,7 @@ def add(verbs: Any) -> None:
         "--format", "FORMAT", "table, csv or json; default: table (--json: json)", choices=FORMATS
     )
     add_head(command)
+    add_reject(command)
     command.option(
         "--batch-size",
         "N",
@@ -51,6 +59,7 @@ def predict(args: argparse.Namespace) -> int:
     Examples:
         perdure predict runs/digits/nsp2 a.png b.png
         perdure predict runs/digits/nsp2 photos --format csv > photos.csv
+        perdure predict pets photos --reject 0.05           strange images get no class
         find photos -mtime -1 | perdure predict runs/digits/nsp2 - --json
 
         Folders are gone through with all folders in them. An image that cannot be read gets a
@@ -83,6 +92,7 @@ def predict(args: argparse.Namespace) -> int:
                 head=args.head,
                 top=args.top,
                 batch_size=args.batch_size,
+                reject=args.reject,
                 on_progress=show,
             )
     finally:
@@ -100,10 +110,9 @@ def write_predictions(
     out: Output,
     form: str,
     *,
-    head: str | None = None,
     top: int = 5,
-    batch_size: int | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
+    **options: Any,
 ) -> tuple[int, int]:
     """Predict files and write the answers as they come.
 
@@ -112,10 +121,9 @@ def write_predictions(
         files: image files, in the order of the answers.
         out: where to write.
         form: one of `FORMATS`.
-        head: as for ``predict_files``.
         top: as for ``predict_files``.
-        batch_size: as for ``predict_files``.
         on_progress: receives after every answer how many there are.
+        options: others of ``predict_files``.
 
     Returns:
         How many files there were, and how many of them could not be read.
@@ -126,8 +134,9 @@ def write_predictions(
     from perdure.cli.writers import WRITERS
     from perdure.learner.predict_files import predict_files
 
-    answers = predict_files(state, files, head=head, top=top, batch_size=batch_size)
-    writer = WRITERS[form](out, state.columns.names, top)
+    answers = predict_files(state, files, top=top, **options)
+    familiarity = options.get("reject") is not None
+    writer = WRITERS[form](out, state.columns.names, top, familiarity=familiarity)
     done = faulty = 0
     # Closed at once where nobody reads on, so that no thread goes on decoding.
     with contextlib.closing(answers), writer as write:

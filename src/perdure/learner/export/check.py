@@ -53,9 +53,11 @@ def check_agreement(
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     largest, temperature = 0.0, state.temperature(head)
     for kind, images in _batches(state.model, real):
-        ours = state.scores([images], (head,), float32=True)[head]
+        ours, shares = state.familiarity([images], head, float32=True)
         theirs = [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
         largest = max(largest, largest_difference(ours, temperature, theirs, kind))
+        if shares is not None:
+            check_shares(shares, theirs[-1], state, head, kind)
     return Agreement(sum(RANDOM_BATCHES), len(real), largest)
 
 
@@ -67,6 +69,25 @@ def _batches(model: Model, real: Sequence[Tensor]) -> Iterator[tuple[str, Tensor
     size = model.config.runtime.eval_batch_size
     for start in range(0, len(real), size):
         yield "your", torch.stack(list(real[start : start + size]))
+
+
+def check_shares(
+    ours: Float[Tensor, "b"], theirs: Float[Tensor, "b"], state: LearnerState, head: str, kind: str
+) -> None:
+    """Compare how familiar images are: a score at the edge of a bin may fall to either side.
+
+    Raises:
+        ExportError: a share differs by more than the fullest bin's.
+    """
+    measured = state.separation(head)
+    assert measured is not None, "there are shares to compare"
+    known = measured[1].known
+    allowed = (max(known.values()) + 0.5) / (sum(known.values()) + 1)
+    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > allowed:
+        raise ExportError(
+            f"The exported graph does not agree with the model: on {kind} images its familiarity "
+            "is another. Nothing was written."
+        )
 
 
 def largest_difference(

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from perdure.atomic import atomic_write, check_place
@@ -68,9 +68,11 @@ def export_onnx(
     """Write the classifier as one ONNX file, once ONNX Runtime gives the same answers with it.
 
     The input ``images`` is uint8 (batch, 3, side, side); the outputs ``logits`` and
-    ``probabilities`` are float32 (batch, classes). Everything is computed in float32, whatever the
-    precision of the run, and the Gaussian head in float64, as here. Prompts that are the same for
-    every image are in the file as the keys and values that they make.
+    ``probabilities`` are float32 (batch, classes), and ``familiarity``, where lessons have measured
+    it, float32 (batch): reject what is below the share of known images to give up. Everything is
+    computed in float32, whatever the precision of the run, and the Gaussian head in float64, as
+    here. Prompts that are the same for every image are in the file as the keys and values that they
+    make.
 
     Args:
         classifier: on the CPU.
@@ -166,14 +168,23 @@ class Network(nn.Module):
         self._constant: Additions | None = None
         if not model.method.traits.needs_query:
             self._constant = model.backbone.float32.folded(model.method.additions(None, None))
+        state.separation(head)  # what the head makes once is made here, not in the graph
 
-    def forward(
-        self, images: UInt8[Tensor, "b 3 s s"]
-    ) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-        """Return logits and probabilities."""
-        scores = self._state.scores([images], (self._name,), float32=True, additions=self._constant)
-        logits = scores[self._name]
-        return logits, (logits / self._state.temperature(self._name)).softmax(dim=1)
+    def forward(self, images: UInt8[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Return logits and probabilities, and familiarity where it was measured."""
+        logits, shares = self._state.familiarity(
+            [images], self._name, float32=True, additions=self._constant
+        )
+        probabilities = (logits / self._state.temperature(self._name)).softmax(dim=1)
+        return (
+            (logits, probabilities) if shares is None else (logits, probabilities, shares.float())
+        )
+
+
+def outputs_of(state: LearnerState, head: str) -> tuple[str, ...]:
+    """Names of a file's outputs."""
+    measured = state.separation(head) is not None
+    return ("logits", "probabilities", *(["familiarity"] if measured else []))
 
 
 @torch.no_grad()
@@ -193,7 +204,7 @@ def _graph(state: LearnerState, head: str) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images"],
-                output_names=["logits", "probabilities"],
+                output_names=list(outputs_of(state, head)),
                 dynamic_shapes=sizes,
                 verbose=False,
             )

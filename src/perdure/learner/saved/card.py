@@ -19,6 +19,7 @@ from perdure.keys import defaults_of
 from perdure.learner.class_columns import ClassColumns
 from perdure.learner.history import Lesson
 from perdure.learner.saved.format import WEIGHTS, Description, without_place
+from perdure.learner.separation import described_separations
 from perdure.wording import listed, per_cent
 
 _HERE = "path/to/this/folder"
@@ -51,6 +52,7 @@ def make_card(
     stored = [traits.stores_statistics, *(h.stores_statistics for h in model.heads.values())]
     if model.anchors is not None:
         stored.append(model.anchors.stores_statistics)
+    unknown = described_separations(description.history.separations)
     text: str = _template().render(
         licence=publication.licence if publication else "unknown",
         base_model=base_model(training.backbone, training.weights),
@@ -68,6 +70,8 @@ def make_card(
         preset=None if description.preset is None else Path(description.preset).name,
         options=_options(config, description),
         lessons=_lessons(model, description),
+        unknown=unknown,
+        negatives=any(row["negatives"] for rows in unknown.values() for row in rows),
         forgotten=listed(
             [model.label_names[k] for k in description.history.forgotten], _MOST_NAMES
         ),
@@ -91,7 +95,7 @@ def _template() -> Any:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["md"] = escape
+    environment.filters.update(md=escape, share=per_cent)
     source = resources.files("perdure.learner.saved") / "card.md.jinja"
     return environment.from_string(source.read_text("utf-8"))
 
