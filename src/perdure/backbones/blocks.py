@@ -19,6 +19,8 @@ from timm.models.eva import EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from perdure.backbones.matrix_units import FrozenLinear, linear
+
 BLOCKS = (Block, EvaBlock)
 ATTENTIONS = (Attention, EvaAttention, AttentionRope)
 
@@ -59,6 +61,9 @@ class AttentionBlock:
         self.heads: tuple[int, int] = (block.attn.num_heads, block.attn.head_dim)
         self.norm1: Callable[[Tensor], Tensor] = block.norm1
         self.key_norm: Callable[[Tensor], Tensor] = block.attn.k_norm
+        # A layer for bf16 units is that in parts too.
+        units = isinstance(block.attn.qkv, FrozenLinear)
+        self._linear: Callable[..., Tensor] = linear if units else F.linear
         self._half = getattr(block.attn, "rotate_half", False)
         self._first = getattr(block.attn, "num_prefix_tokens", 0)
 
@@ -83,13 +88,13 @@ class AttentionBlock:
             keys, values = self._split_keys_values(normed)
         elif rows is None:
             bias = self._bias()
-            every = F.linear(normed, attention.qkv.weight, bias).unflatten(-1, (3, *self.heads))
+            every = self._linear(normed, attention.qkv.weight, bias).unflatten(-1, (3, *self.heads))
             queries, keys, values = every.unbind(2)
         else:
             weight, bias = attention.qkv.weight, self._bias()
             dim = len(weight) // 3
             low = None if bias is None else bias[:dim]
-            queries = F.linear(rows, weight[:dim], low).unflatten(-1, self.heads)
+            queries = self._linear(rows, weight[:dim], low).unflatten(-1, self.heads)
             keys, values = self._keys_values(normed)
         return attention.q_norm(queries), attention.k_norm(keys), values
 
@@ -148,7 +153,7 @@ class AttentionBlock:
         dim = len(weight) // 3
         high = None if bias is None else bias[dim:]
         keys, values = (
-            F.linear(normed, weight[dim:], high).unflatten(-1, (2, *self.heads)).unbind(2)
+            self._linear(normed, weight[dim:], high).unflatten(-1, (2, *self.heads)).unbind(2)
         )
         return keys, values
 

@@ -18,6 +18,7 @@ from perdure.backbones.anatomy import describe
 from perdure.backbones.attention import Kernel, attend
 from perdure.backbones.blocks import AttentionBlock
 from perdure.backbones.frozen import FrozenBackbone
+from perdure.backbones.matrix_units import for_units, freeze_layers, products
 from perdure.errors import BackboneError
 from perdure.traits import Read
 from perdure.types import BackboneSpec, BlockView, CachedTokens, Features, Observer
@@ -35,6 +36,7 @@ class FrozenViT(FrozenBackbone):
         plain = self.spec.has("keys")
         self._blocks = [AttentionBlock(block) for block in self._model.blocks] if plain else []
         self._rope = self._rotations()
+        self._units = plain and for_units(self.dtype, self.device)
 
     @staticmethod
     def describe(model: Any, name: str) -> BackboneSpec:
@@ -142,6 +144,8 @@ class FrozenViT(FrozenBackbone):
 
     def _cast(self, model: nn.Module) -> nn.Module:
         cast = super()._cast(model)
+        if for_units(self.dtype, self.device):
+            freeze_layers(cast)
         if isinstance(model, Eva) and isinstance(cast, Eva):
             cast.rope = model.rope  # angles need the digits
         return cast
@@ -166,7 +170,9 @@ class FrozenViT(FrozenBackbone):
         return x
 
     def _plain(self, index: int, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """A block as timm wrote it."""
+        """A block as timm wrote it, or the same within rounding on bf16 units."""
+        if self._units:
+            return self._run_block(index, x, Additions(), None, False, None, {}, {})[0]
         block = self._model.blocks[index]
         out: Tensor = block(x) if self._rope is None else block(x, rope=self._rope[index])
         return out
@@ -194,7 +200,10 @@ class FrozenViT(FrozenBackbone):
         marked = None
         if observer is not None and index in additions.tokens:
             marked = slice(x.shape[1], x.shape[1] + additions.tokens[index].shape[1])
-        output, shares = attend(queries, keys, values, self.kernel, marked)
+        if self._units and self.kernel == "products" and marked is None:
+            output, shares = products(queries, keys, values), None
+        else:
+            output, shares = attend(queries, keys, values, self.kernel, marked)
         if observer is not None:
             observer.block(index, BlockView(x, normed, queries, own_keys, shares, records))
             output = output if rows is None else _take(output.transpose(1, 2), rows).transpose(1, 2)
@@ -238,9 +247,10 @@ class FrozenViT(FrozenBackbone):
             each = block.key_norm(raw_keys.to(self.dtype).unflatten(-1, block.heads))
             more_keys.append(each.expand(shape))
             more_values.append(raw_values.to(self.dtype).unflatten(-1, block.heads).expand(shape))
-        if len(more_keys) > 1:
-            keys, values = torch.cat(more_keys, dim=1), torch.cat(more_values, dim=1)
-        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+        # Heads before tokens, so that what is joined lies as products read it.
+        by_head = [[part.transpose(1, 2) for part in parts] for parts in (more_keys, more_values)]
+        keys, values = (p[0] if len(p) == 1 else torch.cat(p, dim=2) for p in by_head)
+        return queries.transpose(1, 2), keys, values
 
     def _class_attention(
         self, queries: Float[Tensor, "b h q c"], keys: Float[Tensor, "b h k c"]

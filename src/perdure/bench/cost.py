@@ -137,8 +137,8 @@ def measure(config: Config, pairs: int = 5) -> dict[str, Any]:
 class _Counter(TorchDispatchMode):
     """Counter of the operations of matrix products and attention kernels, multiply-adds as two.
 
-    torch's own counter also follows modules, and fails on frozen ones; and it knows every fused
-    attention kernel but those of the CPU.
+    torch's own counter also follows modules, and fails on frozen ones; and it knows neither the
+    fused attention kernels of the CPU nor its linear layers in bf16.
     """
 
     def __init__(self) -> None:
@@ -152,6 +152,8 @@ class _Counter(TorchDispatchMode):
             self.total += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
         elif kernel is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
             self.total += sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4]))
+        elif func.name() == "mkldnn::_linear_pointwise":
+            self.total += 2 * result.numel() * args[0].shape[-1]
         elif kernel in flop_registry:
             self.total += flop_registry[kernel](*args, **(kwargs or {}), out_val=result)
         return result

@@ -9,7 +9,7 @@ from perdure.bench.training import TrainingStep
 
 KINDS: dict[str, tuple[str, ...]] = {
     "linear layers": ("addmm", "mm", "linear", "mkldnn_linear", "convolution"),
-    "attention": ("scaled_dot", "bmm", "softmax"),
+    "attention": ("scaled_dot", "bmm", "baddbmm", "softmax"),
     "activations": ("gelu", "silu", "sigmoid"),
     "norms": ("layer_norm",),
     "copies": ("copy", "cat", "clone", "contiguous", "to", "fill", "zero"),
@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Kinds of work with the beginnings of their operators' names, bare of prefixes and underscores."""
 OTHER = "other"
-_DROPPED = ("aten::", "native_", "mkldnn_", "_")
+_DROPPED = ("aten::", "mkldnn::", "native_", "mkldnn_", "_")
 
 
 def kind_of(operator: str) -> str:

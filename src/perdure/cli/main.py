@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 for done, 1 for failed, 2 for a command that cannot be right, 130 for interrupted.
     """
+    # torch reads it at its first allocation: large tensors lie in large pages where Linux has them.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows another one; no run may end for that.

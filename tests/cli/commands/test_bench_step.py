@@ -16,6 +16,8 @@ TINY = ("bench", "step", "--backbone", "test_vit", "--img-size", "32", "--pairs"
     ("operator", "kind"),
     [
         ("aten::addmm", "linear layers"),
+        ("mkldnn::_linear_pointwise", "linear layers"),
+        ("aten::baddbmm", "attention"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention"),
         ("aten::_softmax_backward_data", "attention"),
         ("aten::gelu_backward", "activations"),
