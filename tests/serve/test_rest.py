@@ -146,6 +146,11 @@ def test_images_are_kept_only_where_asked(serve: Serve, pets: Path, tmp_path: Pa
     assert len(list((tmp_path / "kept").rglob("*.png"))) == 4
     contents = {path.read_bytes() for path in (tmp_path / "kept" / "y").iterdir()}
     assert contents == {png("y"), png("y", 1)}
+    (tmp_path / "file").touch()
+    again = serve(pets, keep_images=tmp_path / "file")
+    job = finished(again, again.post("/api/lessons", **labelled("w", count=2)))
+    assert job["state"] == "done"
+    assert "could not be put away" in job["notes"][-1]
 
 
 def test_another_process_changes_the_model(client: TestClient, pets: Path) -> None:

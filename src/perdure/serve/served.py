@@ -162,9 +162,12 @@ class ServedModel:
             job.state = "failed"
         finally:
             job.seconds = time.monotonic() - began
-            self._writing.release()
-            with contextlib.suppress(PerdureError):
+            try:
                 on_done(job.state == "done")
+            except (PerdureError, OSError) as error:  # the lesson itself is learned, or not
+                job.notes.append(f"Its images could not be put away: {error}")
+            finally:
+                self._writing.release()
 
     def rename(self, name: str, new: str) -> None:
         """Give a class another name."""
