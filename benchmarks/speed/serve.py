@@ -128,7 +128,8 @@ def main() -> None:
     args = parser.parse_args()
     state = read_model(Path(args.model))
     with tempfile.TemporaryDirectory() as place:
-        files = list(dict.fromkeys(drawn_photographs(Path(place), 64).paths))
+        drawn_photographs(Path(place), 64)
+        files = sorted(Path(place).iterdir())
         sizes, part = (MOST, None), args.seconds / 6
         before = [predicted_per_second(state, files, part, size) for size in sizes]
         under_load = served(args.model, files, args.clients, args.seconds)

@@ -37,7 +37,7 @@ def test_images_that_arrive_together_share_a_forward(
     sizes: list[int] = []
     batches = MicroBatches(most=8, wait=0.3, on_batch=lambda images, _: sizes.append(images))
     futures = [batches.submit(states[0], "gaussian", pixels(name, 3)) for name in "abab"]
-    scores = [torch.stack([future.result(30) for future in request]) for request in futures]
+    scores = [torch.stack([future.result(30)[0] for future in request]) for request in futures]
     batches.close()
     assert sizes == [8, 4]
     for name, found in zip("abab", scores, strict=True):
@@ -60,7 +60,7 @@ def test_states_are_never_mixed(states: tuple[LearnerState, LearnerState]) -> No
     old, new, last = (
         batches.submit(state, "gaussian", pixels("c", 2)) for state in (*states, states[0])
     )
-    assert [len(one[0].result(30)) for one in (old, new, last)] == [2, 3, 2]
+    assert [len(one[0].result(30)[0]) for one in (old, new, last)] == [2, 3, 2]
     batches.close()
     assert sizes == [4, 2], "those of one state join, past those of another"
 
@@ -76,7 +76,7 @@ def test_a_failure_is_told_to_each_and_those_gone_are_left_out(
             future.result(30)
     gone, kept = batches.submit(states[0], "gaussian", pixels("a", 2))
     assert gone.cancel()
-    assert len(kept.result(30)) == 2
+    assert len(kept.result(30)[0]) == 2
     batches.close()
     assert sizes == [2, 1]
 

@@ -36,6 +36,29 @@ def test_predict_is_as_the_command_says(client: TestClient, pets: Path) -> None:
     assert [one[0]["path"], one[0]["class"], len(one[0]["top"])] == ["image 0", "a", 3]
 
 
+def test_strangers_are_told_as_the_command_tells_them(client: TestClient, pets: Path) -> None:
+    model = client.get("/api/model").json()
+    assert model["least_reject"] == 1 / 19
+    given = [(f"{name}{k}.png", png(name, 9, k)) for name in "abz" for k in range(3)]
+    files = [("files", one) for one in given]
+    answers = client.post("/api/predict?reject=0.5", files=files).json()
+    images = [EncodedImage(name, content) for name, content in given]
+    loaded = ContinualClassifier.load(pets)
+    expected = [one.to_dict() for one in loaded.predict_files(images, reject=0.5)]
+    assert [one["class"] for one in answers] == [one["class"] for one in expected]
+    assert np.allclose(
+        [one["familiarity"] for one in answers], [one["familiarity"] for one in expected], atol=0.06
+    )
+    assert None in [one["class"] for one in answers[6:]], "of a class never taught"
+    labels = [name.replace("z", "none") for name in "aaabbbzzz"]
+    said = client.post("/api/evaluate?reject=0.5", files=files, data={"labels": labels}).json()
+    rejected = [one["class"] is None for one in answers]
+    assert said["classes"]["none"] == {"images": 3, "correct": sum(rejected[6:])}
+    assert client.post("/api/evaluate", files=files, data={"labels": labels}).status_code == 422
+    for share in ("0.001", "2"):
+        assert client.post(f"/api/predict?reject={share}", files=files).status_code == 422
+
+
 def test_a_lesson_from_nothing_to_undo(serve: Serve, tmp_path: Path) -> None:
     client = serve(tmp_path / "new", fresh=classifier)
     assert client.get("/healthz").json()["model"] == "empty"

@@ -23,10 +23,10 @@ from torch import Tensor
 from perdure.errors import UnreadableImageError
 from perdure.learner.changes import changes
 from perdure.learner.evaluation import check_known
-from perdure.learner.labelled import gather
+from perdure.learner.labelled import NONE, gather
 from perdure.learner.predict_files import READERS, Answer
-from perdure.learner.state import LearnerState
-from perdure.serve.batches import MicroBatches
+from perdure.learner.state import LearnerState, Prediction
+from perdure.serve.batches import MicroBatches, Scored
 from perdure.serve.counts import count
 from perdure.serve.guard import Guard
 from perdure.serve.limits import Limits
@@ -141,9 +141,17 @@ class Server:
         return state
 
     async def answer(
-        self, state: LearnerState, head: str, images: Sequence[EncodedImage], top: int
+        self,
+        state: LearnerState,
+        images: Sequence[EncodedImage],
+        *,
+        head: str | None,
+        top: int,
+        reject: float | None,
     ) -> list[Answer]:
         """Answer images under one state, in batches with whoever asks at the same time."""
+        chosen = state.head_name(head)
+        state.check_reject(reject, chosen)
         transform = state.transform
 
         def read(image: EncodedImage) -> Answer | Tensor:
@@ -160,30 +168,39 @@ class Server:
         read_all = (anyio.to_thread.run_sync(read, one, limiter=self.readers) for one in images)
         results = await asyncio.gather(*read_all)
         pixels = [result for result in results if isinstance(result, Tensor)]
-        rankings = iter(await self._ranked(state, head, pixels, top))
+        scored = await self._scored(state, chosen, pixels)
+        ranked = state.rank(torch.stack([row for row, _ in scored]), chosen, top) if scored else []
+        answers = iter(zip(ranked, (share for _, share in scored), strict=True))
         self.monitor.images.inc(len(images))
         return [
-            result if isinstance(result, Answer) else Answer(image, next(rankings))
+            result if isinstance(result, Answer) else _answer(image, *next(answers), reject)
             for image, result in zip(images, results, strict=True)
         ]
 
-    async def _ranked(
-        self, state: LearnerState, head: str, pixels: list[Tensor], top: int
-    ) -> list[tuple[Any, ...]]:
+    async def _scored(self, state: LearnerState, head: str, pixels: list[Tensor]) -> list[Scored]:
         if not pixels:
             return []
         if self.batches.waiting + len(pixels) > self.limits.waiting:
             raise Problem(503, "Too many images wait. Try again in a while.", {"retry-after": "5"})
         futures = self.batches.submit(state, head, pixels)
         try:
-            scores = await asyncio.wait_for(
+            return await asyncio.wait_for(
                 asyncio.gather(*map(asyncio.wrap_future, futures)), self.limits.seconds
             )
         except TimeoutError:
             raise Problem(
                 503, f"No answer in {self.limits.seconds:.0f} seconds.", {"retry-after": "5"}
             ) from None
-        return state.rank(torch.stack(scores), head, top)
+
+
+def _answer(
+    image: EncodedImage,
+    ranking: tuple[Prediction, ...],
+    share: float | None,
+    reject: float | None,
+) -> Answer:
+    strange = reject is not None and share is not None and share < reject
+    return Answer(image, ranking, "", share, strange)
 
 
 def _server(request: Request) -> Server:
@@ -194,6 +211,10 @@ def _server(request: Request) -> Server:
 Shared = Annotated[Server, Depends(_server)]
 Top = Annotated[int, Query(ge=1, le=1000, description="Classes in an answer.")]
 Head = Annotated[str | None, Query(description="One of the model's heads; the last by default.")]
+Reject = Annotated[
+    float | None,
+    Query(description="Share of known images to give up: what is stranger gets the class null."),
+]
 router = APIRouter()
 
 
@@ -218,18 +239,23 @@ async def read_model(server: Shared) -> dict[str, Any]:
 
 @router.post("/api/predict", summary="Name the classes of images", openapi_extra=_TO_PREDICT)
 async def predict(
-    request: Request, server: Shared, top: Top = 5, head: Head = None
+    request: Request, server: Shared, top: Top = 5, head: Head = None, reject: Reject = None
 ) -> list[dict[str, Any]]:
     """An object per image, as `perdure predict --json` writes it; `error` for what cannot be read."""
     images = await read_pictures(request, server.limits)
     state = server.state()
-    answers = await server.answer(state, state.head_name(head), images, top)
+    answers = await server.answer(state, images, head=head, top=top, reject=reject)
     return [answer.to_dict() for answer in answers]
 
 
 @router.post("/api/evaluate", summary="Count what is right", openapi_extra=_LABELLED)
-async def evaluate(request: Request, server: Shared, head: Head = None) -> dict[str, Any]:
-    """Accuracy over all images and per class, the confusions, and the answer to every image."""
+async def evaluate(
+    request: Request, server: Shared, head: Head = None, reject: Reject = None
+) -> dict[str, Any]:
+    """Accuracy over all images and per class, the confusions, and the answer to every image.
+
+    With `reject` images labelled `none` are of no class, and right where they get the class null.
+    """
     given = await read_labelled(request, server.limits, server.limits.predicted, server.photos)
     try:
         state = server.state()
@@ -240,9 +266,10 @@ async def evaluate(request: Request, server: Shared, head: Head = None) -> dict[
             contents = [EncodedImage(name, Path(name).read_bytes()) for name in found.images.names]
         else:
             names, contents = given.labels, given.data
-        check_known(dict.fromkeys(names), state.columns.names)
-        chosen = state.head_name(head)
-        return count(names, await server.answer(state, chosen, contents, 5))
+        known = (*state.columns.names, *((NONE,) if reject is not None else ()))
+        check_known(dict.fromkeys(names), known)
+        answers = await server.answer(state, contents, head=head, top=5, reject=reject)
+        return count(names, answers, None if NONE in state.columns else NONE)
     finally:
         given.close()
 

@@ -10,11 +10,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from perdure.learner.state import LearnerState
 
+Scored = tuple[Tensor, float | None]
+"""Scores of an image, columns as in its state, and how familiar it is, where that was measured."""
 WAIT = 0.02
 """Seconds that the first of a batch waits for others at most."""
 MOST = 16
@@ -26,7 +28,7 @@ class _Waiting:
     state: LearnerState
     head: str
     pixels: UInt8[Tensor, "3 s s"]
-    scores: Future[Tensor]
+    scored: Future[Scored]
 
     def joins(self, other: _Waiting) -> bool:
         return self.state is other.state and self.head == other.head
@@ -61,13 +63,13 @@ class MicroBatches:
 
     def submit(
         self, state: LearnerState, head: str, pixels: Sequence[UInt8[Tensor, "3 s s"]]
-    ) -> list[Future[Tensor]]:
-        """Hand in the images of a request; a future of the scores of each, columns as in its state."""
+    ) -> list[Future[Scored]]:
+        """Hand in the images of a request; a future for each."""
         parts = [_Waiting(state, head, one, Future()) for one in pixels]
         with self._changed:
             self._queue.extend(parts)
             self._changed.notify()
-        return [part.scores for part in parts]
+        return [part.scored for part in parts]
 
     def close(self) -> None:
         """End the thread; what waits is cancelled."""
@@ -76,19 +78,19 @@ class MicroBatches:
             self._changed.notify()
         self._thread.join()
         for part in self._queue:
-            part.scores.cancel()
+            part.scored.cancel()
 
     def _work(self) -> None:
         while batch := self._next():
             began = time.monotonic()
             try:
-                scores = _scores(batch)
+                scored = _scored(batch)
             except BaseException as error:  # whatever it is, each request is told
                 for part in batch:
-                    part.scores.set_exception(error)
+                    part.scored.set_exception(error)
             else:
-                for part, row in zip(batch, scores, strict=True):
-                    part.scores.set_result(row)
+                for part, one in zip(batch, scored, strict=True):
+                    part.scored.set_result(one)
             self._on_batch(len(batch), time.monotonic() - began)
 
     def _next(self) -> list[_Waiting]:
@@ -109,7 +111,7 @@ class MicroBatches:
                     (batch if joins else others).append(part)
                 self._queue = others
                 # Those whose client has gone are left out.
-                batch = [part for part in batch if part.scores.set_running_or_notify_cancel()]
+                batch = [part for part in batch if part.scored.set_running_or_notify_cancel()]
                 if batch:
                     return batch
 
@@ -121,7 +123,9 @@ def _size(state: LearnerState, most: int) -> int:
     return 1 if alone else min(most, config.runtime.eval_batch_size)
 
 
-def _scores(batch: Sequence[_Waiting]) -> Float[Tensor, "n c"]:
+def _scored(batch: Sequence[_Waiting]) -> list[Scored]:
     first = batch[0]
     pixels = torch.stack([part.pixels for part in batch])
-    return first.state.scores([pixels], (first.head,))[first.head].cpu()
+    scores, shares = first.state.familiarity([pixels], first.head)
+    familiar = [None] * len(batch) if shares is None else shares.tolist()
+    return list(zip(scores.cpu(), familiar, strict=True))

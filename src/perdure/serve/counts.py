@@ -8,16 +8,23 @@ from typing import Any
 from perdure.learner.predict_files import Answer
 
 
-def count(labels: Sequence[str], answers: Sequence[Answer]) -> dict[str, Any]:
+def count(
+    labels: Sequence[str], answers: Sequence[Answer], strange: str | None = None
+) -> dict[str, Any]:
     """Count answers; images that cannot be read are no answers, and told apart.
+
+    Args:
+        labels: of the images.
+        answers: to them.
+        strange: label of images of no class, which are right where they were rejected.
 
     Returns:
         ``images``, ``correct``, ``unreadable``; ``classes`` with the same by name; ``confusions``:
-        class, what it was taken for, and places of the images, most of them first; ``answers``, in
-        order. Counts of several requests add up.
+        class, what it was taken for (None for rejected), and places of the images, most of them
+        first; ``answers``, in order. Counts of several requests add up.
     """
     classes: dict[str, dict[str, int]] = {}
-    confusions: dict[tuple[str, str], list[int]] = {}
+    confusions: dict[tuple[str, str | None], list[int]] = {}
     unreadable = 0
     for place, (label, answer) in enumerate(zip(labels, answers, strict=True)):
         entry = classes.setdefault(label, {"images": 0, "correct": 0})
@@ -25,9 +32,10 @@ def count(labels: Sequence[str], answers: Sequence[Answer]) -> dict[str, Any]:
             unreadable += 1
             continue
         entry["images"] += 1
-        named = answer.ranking[0].name
-        entry["correct"] += named == label
-        if named != label:
+        named = None if answer.rejected else answer.ranking[0].name
+        right = named == (None if label == strange else label)
+        entry["correct"] += right
+        if not right:
             confusions.setdefault((label, named), []).append(place)
     worst = sorted(confusions.items(), key=lambda pair: -len(pair[1]))
     return {

@@ -276,6 +276,7 @@ def described(model: ServedModel) -> Mapping[str, Any]:
         "heads": [],
         "lessons": 0,
         "can_learn": not model.read_only,
+        "least_reject": None,
     }
     if state is not None:
         images: dict[str, int] = {}
@@ -291,6 +292,7 @@ def described(model: ServedModel) -> Mapping[str, Any]:
             "heads": list(config.head_names),
             "lessons": len(state.history.lessons),
             "can_learn": not model.read_only and not state.model.inference_only,
+            "least_reject": _least_reject(state) if names else None,
         }
     return {
         **facts,
@@ -299,3 +301,9 @@ def described(model: ServedModel) -> Mapping[str, Any]:
         "gone": model.is_gone,
         "version": model.version,
     }
+
+
+def _least_reject(state: LearnerState) -> float | None:
+    """The smallest share of known images that can be rejected; None where none can."""
+    measured = state.separation(state.head_name(None))
+    return None if measured is None else 1 / (measured[1].images + 1)

@@ -10,6 +10,7 @@ const AT_ONCE = 16;
 export async function evaluate(found) {
   const labelled = found.filter(({ folder }) => folder);
   if (!labelled.length) return say("There is no picture in a folder of its class. Choose a folder with a folder per class.");
+  const query = labelled.some(({ folder }) => folder === "none") ? "?reject=0.05" : "";
   const total = { images: 0, correct: 0, unreadable: 0, classes: new Map(), confusions: new Map() };
   try {
     for (let place = 0; place < labelled.length; place += AT_ONCE) {
@@ -17,7 +18,7 @@ export async function evaluate(found) {
       const part = labelled.slice(place, place + AT_ONCE);
       const pictures = await Promise.all(part.map(({ file }) => prepared(file)));
       const form = formOf(pictures.map(({ file }) => file), part.map(({ folder }) => folder));
-      add(total, await send("POST", "api/evaluate", form), pictures);
+      add(total, await send("POST", `api/evaluate${query}`, form), pictures);
     }
     draw(total);
   } catch (error) {

@@ -10,6 +10,8 @@ export class Grid {
   #changed;
   #last = null;
   pictures = [];
+  /** Share of known pictures that may be given up: what is less familiar is called a stranger. */
+  reject = 0;
 
   constructor(changed) {
     this.#changed = changed;
@@ -49,7 +51,7 @@ export class Grid {
   }
 
   order(by) {
-    const certainty = ({ answer }) => answer?.probability ?? (answer ? -1 : 2);
+    const certainty = ({ answer }) => (isStrange(answer, this.reject) ? 0 : (answer?.probability ?? (answer ? -1 : 2)));
     const orders = {
       added: (a, b) => a.number - b.number,
       unsure: (a, b) => certainty(a) - certainty(b),
@@ -62,14 +64,14 @@ export class Grid {
   /** Draw a tile anew: its answer, what it was taught as, whether it is selected. */
   draw(picture) {
     const { tile, answer, taught, folder } = picture;
-    const told = spoken(picture);
+    const told = spoken(picture, this.reject);
     tile.dataset.kind = told.kind;
     tile.setAttribute("aria-selected", picture.selected ?? false);
     tile.setAttribute("aria-label", `${picture.file.name}: ${told.all}`);
     tile.title = picture.file.name;
     const name = make("div", { className: "answer-name" }, make("span", { textContent: told.name }), make("span", { textContent: told.share }));
     const text = make("div", { className: "answer" }, name);
-    if (answer?.probability !== undefined) text.append(bar(answer.probability));
+    if (told.share) text.append(bar(answer.probability));
     if (told.second) text.append(make("div", { className: "second", textContent: told.second }));
     const tick = make("span", { className: "tick", textContent: "✓", "aria-hidden": "true" });
     const parts = [shot(picture), tick, text];
@@ -119,29 +121,31 @@ export class Grid {
   }
 }
 
+const isStrange = (answer, reject) => answer?.class === null || (answer?.familiarity ?? 1) < reject;
+
 /** What is said of a picture's answer. */
-function spoken({ answer, pending }) {
+function spoken({ answer, pending }, reject) {
   if (!answer) {
     const name = pending ? "looking…" : "not asked yet";
     return { kind: "waiting", name, share: "", second: "", all: name };
   }
   if (answer.error) return { kind: "fault", name: "not readable", share: "", second: answer.error, all: answer.error };
   if (answer.untaught) return { kind: "waiting", name: "no class yet", share: "", second: "", all: "the model knows no class yet" };
-  const certain = share(answer.probability ?? 0);
-  if (answer.class === null) {
+  if (isStrange(answer, reject)) {
     const best = answer.top?.[0];
     const second = best ? `nearest: ${best.class}` : "";
     return { kind: "unknown", name: "none of these", share: "", second, all: `none of the known classes, ${second}` };
   }
   const others = (answer.top ?? []).slice(1, 3).filter((one) => one.probability >= 0.01);
   const second = others.map((one) => `${one.class} ${share(one.probability)}`).join(", ");
+  const certain = share(answer.probability);
   const kind = answer.probability < UNSURE ? "unsure" : "sure";
   return { kind, name: answer.class, share: certain, second, all: `${answer.class}, ${certain}${second ? `; or ${second}` : ""}` };
 }
 
 /** A sentence on all pictures. */
 export function summary(pictures) {
-  const unknown = pictures.filter(({ answer }) => answer?.class === null).length;
+  const unknown = pictures.filter(({ tile }) => tile.dataset.kind === "unknown").length;
   const unsure = pictures.filter(({ tile }) => tile.dataset.kind === "unsure").length;
   const faults = pictures.filter(({ answer }) => answer?.error).length;
   const parts = [counted(pictures.length, "picture")];

@@ -32,9 +32,27 @@ async function refresh() {
   }
   document.body.dataset.state = model.classes.length ? "ready" : "empty";
   show(model, lessons, refresh);
+  strangers();
   outdate();
   changedSelection();
   if (before !== undefined && before !== model.version) answer(grid.pictures);
+}
+
+/** Offer to mark strangers as far as the model can tell them; at first 5 % of known ones are given up. */
+function strangers() {
+  const least = model.least_reject;
+  const first = at("strangers").hidden;
+  at("strangers").hidden = least === null;
+  for (const option of at("reject").options) option.disabled = option.value > 0 && option.value < least;
+  if (least === null || at("reject").selectedOptions[0].disabled) at("reject").value = "0";
+  else if (first && least <= 0.05) at("reject").value = "0.05";
+  mark();
+}
+
+function mark() {
+  grid.reject = Number(at("reject").value);
+  for (const picture of grid.pictures) grid.draw(picture);
+  changedSelection();
 }
 
 /** Take the mark off pictures whose lesson was undone, or whose class is not called so any more. */
@@ -186,6 +204,7 @@ for (const id of ["choose", "choose-folder", "shoot", "evaluate-folder"]) {
   };
 }
 at("open-camera").onclick = () => openCamera((file) => add([{ file, folder: "" }]), () => at("shoot").click());
+at("reject").onchange = mark;
 at("order").onchange = () => grid.order(at("order").value);
 at("clear").onclick = () => grid.remove(grid.pictures);
 at("select-all").onclick = () => grid.select(grid.pictures, grid.selected.length !== grid.pictures.length);
