@@ -12,15 +12,17 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from perdure.backbones import catalog
 from perdure.backbones.catalog import (
     create_backbone,
     describe,
-    entries,
     resolve_device,
     resolve_precision,
 )
+from perdure.backbones.listing import SIZES, USES, entries
+from perdure.backbones.sizes import options_for
 from perdure.backbones.sources import WHEELS
 from perdure.errors import BackboneError, ConfigError, UnknownNameError
 
@@ -220,7 +222,9 @@ def test_a_model_without_published_weights() -> None:
 
 def test_entries(offline: Path) -> None:
     listed = entries()
-    assert len({entry.name for entry in listed}) == len(listed) == len(WHEELS) + 7
+    assert len({entry.name for entry in listed}) == len(listed) == len(WHEELS) + 15
+    assert [*dict.fromkeys(entry.use for entry in listed)] == list(USES)
+    assert {entry.architecture for entry in listed} == set(SIZES)
     assert not any(entry.at_hand for entry in listed)
     assert not offline.parent.joinpath("home").exists()
     for entry in listed:
@@ -230,10 +234,28 @@ def test_entries(offline: Path) -> None:
         assert (described.wheel is not None) == (entry.source == "package index")
 
 
+@pytest.mark.parametrize("architecture", list(SIZES))
+def test_sizes_are_what_timm_builds(architecture: str) -> None:
+    config = timm.get_pretrained_cfg(architecture)
+    assert config is not None
+    side = config.input_size[-1]
+    with torch.device("meta"):
+        options = options_for(architecture, architecture, side, side)
+        model = timm.create_model(architecture, num_classes=0, **options).eval()
+        model.requires_grad_(requires_grad=False)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.forward_head(model.forward_features(torch.zeros(1, 3, side, side)), True)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    assert SIZES[architecture] == (
+        pytest.approx(parameters / 1e6, rel=0.02),
+        pytest.approx(counter.get_total_flops() / 1e9, rel=0.02),
+    )
+
+
 def test_listing_does_not_wait_for_torch() -> None:
     lines = """if True:
         import sys
-        from perdure.backbones.catalog import entries
+        from perdure.backbones.listing import entries
         entries()
         sys.exit("torch" in sys.modules or "timm" in sys.modules)
     """

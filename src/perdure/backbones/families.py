@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from timm.models.convnext import ConvNeXt
 from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from perdure.backbones.frozen import FrozenBackbone, FrozenFeatures
+from perdure.backbones.stages import FrozenStages
 from perdure.backbones.vit import FrozenViT
 
 FAMILIES: tuple[tuple[type[nn.Module], type[FrozenBackbone]], ...] = (
     (VisionTransformer, FrozenViT),
     (Eva, FrozenViT),
+    (SwinTransformer, FrozenStages),
+    (ConvNeXt, FrozenStages),
 )
 """Models that perdure looks into; of all others it takes the features."""
 

@@ -47,13 +47,15 @@ class FrozenBackbone(abc.ABC):
         precision: compute type.
         device: where it runs.
         attention: ``auto``, ``fused`` or ``products``, see `choose_kernel`.
+        fold: ``auto``: where the family can be, it computes with factors multiplied out, see
+            `perdure.backbones.fold`; ``off``: bit for bit as timm does.
 
     Raises:
         BackboneError: ``model`` is not one that this family can run.
         UnknownNameError: another word for ``attention``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  options, each with a default
         self,
         model: nn.Module,
         *,
@@ -64,6 +66,7 @@ class FrozenBackbone(abc.ABC):
         precision: Literal["fp32", "bf16"] = "fp32",
         device: torch.device | str = "cpu",
         attention: str = "auto",
+        fold: Literal["auto", "off"] = "off",
     ) -> None:
         model = model.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
         self.name = name
@@ -76,16 +79,16 @@ class FrozenBackbone(abc.ABC):
         self._scale = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
         self._float32 = model
         # Modules of timm: their attributes have no static types.
-        self._model: Any = model if precision == "fp32" else self._cast(model)
-        self.spec = self.describe(model, name)
+        self._model: Any = self._computing(model, fold == "auto")
+        self.spec = self.describe(model, name, self.img_size)
         self._wanted_attention = attention
         self.kernel: Kernel
         self.use_kernel(choose_kernel(attention, self.dtype, self.device, self.spec))
 
     @staticmethod
     @abc.abstractmethod
-    def describe(model: Any, name: str) -> BackboneSpec:
-        """Return the spec of a model of this family.
+    def describe(model: Any, name: str, img_size: int) -> BackboneSpec:
+        """Return the spec of a model of this family for images of a size.
 
         Raises:
             BackboneError: the model is of another family.
@@ -103,7 +106,7 @@ class FrozenBackbone(abc.ABC):
 
     @functools.cached_property
     def float32(self) -> FrozenBackbone:
-        """The same backbone computing in float32, sharing the float32 weights."""
+        """The same backbone computing in float32, sharing the float32 weights; a twin is not folded."""
         if self.precision == "fp32":
             return self
         return type(self)(
@@ -179,9 +182,9 @@ class FrozenBackbone(abc.ABC):
         """Compute attention by this kernel, where the family lets it be chosen."""
         self.kernel = kernel
 
-    def _cast(self, model: nn.Module) -> nn.Module:
-        """Return a copy in the compute type."""
-        return copy.deepcopy(model).to(self.dtype)
+    def _computing(self, model: nn.Module, fold: bool) -> nn.Module:
+        """Return the model to compute with, in the compute type: this one in float32, or a copy."""
+        return model if self.precision == "fp32" else copy.deepcopy(model).to(self.dtype)
 
     def _check(
         self, additions: Additions, wanted: frozenset[Read], observer: Observer | None
@@ -207,7 +210,7 @@ class FrozenFeatures(FrozenBackbone):
     """Any model of timm that gives one feature vector per image, for methods on frozen features."""
 
     @staticmethod
-    def describe(model: Any, name: str) -> BackboneSpec:
+    def describe(model: Any, name: str, img_size: int) -> BackboneSpec:
         """Return the spec, which lacks all but the features."""
         check_features(model, name)
         reason = f"perdure runs a {type(model).__name__} as a whole, without looking into it"

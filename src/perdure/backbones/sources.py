@@ -21,6 +21,9 @@ from perdure.errors import BackboneError, ChecksumError, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+Use = Literal["features", "text", "small", "trial"]
+"""What a backbone is listed for."""
+
 Progress = Callable[[str], None]
 """Progress callback: receives a line before each step that takes long."""
 
@@ -55,6 +58,7 @@ class WheelEntry:
         std: per-channel standard deviation of those images.
         about: one line.
         projection: width of the image projection kept as head; 0 for none.
+        use: what it is listed for.
     """
 
     name: str
@@ -73,6 +77,7 @@ class WheelEntry:
     std: tuple[float, float, float]
     about: str
     projection: int = 0
+    use: Use = "features"
 
     @property
     def converted(self) -> Path:
@@ -109,6 +114,7 @@ _CLIP = WheelEntry(
     std=(0.26862954, 0.26130258, 0.27577711),
     about="image tower of openai/clip-vit-base-patch16, weights rounded to int8 per output channel",
     projection=512,
+    use="text",
 )
 _DINOV2 = WheelEntry(
     name="dinov2_vit_small_patch14_saliency",

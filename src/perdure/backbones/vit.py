@@ -13,10 +13,11 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from perdure.backbones.additions import Additions
+from perdure.backbones.additions import Additions, residual_of
 from perdure.backbones.anatomy import describe
 from perdure.backbones.attention import Kernel, attend
 from perdure.backbones.blocks import AttentionBlock
+from perdure.backbones.fold import folded
 from perdure.backbones.frozen import FrozenBackbone
 from perdure.backbones.matrix_units import for_units, freeze_layers, products
 from perdure.errors import BackboneError
@@ -39,7 +40,7 @@ class FrozenViT(FrozenBackbone):
         self._units = plain and for_units(self.dtype, self.device)
 
     @staticmethod
-    def describe(model: Any, name: str) -> BackboneSpec:
+    def describe(model: Any, name: str, img_size: int) -> BackboneSpec:
         """Return the spec of a transformer.
 
         Raises:
@@ -142,8 +143,9 @@ class FrozenViT(FrozenBackbone):
             if hasattr(block, "attn") and hasattr(block.attn, "fused_attn"):
                 block.attn.fused_attn = kernel == "fused"
 
-    def _cast(self, model: nn.Module) -> nn.Module:
-        cast = super()._cast(model)
+    def _computing(self, model: nn.Module, fold: bool) -> nn.Module:
+        source = folded(model, self.dtype) if fold else model
+        cast = super()._computing(source, fold)
         if for_units(self.dtype, self.device):
             freeze_layers(cast)
         if isinstance(model, Eva) and isinstance(cast, Eva):
@@ -309,21 +311,3 @@ def _rows(wanted: frozenset[Read], additions: Additions, spec: BackboneSpec) -> 
 def _take(x: Float[Tensor, "b n *rest"], rows: tuple[slice, ...]) -> Float[Tensor, "b m *rest"]:
     parts = [x[:, part] for part in rows]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def residual_of(
-    fn: object,
-    x: Float[Tensor, "b n d"],
-    keys: Float[Tensor, "b h k c"],
-    penalties: dict[str, Tensor],
-    records: dict[str, Tensor],
-) -> Float[Tensor, "b n d"]:
-    """Return a residual's change of the tokens; take in its penalties and records."""
-    assert callable(fn)
-    flat = keys[:, :, : x.shape[1]].transpose(1, 2).flatten(2)
-    delta, more_penalties, more_records = fn(x, flat)
-    for name, value in more_penalties.items():
-        penalties[name] = penalties[name] + value if name in penalties else value
-    records.update(more_records)
-    out: Tensor = delta
-    return out

@@ -36,6 +36,7 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenBackbone:
         precision=config.runtime.precision,
         device=config.runtime.device,
         attention=config.runtime.attention,
+        fold=config.runtime.fold,
         seed=config.training.seed,
         on_progress=tell,
         # Before weights and images are read, and before a text tower is fetched.

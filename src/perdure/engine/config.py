@@ -116,6 +116,8 @@ class RuntimeConfig:
         attention: kernel of attention: ``fused``, ``products`` (two matrix products and a softmax),
             or ``auto``, the faster for this machine and compute type; results agree within
             rounding.
+        fold: ``auto``: constant factors of the backbone (quick-GELU's, LayerScale) are multiplied out
+            once, within rounding; ``off``: as timm computes, bit for bit.
         eval_batch_size: images per forward in surveys and evaluation; does not change results.
         workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
             results.
@@ -128,6 +130,7 @@ class RuntimeConfig:
     survey_precision: Literal["fp32", "bf16", "auto"] = "fp32"
     device: str = key("auto", neutral=True, parameter=True)
     attention: Literal["auto", "fused", "products"] = "auto"
+    fold: Literal["auto", "off"] = "auto"
     eval_batch_size: Positive = key(64, neutral=True, per_lesson=True)
     workers: Count | Literal["auto"] = key("auto", neutral=True, per_lesson=True)
     checkpoint_every: Positive = key(50, neutral=True, of_runs=True)

@@ -43,7 +43,12 @@ def test_ls(perdure: Perdure, kind: str, tmp_path: Path) -> None:
         assert set(names) == NAMES[kind]
     for_people = perdure("ls", kind, "/" if kind == "presets" else "")
     lines = for_people.out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *names]
+    first = [line.split()[0] for line in lines if line]
+    if kind == "backbones":
+        assert [word for word in first if word in names] == names
+        assert first.count("name") == len({item["use"] for item in items})
+    else:
+        assert first == ["name", *names]
     assert not any(line.endswith(" ") for line in lines)
     assert not (tmp_path / "cache").exists()
 

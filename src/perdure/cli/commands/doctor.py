@@ -161,7 +161,7 @@ def _cache() -> list[Finding]:
 
 
 def _weights() -> list[Finding]:
-    from perdure.backbones.catalog import entries
+    from perdure.backbones.listing import entries
     from perdure.backbones.sources import WHEELS
 
     findings = []

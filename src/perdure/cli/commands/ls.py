@@ -40,11 +40,24 @@ def ls(args: argparse.Namespace) -> int:
         items = _narrowed(args.kind, args.within, items)
     if args.json:
         print_json(items)
+    elif args.kind == "backbones":
+        from perdure.backbones.listing import USES
+
+        for use, title in USES.items():
+            if named := [item for item in items if item["use"] == use]:
+                print(title)
+                _print_items(args.kind, named)
+                print()
+        print("Any other model of timm may be named: docs/backbones.md says what runs on which.")
     else:
-        columns = COLUMNS.get(args.kind, {"name": "name", "summary": "summary"})
-        rows = [[in_words(item[key]) for key in columns.values()] for item in items]
-        print_columns(list(columns), rows)
+        _print_items(args.kind, items)
     return 0
+
+
+def _print_items(kind: str, items: Sequence[Item]) -> None:
+    columns = COLUMNS.get(kind, {"name": "name", "summary": "summary"})
+    rows = [[in_words(item[key]) for key in columns.values()] for item in items]
+    print_columns(list(columns), rows)
 
 
 def _current(kind: str) -> str:
@@ -70,7 +83,7 @@ def _narrowed(kind: str, text: str, items: Sequence[Item]) -> list[Item]:
 
 def backbones() -> list[Item]:
     """Describe the usual backbones."""
-    from perdure.backbones.catalog import entries
+    from perdure.backbones.listing import entries
 
     items = [dataclasses.asdict(entry) for entry in entries()]
     return [{"name": item.pop("name"), "summary": item.pop("about"), **item} for item in items]
@@ -149,7 +162,15 @@ LISTS: dict[str, Callable[[], list[Item]]] = {
 }
 
 COLUMNS = {
-    "backbones": {"name": "name", "px": "img_size", "at hand": "at_hand", "about": "summary"},
+    "backbones": {
+        "name": "name",
+        "px": "img_size",
+        "M par.": "parameters",
+        "GFLOP": "gflop",
+        "at hand": "at_hand",
+        "licence": "licence",
+        "about": "summary",
+    },
     "methods": {"name": "name", "summary": "summary", "paper": "paper"},
 }
 """Heads of tables with the keys below them; of other kinds, name and summary."""

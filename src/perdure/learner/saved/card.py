@@ -11,7 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from perdure.backbones.catalog import describe, licence_of
+from perdure.backbones.catalog import describe
+from perdure.backbones.listing import licence_of
 from perdure.engine.config import NEUTRAL, Config, parts_of
 from perdure.engine.model import Model
 from perdure.errors import UnknownNameError
