@@ -135,6 +135,10 @@ class Head(nn.Module, abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} leaves no image out")
 
+    def class_means(self) -> Float[Tensor, "c d"] | None:
+        """Mean features of the classes that it knows; None where it has none of plain features."""
+        return None
+
     @property
     def leaves_class_out(self) -> bool:
         """Whether `evidence_class_left_out` is what a head without the class would say."""

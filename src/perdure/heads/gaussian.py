@@ -117,6 +117,12 @@ class GaussianHead(Head):
         """Log density of every class up to a term that all classes share, computed in float64."""
         return (self.space(features) @ self.weight.T + self.bias).to(features.dtype)
 
+    def class_means(self) -> Float[Tensor, "c d"] | None:
+        """The means of classes that are not forgotten; None without moments of plain features."""
+        if self.lift is not None or not len(self.means):
+            return None
+        return self.means[self.means.any(dim=1)]
+
     def follow(self, drift: FeatureDrift) -> None:
         """Move means and scatter; `end_task` solves."""
         images = int(self.counts[: drift.known].sum())

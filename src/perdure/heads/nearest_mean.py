@@ -47,6 +47,10 @@ class NearestMeanHead(Head):
         unit = torch.nn.functional.normalize
         return unit(features, dim=1) @ unit(self.means, dim=1).T
 
+    def class_means(self) -> Float[Tensor, "c d"] | None:
+        """The means of classes that are not forgotten."""
+        return self.means[self.means.any(dim=1)].double()
+
     def follow(self, drift: FeatureDrift) -> None:
         """Move the means."""
         moved = drift.moved(self.drift, Moments(self.means[: drift.known].double()))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from perdure.learner.pictures import Picture
     from perdure.learner.predict_files import Answer
     from perdure.learner.state import Prediction
+    from perdure.learner.suggest import Suggestion
+    from perdure.learner.suspects import Suspect, Suspects
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -28,4 +30,7 @@ __all__ = [
     "Prediction",
     "Report",
     "Share",
+    "Suggestion",
+    "Suspect",
+    "Suspects",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -68,13 +68,17 @@ def separate_held_out(state: LearnerState, held_out: Subset, negatives: Negative
 
 
 @torch.no_grad()
-def features_of(state: LearnerState, images: Subset) -> Features:
+def features_of(
+    state: LearnerState,
+    images: Subset,
+    on_progress: Callable[[int], None] = lambda images: None,
+) -> Features:
     """Readouts of images as they are predicted."""
     model = state.model
-    found = [
-        model.forward(batch.images, survey=True)[0].float()
-        for batch in ordered_batches(model, images)
-    ]
+    found: list[Tensor] = []
+    for batch in ordered_batches(model, images):
+        found.append(model.forward(batch.images, survey=True)[0].float())
+        on_progress(sum(map(len, found)))
     return torch.cat(found) if found else torch.zeros(0, model.backbone.spec.dim)
 
 

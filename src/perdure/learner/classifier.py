@@ -44,6 +44,8 @@ from perdure.learner.settings import (
     parameters_of,
 )
 from perdure.learner.state import LearnerState, Prediction
+from perdure.learner.suggest import By, Suggestion, suggest
+from perdure.learner.suspects import Suspects, find_suspects
 from perdure.learner.unlabelled import pictures_to_predict
 from perdure.streams.decoding import ImageFile
 from perdure.streams.images.find_images import Listed
@@ -401,6 +403,43 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         config = state.model.config
         images = gather(data, labels, "test", config.stream, config.training.seed)
         return evaluate(state, images, head, reject)
+
+    def suspects(self, data: Any, labels: Any = None, *, head: str | None = None) -> Suspects:
+        """What may be wrong with labelled images, the most suspect first.
+
+        They are judged by each other: which of them were learned does not matter.
+
+        Args:
+            data: as for `learn`.
+            labels: names of the classes, where ``data`` is images alone.
+            head: one of the evaluated heads; the last one named in the configuration by default.
+
+        Raises:
+            ConfigError: a head that cannot leave images out.
+            StreamError: images that cannot be used.
+        """
+        state = self.state_
+        config = state.model.config
+        images = gather(data, labels, "train", config.stream, config.training.seed)
+        return find_suspects(state, images, state.head_name(head))
+
+    def suggest(
+        self, pool: Any, count: int = 20, *, by: By = "all", head: str | None = None
+    ) -> list[Suggestion]:
+        """Images of a pool that are worth a label next, the most useful first.
+
+        Args:
+            pool: pictures, as for `predict`.
+            count: how many, at most all.
+            by: ``uncertainty``, ``unknown``, ``diversity`` or ``all``.
+            head: one of the evaluated heads; the last one named in the configuration by default.
+
+        Raises:
+            ConfigError: no such head or way, or a count below 1.
+        """
+        state = self.state_
+        pictures = pictures_to_predict(pool, state.model.config.stream)
+        return suggest(state, pictures, count, state.head_name(head), by)
 
     # ----------------------------------------------------------------------------- save and load
 

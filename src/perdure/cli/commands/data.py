@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+import csv
+import io
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perdure.atomic import atomic_write, check_place
+from perdure.cli.arguments import add_head, model_folder
 from perdure.cli.output import print_columns, print_fields, print_json
-from perdure.cli.parsing import add_command, add_group, positive
+from perdure.cli.parsing import UsageError, add_command, add_group, positive
 from perdure.errors import unknown_name
-from perdure.wording import printable
+from perdure.wording import counted, csv_cell, listed, per_cent, printable
 
 if TYPE_CHECKING:
+    from perdure.learner.suspects import Suspects
     from perdure.streams.fetch.published import PublishedData
     from perdure.streams.inspection import Inspection
 
+SHEET = 300
+"""Suspects on a contact sheet at most."""
 FAULTS_SHOWN = 100
 """Faults that are printed one by one; ``--json`` has them all."""
 
@@ -37,6 +45,11 @@ def add(verbs: Any) -> None:
     command.option(
         "--min-images", "K", "readable images that a class must have", type=positive, default=2
     )
+    command.option("--model", "MODEL", "judge labels too, by this model's features")
+    add_head(command, "that judges; default: the last one of the model's heads")
+    command.option("--top", "K", "suspects to print", type=positive, default=20)
+    command.option("--csv", "FILE.csv", "write all images here, the most suspect first")
+    command.option("--sheet", "FILE.png", "draw the suspects here")
 
 
 def ls(args: argparse.Namespace) -> int:
@@ -116,19 +129,105 @@ def check(args: argparse.Namespace) -> int:
         perdure data check photos.csv                a table of path and label
         perdure data check cub200 --min-images 20
         perdure data check photos --json
+        perdure data check photos --model pets --csv suspects.csv --sheet suspects.png
+                                                     which labels may be wrong
 
         The exit code is 1 where there are faults.
     """
     from perdure.cli.progress import ProgressBar
     from perdure.streams.inspection import inspect
 
+    given = [f"--{name}" for name in ("head", "csv", "sheet") if getattr(args, name)]
+    if given and not args.model:
+        raise UsageError(f"{given[0]} has no use without a model. Add: --model MODEL")
+    folder = model_folder(args.model) if args.model else None
+    for file in filter(None, (args.csv, args.sheet)):
+        check_place(Path(file).absolute().parent)
     with ProgressBar() as bar:
         inspection = inspect(args.name, args.min_images, bar)
+    suspects = None if folder is None else _suspects(args, folder)
     if args.json:
-        print_json({**asdict(inspection), "ok": not inspection.faults})
+        judged = {} if suspects is None else {"suspects": suspects.to_dict()}
+        print_json({**asdict(inspection), "ok": not inspection.faults, **judged})
     else:
         _print_inspection(inspection)
+        if suspects is not None:
+            _print_suspects(suspects, args.top)
     return int(bool(inspection.faults))
+
+
+def _suspects(args: argparse.Namespace, folder: Path) -> Suspects:
+    """Judge labels; write the table and the sheet that are asked for."""
+    from perdure.cli.progress import ProgressBar
+    from perdure.learner.labelled import gather
+    from perdure.learner.saved.model import read_model
+    from perdure.learner.suspects import find_suspects
+    from perdure.streams.images.contact_sheet import write_contact_sheet
+
+    state = read_model(folder)
+    config = state.model.config
+    readable = replace(config.stream, skip_unreadable=True)
+    images = gather(args.name, None, "train", readable, config.training.seed)
+    with ProgressBar() as bar:
+        suspects = find_suspects(
+            state,
+            images,
+            state.head_name(args.head),
+            lambda done: bar("judging images", done, len(images.images)),
+        )
+    if args.csv:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["path", "class", "named", "margin"])
+        for one in suspects.images:
+            cells = (one.image, one.label, one.named, one.margin)
+            rows.writerow([csv_cell(cell) for cell in cells])
+        atomic_write(Path(args.csv), text.getvalue().encode())
+    if args.sheet:
+        shown = suspects.images[: max(args.top, len(suspects.named_otherwise))][:SHEET]
+        pictures = [
+            (images.images.image(one.place), (f"is: {one.label}", f"or: {one.named}"))
+            for one in shown
+        ]
+        write_contact_sheet(Path(args.sheet), pictures)
+    return suspects
+
+
+def _print_suspects(suspects: Suspects, top: int) -> None:
+    print(
+        f"\n{counted(len(suspects.named_otherwise), 'image')} would be named otherwise by all others"
+    )
+    if suspects.optimistic:
+        print("(too few, perhaps: the features were trained on images, which may be among these)")
+    rows = [
+        [printable(one.label), printable(one.named), f"{one.margin:+.2f}", printable(one.image)]
+        for one in suspects.images[:top]
+    ]
+    if rows:
+        print_columns(["class", "named", "margin", "image"], rows)
+    if suspects.twins:
+        print(f"\n{counted(len(suspects.twins), 'pair')} of near duplicates")
+        pairs = [
+            [f"{pair.similarity:.3f}", *map(printable, (*pair.labels, *pair.images))]
+            for pair in suspects.twins[:top]
+        ]
+        print_columns(["cosine", "class", "class", "image", "image"], pairs)
+    growing = sorted(
+        ((last - half, name) for name, (_, half, last) in suspects.curve.items() if half and last),
+        reverse=True,
+    )
+    points = []
+    for place in range(3):
+        known = [point for c in suspects.curve.values() if (point := c[place]) is not None]
+        points += [sum(known) / len(known)] if known else []
+    if len(points) == 3:  # noqa: PLR2004  one per share
+        shown = ", ".join(per_cent(point) for point in points)
+        print(f"\nnamed right without them, at 25, 50 and 100 % of the images: {shown}")
+        more = [f"{name} ({100 * gain:+.0f} points)" for gain, name in growing[:5] if gain > 0]
+        if more:
+            print(f"most gained by the second half, so more images may help: {listed(more)}")
+    for name, text in suspects.classes.items():
+        print(f"class '{printable(name)}' {text}")
 
 
 def _print_inspection(inspection: Inspection) -> None:
