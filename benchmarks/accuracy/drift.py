@@ -18,7 +18,7 @@ PHOTOS is a folder with ``train`` and ``test``, each with a folder per class.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,11 @@ class _Survey:
 
     def features(self, split: Split = "train", plain: bool = False) -> Labelled:
         return self._labelled
+
+    def gradients(
+        self, probes: Callable[[int], Tensor], most: int
+    ) -> Iterator[Mapping[str, Tensor]]:
+        raise AssertionError("heads ask for features alone")
 
     def has(self, split: Split) -> bool:
         return split == "train"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -195,6 +195,18 @@ class Survey(Protocol):
 
         With ``plain``, class tokens of the plain backbone: what they would be had nothing been
         learned.
+        """
+
+    def gradients(
+        self, probes: Callable[[int], Float[Tensor, "k d"]], most: int
+    ) -> Iterator[Mapping[str, Float[Tensor, "b p d"]]]:
+        """Yield, batch by batch and probe by probe, ∂(vᵀ f(x))/∂p for the prompts p of each image x.
+
+        ``Method.image_prompts`` says what these are; heads have no use for it.
+
+        Args:
+            probes: gives the vectors v of the image at a position in data set order.
+            most: number of training images, evenly spaced, that are enough.
         """
 
     def has(self, split: Split) -> bool:

@@ -176,3 +176,58 @@ def test_every_choice_learns_two_tasks(choice: dict[str, Any]) -> None:
     prompts = outcome.model.method.get_buffer("merged_2")
     assert float(prompts.norm()) > 0
     assert outcome.selection["selection_share_in_use"] > 0
+
+
+def test_a_pool_grows_and_its_older_entries_are_frozen() -> None:
+    """A new entry begins as the nearest older one and learns; state is of the limit from the start."""
+    trial = make_trial("iprompt", sizes=(2, 2, 2), pool=4, pool_growth=3, pool_limit=9)
+    model, states = None, []
+    for stage in _stages(trial):
+        training = trial.start(stage, model)
+        model = training.model
+        started = {n: v.clone() for n, v in model.method.state_dict().items()}
+        training.train()
+        training.finish()
+        states.append((started, {n: v.clone() for n, v in model.method.state_dict().items()}))
+    for task, (old, young) in enumerate([((0, 0), (0, 4)), ((0, 4), (4, 7)), ((0, 7), (7, 9))]):
+        started, ended = states[task]
+        for name in ("merged_2", "keys.2"):
+            assert ended[name].shape[0] == 9
+            assert torch.equal(started[name][slice(*old)], ended[name][slice(*old)])
+        change = ended["merged_2"] - started["merged_2"]
+        assert float(change[slice(*young)].norm()) > 0
+        assert not change[young[1] :].any()
+        if task:
+            older = F.normalize(started["keys.2"][slice(*old)], dim=-1)
+            for entry in range(*young):
+                nearest = int((older @ started["keys.2"][entry]).argmax())
+                assert torch.equal(started["merged_2"][entry], started["merged_2"][nearest])
+
+
+def test_a_merged_pool_that_grows_keeps_its_new_keys() -> None:
+    options = {"pool": 4, "pool_growth": 3, "pool_limit": 9}
+    plain, merged = (
+        make_trial("iprompt", merge=merge, **options).run().model.method
+        for merge in ("none", "mean")
+    )
+    keys = merged.get_parameter("keys.2")[4:7]
+    assert torch.equal(keys, plain.get_parameter("keys.2")[4:7])
+
+
+def test_use_damps_the_entries_that_old_tokens_chose() -> None:
+    """The update of an entry is divided by 1 + c u/ū, u the weight that old tokens gave it."""
+    trial = make_trial("iprompt", protect="use", protect_strength=3.0, pool=6)
+    stage = next(iter(_stages(trial)))
+    training = trial.start(stage)
+    training.train()
+    made = training.model.method
+    assert isinstance(made, IPrompt)
+    delta = torch.randn(6, made.spec.dim)
+    assert torch.equal(made.project("residual.2", delta), delta)
+    training.finish()
+    use = made.get_buffer("guard.use_2")
+    assert made.state_dict()["use_2"] is not None
+    assert int((use > 0).sum()) >= 3
+    expected = delta / (1 + 3.0 * use / use.mean())[:, None]
+    torch.testing.assert_close(made.project("residual.2", delta), expected)
+    assert torch.equal(made.project("keys.2", delta), delta)

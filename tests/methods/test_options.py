@@ -34,6 +34,35 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "nsp2", "eta3": 1.0}, r"'eta3'.* Did you mean 'eta"),
     ({"method": "pgp", "eta1": -0.1}, r"eta1=-0\.1: it must be 0 or more and at most 1\."),
     ({"method": "pgp", "inputs": "befor"}, r"inputs='befor': .* Did you mean 'before'\?"),
+    ({"method": "nsp2", "protect": "none"}, r"protect='none': .* 'null_space'"),
+    ({"method": "pgp", "protect": "null_space"}, r"protect='null_space': .* 'gradient_projection'"),
+    ({"method": "joint", "protect": "sensitivity"}, r"'protect'"),
+    ({"method": "l2p", "protect": "use"}, r"protect='use': .*'none' or 'sensitivity'"),
+    (
+        {"method": "finetune", "protect_strength": 3.0},
+        r"protect_strength=3\.0 has no effect under protect=none\. .* add protect=sensitivity\.",
+    ),
+    (
+        {"method": "iprompt", "protect": "use", "protect_keep": 0.5},
+        r"protect_keep=0\.5 has no effect under protect=use",
+    ),
+    (
+        {
+            "method": "finetune",
+            "protect": "sensitivity",
+            "protect_keep": 0.5,
+            "protect_strength": 3.0,
+        },
+        r"protect_strength=3\.0 has no effect under protect=sensitivity with protect_keep=0\.5",
+    ),
+    (
+        {"method": "iprompt", "pool_growth": 2, "pool_limit": 20},
+        r"pool_limit=20: a pool of 20 could not grow\. Take more than pool=20",
+    ),
+    (
+        {"method": "iprompt", "pool_growth": 2, "protect": "sensitivity"},
+        r"pool_growth=2, protect=sensitivity: .* Choose one of the two\.",
+    ),
     ({"method": "iprompt", "pool": 0}, r"pool=0: it must be 1 or more\."),
     (
         {"method": "iprompt", "selection": "topk", "top_k": 21},

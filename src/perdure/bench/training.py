@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,6 +98,12 @@ class TimedSurvey:
         with torch.no_grad():
             readout, _ = self._model.forward(self._images, float32=True)
         return readout, torch.arange(len(self._images)) % CLASSES
+
+    def gradients(
+        self, probes: Callable[[int], Tensor], most: int
+    ) -> Iterator[Mapping[str, Tensor]]:
+        """Refuse: what is timed is the step, and no guard that probes is among it by default."""
+        raise NotImplementedError("random images are not probed")
 
     def has(self, split: Split) -> bool:
         """Only training images are there."""

@@ -22,6 +22,7 @@ from perdure.heads import HEADS, HeadChoice, HeadConfig, choose_head
 from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of, parse_value, split_list
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, MethodConfig
+from perdure.methods.options import PROTECTION_STATISTICS
 from perdure.presets.sections import (
     Preset,
     PresetFile,
@@ -197,10 +198,11 @@ class Config:
     def learning_only(self, names: Iterable[str]) -> frozenset[str]:
         """Return the tensors of a model's state, of these names, that prediction never reads.
 
-        They are what method and heads declare, all of a head that is not evaluated, and anchors.
+        They are what method and heads declare, all of a head that is not evaluated, anchors, and what
+        ``protect`` keeps.
         """
         declared = METHODS.declared[self.training.method].learning_only
-        patterns = ["anchors.*", *(f"method.{pattern}" for pattern in declared)]
+        patterns = ["anchors.*", *(f"method.{p}" for p in (*declared, *PROTECTION_STATISTICS))]
         for head, choice in self.built_heads.items():
             evaluated = head in self.head_names
             own = HEADS.declared[choice.kind].learning_only if evaluated else ("*",)

@@ -63,7 +63,8 @@ class TaskOptimiser:
         self.names = {p: f"method.{n}" for n, p in method.named_parameters()}
         if layer is not None:
             self.names.update({p: f"layer.{n}" for n, p in layer.named_parameters()})
-        protect = protect and prompts and method.traits.projects_updates
+        projects = method.traits.projects_updates or method.guard is not None
+        protect = protect and prompts and projects
         self._projected = dict(method.named_parameters()) if protect else {}
 
     def step(self, total: Float[Tensor, ""], factor: float) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
+from perdure.numerics.sensitivity import evenly_spaced
 from perdure.streams import Batch, Subset, TaskData, batch_count, batches, build_transform
 from perdure.streams.transforms import Side
 from perdure.types import BlockView, CachedTokens, Observer, Split
@@ -107,7 +108,7 @@ class _Float32Views:
 
     def block(self, index: int, view: BlockView) -> None:
         attended, queries = view.prompt_attention, view.queries
-        made = replace(
+        made = dataclasses.replace(
             view,
             inputs=view.inputs.float(),
             normed=view.normed.float(),
@@ -197,6 +198,36 @@ class ImageSurvey:
                 ].float(),
             )
         return self._plain_readouts
+
+    def gradients(
+        self, probes: Callable[[int], Float[Tensor, "k d"]], most: int
+    ) -> Iterator[Mapping[str, Float[Tensor, "b p d"]]]:
+        """Yield the gradients of what probes read of each training image, see `Survey.gradients`.
+
+        Prompts are handed over as one copy per image, so that one backward gives every image its own.
+        """
+        model, subset = self._model, self._subset("train")
+        method, chosen = model.method, evenly_spaced(len(subset), most)
+        part = dataclasses.replace(
+            subset, indices=subset.indices[chosen], labels=subset.labels[chosen]
+        )
+        total = batch_count(len(part), model.config.runtime.eval_batch_size)
+        for done, batch in enumerate(ordered_batches(model, part), start=1):
+            vectors = torch.stack([probes(chosen[int(one)]) for one in batch.positions])
+            query = model.query(batch.images, survey=True)
+            own = method.image_prompts(query, len(batch.labels))
+            prompts = {name: value.detach().clone().requires_grad_() for name, value in own.items()}
+            with torch.enable_grad():
+                added = method.additions_of(prompts, query)
+                readout = model.forward(batch.images, survey=True, additions=added)[0].float()
+                read = torch.einsum("bd,bkd->k", readout, vectors.to(readout)).unbind()
+            for number, value in enumerate(read, start=1):
+                found = torch.autograd.grad(
+                    value, list(prompts.values()), retain_graph=number < len(read)
+                )
+                yield dict(zip(prompts, found, strict=True))
+            fields = {"phase": "survey", "done": done, "total": total}
+            self._sink(Event("progress", self._task, fields))
 
     def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
         backbone = self._model.survey_backbone

@@ -97,6 +97,32 @@ class Method(nn.Module, abc.ABC):
         """Return additions under which the readout is the plain backbone's, and so never moves."""
         return Additions()
 
+    def image_prompts(
+        self, query: Float[Tensor, "b d"] | None, count: int
+    ) -> dict[str, Float[Tensor, "b p d"]]:
+        """Return the prompts that each image gets, as a copy of its own, for `SensitivityGuard`.
+
+        By name of the parameter that they are of or are summed from.
+
+        Args:
+            query: see `additions`.
+            count: number b of images.
+
+        Raises:
+            NotImplementedError: no guard of this method asks for them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells no prompts of single images")
+
+    def additions_of(
+        self, prompts: Mapping[str, Float[Tensor, "b p d"]], query: Float[Tensor, "b d"] | None
+    ) -> Additions:
+        """Return the test-time additions with these prompts, see `image_prompts`.
+
+        Raises:
+            NotImplementedError: no guard of this method asks for them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells no prompts of single images")
+
     def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
         """Return the additions for test images whose task is known; for diagnosis alone.
 
@@ -162,14 +188,12 @@ class Method(nn.Module, abc.ABC):
         names = tuple(name for name, _ in self.named_parameters())
         kept = tuple(name for name in self.state_dict() if name not in names)
         trained = len(task.classes) > 1
-        statistics = bool(kept and self.traits.stores_statistics)
+        statistics = bool(kept and self.stores_statistics)
         found = []
         if names and (trained or (statistics and later)):
             found.append(Trace("prompts and keys, trained on images of it and others", names))
         if kept and statistics:
-            what = (
-                f"what protects old tasks, with its images in it: {self.traits.stores_statistics}"
-            )
+            what = f"what protects old tasks, with its images in it: {self.stores_statistics}"
             found.append(Trace(what, kept))
         elif kept and trained:
             found.append(Trace("prompts and keys that were trained so and are frozen now", kept))
@@ -178,6 +202,12 @@ class Method(nn.Module, abc.ABC):
     def project(self, name: str, delta: Tensor) -> Tensor:
         """Map an optimiser's update of the named parameter to the one applied; linear in delta."""
         return delta if self.guard is None else self.guard.project(self.get_parameter(name), delta)
+
+    @property
+    def stores_statistics(self) -> str:
+        """Statistics kept of old images, in words: of the method and of an optional guard."""
+        optional = self.guard.stores if self.guard is not None else ""
+        return "; ".join(one for one in (self.traits.stores_statistics, optional) if one)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameters to optimise in the current task, with their learning rates."""

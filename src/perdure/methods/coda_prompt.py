@@ -15,6 +15,7 @@ from perdure.backbones.additions import Additions, block_numbers
 from perdure.methods.base import Method
 from perdure.methods.catalog import METHODS
 from perdure.methods.options import CodaPromptConfig
+from perdure.methods.sensitivity import sensitivity_guard
 from perdure.numerics.merge import merge
 from perdure.types import BackboneSpec, Generators, Task
 
@@ -34,6 +35,8 @@ class CodaPrompt(Method):
         self.widths = {"prompts": config.prompt_length * spec.dim, "keys": spec.dim}
         self.widths["attention"] = spec.dim
         self.new = nn.ParameterDict()
+        shapes = {f"prompts_{block}": (config.prompt_length, spec.dim) for block in self.blocks}
+        self.guard = sensitivity_guard(config, self.new, shapes, generator)
         for block in self.blocks:
             for kind, width in self.widths.items():
                 self.register_buffer(f"old_{kind}_{block}", torch.zeros(0, width))
@@ -61,6 +64,22 @@ class CodaPrompt(Method):
         if task is None:
             return added
         return replace(added, penalties={"orthogonality": self._penalty()})
+
+    def image_prompts(
+        self, query: Float[Tensor, "b d"] | None, count: int
+    ) -> dict[str, Float[Tensor, "b p d"]]:
+        """The sums that each image gets, which a component's update changes by α times itself."""
+        return {
+            f"prompts_{block}": torch.cat(pair, dim=1)
+            for block, pair in self._mixed(query).prefix.items()
+        }
+
+    def additions_of(
+        self, prompts: Mapping[str, Float[Tensor, "b p d"]], query: Float[Tensor, "b d"] | None
+    ) -> Additions:
+        """Add these sums, as half keys and half values."""
+        halves = {block: prompts[f"prompts_{block}"].chunk(2, dim=1) for block in self.blocks}
+        return Additions(prefix={block: (one[0], one[1]) for block, one in halves.items()})
 
     def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
         """The components that were there when the task was learned, and none of later tasks."""

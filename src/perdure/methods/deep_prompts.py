@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -63,8 +64,19 @@ class DeepPromptMethod(Method):
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Add the prompts to their blocks, the same for every image."""
-        matrices = self.prompts.matrices
-        return Additions(tokens={b: matrices[str(b)].unsqueeze(0) for b in self.prompts.blocks})
+        return self.additions_of(self.image_prompts(query, 1), query)
+
+    def image_prompts(
+        self, query: Float[Tensor, "b d"] | None, count: int
+    ) -> dict[str, Float[Tensor, "b p d"]]:
+        """The prompts of every block."""
+        return {name: one.expand(count, -1, -1) for name, one in self.prompts.matrices.items()}
+
+    def additions_of(
+        self, prompts: Mapping[str, Float[Tensor, "b p d"]], query: Float[Tensor, "b d"] | None
+    ) -> Additions:
+        """Add these prompts to their blocks."""
+        return Additions(tokens={block: prompts[str(block)] for block in self.prompts.blocks})
 
     def loss(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, block_numbers
@@ -14,6 +15,7 @@ from perdure.methods.base import Method
 from perdure.methods.catalog import METHODS
 from perdure.methods.matching import choose, cosine, share
 from perdure.methods.options import DualPromptConfig
+from perdure.methods.sensitivity import sensitivity_guard
 from perdure.types import BackboneSpec, Generators, Task
 
 SMALL = 0.01
@@ -42,6 +44,8 @@ class DualPrompt(Method):
             start.uniform_(0, SMALL, generator=generator(f"general.{block}"))
             self.general[str(block)] = nn.Parameter(start)
         self.experts, self.keys = nn.ParameterList(), nn.ParameterList()
+        shapes = dict.fromkeys(self.general, (2 * config.general_length, spec.dim))
+        self.guard = sensitivity_guard(config, self.general, shapes, generator)
 
     @classmethod
     def votes(cls, config: DualPromptConfig) -> bool:
@@ -76,9 +80,27 @@ class DualPrompt(Method):
             penalties = {"key_pull": self.config.key_pull * pull}
             return Additions(prefix=self._prefix(self._expert_of(task)), penalties=penalties)
         chosen = choose(similarity, 1, self.config.vote)
-        expert = torch.stack(list(self.experts))[chosen[:, 0]]
         records = {"selection": share(chosen, len(self.keys))}
-        return Additions(prefix=self._prefix(expert), records=records)
+        return Additions(prefix=self._prefix(self._experts_at(chosen)), records=records)
+
+    def image_prompts(
+        self, query: Float[Tensor, "b d"] | None, count: int
+    ) -> dict[str, Float[Tensor, "b p d"]]:
+        """The general prefixes, keys before values; an expert belongs to its task."""
+        return {name: one.flatten(0, 1).expand(count, -1, -1) for name, one in self.general.items()}
+
+    def additions_of(
+        self, prompts: Mapping[str, Float[Tensor, "b p d"]], query: Float[Tensor, "b d"] | None
+    ) -> Additions:
+        """Add these general prefixes, and the experts of the closest keys."""
+        assert query is not None
+        chosen = choose(cosine(query, torch.stack(list(self.keys))), 1, self.config.vote)
+        halves = {block: prompts[str(block)].chunk(2, dim=1) for block in self.general_blocks}
+        prefix = self._prefix(self._experts_at(chosen))
+        return Additions(prefix={**prefix, **{b: (one[0], one[1]) for b, one in halves.items()}})
+
+    def _experts_at(self, chosen: Int[Tensor, "b 1"]) -> Float[Tensor, "b l 2 p d"]:
+        return torch.stack(list(self.experts))[chosen[:, 0]]
 
     def oracle(self, query: Float[Tensor, "b d"] | None, task: Task) -> Additions:
         """The task's own expert."""

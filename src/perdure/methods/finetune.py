@@ -7,6 +7,7 @@ from typing import Any
 from perdure.methods.catalog import METHODS
 from perdure.methods.deep_prompts import DeepPromptMethod
 from perdure.methods.options import FinetuneConfig
+from perdure.methods.sensitivity import sensitivity_guard
 from perdure.types import BackboneSpec, Generators, Task
 
 
@@ -19,6 +20,8 @@ class Finetune(DeepPromptMethod):
     def __init__(self, spec: BackboneSpec, config: FinetuneConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         self._task = 0
+        shapes = dict.fromkeys(self.prompts.matrices, (config.prompt_length, spec.dim))
+        self.guard = sensitivity_guard(config, self.prompts.matrices, shapes, generator)
 
     def start_task(self, task: Task) -> None:
         """Remember which task it is, for the learning rate."""

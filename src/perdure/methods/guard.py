@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ class Guard(nn.Module, abc.ABC):
 
     In the method's state, its tensors stand among the method's own, under the names they have here.
     """
+
+    stores: ClassVar[str] = ""
+    """Statistics that it keeps of old images, in words; empty where the method's traits name them."""
 
     @abc.abstractmethod
     def end_task(self, task: Task, survey: Survey) -> None:

@@ -16,7 +16,10 @@ from perdure.backbones.additions import Additions, TokenResidual, block_numbers
 from perdure.errors import BackboneError
 from perdure.methods.base import Method
 from perdure.methods.catalog import METHODS
+from perdure.methods.entry_use import UseGuard
+from perdure.methods.matching import cosine
 from perdure.methods.options import IPromptConfig
+from perdure.methods.sensitivity import sensitivity_guard
 from perdure.traits import Read
 from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task, Trace
 
@@ -87,13 +90,20 @@ class IPrompt(Method):
             for block in self.blocks
         }
         self.keys, self.residual = nn.ParameterDict(), nn.ParameterDict()
+        entries = config.pool_limit if config.pool_growth else config.pool
         for block in self.blocks:
-            size = (config.pool, spec.width(block))
+            size = (entries, spec.width(block))
             keys = torch.randn(size, generator=generator(f"keys.{block}"))
             self.keys[str(block)] = nn.Parameter(F.normalize(keys, dim=-1))
             self.residual[str(block)] = nn.Parameter(torch.zeros(size))
             self.register_buffer(f"merged_{block}", torch.zeros(size))
         self._learns_keys = True
+        self._entries = range(config.pool)  # that learn; older ones are before them
+        if config.protect == "use":
+            self.guard = UseGuard(config, self.residual, self._weigh)
+        else:
+            shapes = {name: tuple(one.shape) for name, one in self.residual.items()}
+            self.guard = sensitivity_guard(config, self.residual, shapes, generator)
 
     @classmethod
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
@@ -115,28 +125,53 @@ class IPrompt(Method):
         return min(self.blocks)
 
     def start_task(self, task: Task) -> None:
-        """Let keys learn in the first task, and later where they may."""
+        """Let keys learn in the first task, and later where they may; let new entries in."""
         trained = self.config.key_pull > 0 or (
             self.config.scale_by_similarity or self.config.selection == "soft"
         )
         self._learns_keys = trained and (task.index == 0 or self.config.keys == "residual")
         self.keys.requires_grad_(self._learns_keys)
+        self._entries = learning_entries(self.config, task.index)
 
     def prepare(self, task: Task, survey: Survey) -> bool:
-        """Put the keys at the centres of the first task's token keys."""
-        if task.index > 0 or self.config.key_init != "kmeans":
+        """Put the keys of the task's new entries at the centres of its token keys.
+
+        A new entry of a later task starts with the prompt of the nearest older key, so that tokens
+        that it draws away keep nearly what they had.
+        """
+        clusters = self.config.key_init == "kmeans"
+        grown = task.index == 0 or self._entries != learning_entries(self.config, task.index - 1)
+        if not grown or not (clusters or task.index):
             return False
         seen = TokenKeys(self.rows)
-        survey(seen)
+        if clusters:
+            survey(seen)
+        first = self._entries.start
         for block in self.blocks:
-            points = seen.keys(block).cpu()
-            seed = int(torch.randint(2**31 - 1, (1,), generator=self.generator(f"kmeans.{block}")))
-            groups = min(self.config.pool, len(points))
-            centres = KMeans(groups, n_init=1, random_state=seed).fit(points.numpy())
-            made = torch.from_numpy(centres.cluster_centers_).to(self.keys[str(block)])
-            with torch.no_grad():
-                self.keys[str(block)][:groups] = F.normalize(made, dim=-1)
+            keys = self.keys[str(block)].detach()
+            if clusters:
+                name = f"kmeans.{block}.{task.index}" if task.index else f"kmeans.{block}"
+                centres = self._centres(seen.keys(block), name)
+                keys[first : first + len(centres)] = centres.to(keys)
+            if first:
+                new = keys[first : self._entries.stop]
+                nearest = cosine(new, keys[:first]).argmax(dim=1)
+                merged = self.get_buffer(f"merged_{block}")
+                merged[first : self._entries.stop] = merged[nearest]
         return True
+
+    def _centres(self, tokens: Float[Tensor, "k d"], name: str) -> Float[Tensor, "c d"]:
+        """Unit vectors at the centres of tokens, one per entry that learns, as far as they go."""
+        seed = int(torch.randint(2**31 - 1, (1,), generator=self.generator(name)))
+        groups = min(len(self._entries), len(tokens))
+        centres = KMeans(groups, n_init=1, random_state=seed).fit(tokens.cpu().numpy())
+        return F.normalize(torch.from_numpy(centres.cluster_centers_), dim=-1)
+
+    def merge(self, before: Mapping[str, Tensor], task: Task, exponent: float) -> None:
+        """Scale the task's residual, and the change of keys of a pool that does not grow."""
+        if self.config.pool_growth:
+            before = {n: value for n, value in before.items() if not n.startswith("keys.")}
+        super().merge(before, task, exponent)
 
     def traces(self, task: Task, later: int) -> list[Trace]:
         """Beside what was trained: keys that began at the centres of the first task's images."""
@@ -149,17 +184,37 @@ class IPrompt(Method):
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Match and add, inside the blocks."""
-        return self._matched(training=task is not None)
+        return self._matched(self._prompts(), training=task is not None)
 
     def nothing_added(self) -> Additions:
         """Match, for weights of the readout by similarity, and add zeros."""
-        return self._matched(training=False, share=0.0)
+        zeros = {name: torch.zeros_like(one) for name, one in self._prompts().items()}
+        return self._matched(zeros, training=False)
 
-    def _matched(self, training: bool, share: float = 1.0) -> Additions:
+    def image_prompts(
+        self, query: Float[Tensor, "b d"] | None, count: int
+    ) -> dict[str, Float[Tensor, "b p d"]]:
+        """The whole pool of every block."""
+        return {name: one.expand(count, -1, -1) for name, one in self._prompts().items()}
+
+    def additions_of(
+        self, prompts: Mapping[str, Float[Tensor, "b p d"]], query: Float[Tensor, "b d"] | None
+    ) -> Additions:
+        """Match, and add from these pools."""
+        return self._matched(prompts, training=False)
+
+    def _prompts(self) -> dict[str, Float[Tensor, "p d"]]:
+        """What earlier tasks and this one have added up to, by block."""
+        return {
+            name: self.get_buffer(f"merged_{name}") + one for name, one in self.residual.items()
+        }
+
+    def _matched(self, prompts: Mapping[str, Float[Tensor, "*b p d"]], training: bool) -> Additions:
         return Additions(
             residual={
                 block: TokenResidual(
-                    functools.partial(self._match, block, training, share), self.config.where
+                    functools.partial(self._match, block, prompts[str(block)], training),
+                    self.config.where,
                 )
                 for block in self.blocks
             }
@@ -196,6 +251,7 @@ class IPrompt(Method):
         for block in self.blocks:
             self.get_buffer(f"merged_{block}").add_(self.residual[str(block)].detach())
             self.residual[str(block)].detach().zero_()
+        super().end_task(task, survey)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """The residuals, and the keys where they learn.
@@ -211,38 +267,35 @@ class IPrompt(Method):
     def _match(
         self,
         block: int,
+        prompts: Float[Tensor, "*b p d"],
         training: bool,
-        share: float,
         tokens: Float[Tensor, "b n d"],
         keys: Float[Tensor, "b n d"],
     ) -> tuple[Float[Tensor, "b n d"], Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Change of the tokens of one block; never more than target tokens × pool at once."""
-        pool_keys = F.normalize(self.keys[str(block)], dim=-1).to(keys.dtype)
-        rows = self.rows[block]
-        similarity = F.normalize(keys[:, rows], dim=-1) @ pool_keys.T
+        similarity = self._similarity(block, keys)
         best, chosen = similarity.max(dim=-1)
-        prompts = self.get_buffer(f"merged_{block}") + self.residual[str(block)]
-        if share != 1:
-            prompts = share * prompts
-        added = self._weights(similarity) @ prompts.to(tokens.dtype)
+        weights, rows = entry_weights(similarity, self.config), self.rows[block]
+        added = weights @ prompts[..., : self._entries.stop, :].to(tokens.dtype)
         delta = F.pad(added, (0, 0, rows.start, tokens.shape[1] - rows.stop))
         records = {f"similarity.{block}": best.float()}
         if training:
             penalties = {"key_pull": (1 - best.float()).mean() / len(self.blocks)}
             return delta, penalties if self._learns_keys else {}, records
-        histogram = F.one_hot(chosen, self.config.pool).float().mean(dim=1)
+        histogram = F.one_hot(chosen, self._entries.stop).float().mean(dim=1)
         return delta, {}, {**records, f"selection.{block}": histogram}
 
-    def _weights(self, similarity: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
-        """Weight of every prompt for every token."""
-        config = self.config
-        scale = similarity if config.scale_by_similarity else torch.ones_like(similarity)
-        if config.selection == "soft":
-            return (similarity / config.softness).softmax(dim=-1) * scale
-        count = config.top_k if config.selection == "topk" else 1
-        chosen = similarity.topk(count, dim=-1).indices
-        kept = torch.zeros_like(similarity).scatter_(-1, chosen, 1 / count)
-        return kept * scale
+    def _similarity(self, block: int, keys: Float[Tensor, "b n d"]) -> Float[Tensor, "b m p"]:
+        """Cosines of the target tokens' attention keys with the keys of the pool, as far as it goes."""
+        first, stop = self._entries.start, self._entries.stop
+        own = self.keys[str(block)]
+        own = own[:stop] if not first else torch.cat([own[:first].detach(), own[first:stop]])
+        own = F.normalize(own, dim=-1).to(keys.dtype)
+        return F.normalize(keys[:, self.rows[block]], dim=-1) @ own.T
+
+    def _weigh(self, block: int, keys: Float[Tensor, "b n d"]) -> Float[Tensor, "b m p"]:
+        """Weight of every prompt for every target token."""
+        return entry_weights(self._similarity(block, keys), self.config)
 
     def _token_weights(self, features: Features) -> Float[Tensor, "b n"]:
         assert features.tokens is not None
@@ -255,3 +308,35 @@ class IPrompt(Method):
         else:
             return uniform
         return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+
+
+def learning_entries(config: IPromptConfig, task: int) -> range:
+    """Entries of a pool that learn in a task: all of one that does not grow, else the youngest.
+
+    Once the pool is full, those that came last go on learning.
+
+    Examples:
+        >>> config = IPromptConfig(pool=4, pool_growth=2, pool_limit=7)
+        >>> [learning_entries(config, task) for task in range(4)]
+        [range(0, 4), range(4, 6), range(6, 7), range(6, 7)]
+    """
+    first, stop = 0, config.pool
+    for _ in range(task):
+        grown = min(stop + config.pool_growth, max(config.pool_limit, config.pool))
+        if not config.pool_growth or grown == stop:
+            break
+        first, stop = stop, grown
+    return range(first, stop)
+
+
+def entry_weights(
+    similarity: Float[Tensor, "b n p"], config: IPromptConfig
+) -> Float[Tensor, "b n p"]:
+    """Weight of every prompt for every token."""
+    scale = similarity if config.scale_by_similarity else torch.ones_like(similarity)
+    if config.selection == "soft":
+        return (similarity / config.softness).softmax(dim=-1) * scale
+    count = config.top_k if config.selection == "topk" else 1
+    chosen = similarity.topk(count, dim=-1).indices
+    kept = torch.zeros_like(similarity).scatter_(-1, chosen, 1 / count)
+    return kept * scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from perdure.methods.base import Method
 from perdure.methods.catalog import METHODS
 from perdure.methods.deep_prompts import PromptMatrices
 from perdure.methods.matching import choose, cosine, share
-from perdure.methods.options import L2PConfig
+from perdure.methods.options import L2POptions
+from perdure.methods.sensitivity import sensitivity_guard
 from perdure.traits import Read
 from perdure.types import BackboneSpec, Features, Generators, Task
 
@@ -27,9 +30,9 @@ class L2P(Method):
     the blocks.
     """
 
-    config: L2PConfig
+    config: L2POptions
 
-    def __init__(self, spec: BackboneSpec, config: L2PConfig, generator: Generators) -> None:
+    def __init__(self, spec: BackboneSpec, config: L2POptions, generator: Generators) -> None:
         super().__init__(spec, config, generator)
         shape = (config.pool, config.prompt_length)
         self.prompts = PromptMatrices(spec, config.prompt_blocks, shape, generator)
@@ -37,6 +40,9 @@ class L2P(Method):
             self.prompts.add("input", shape, generator)
         keys = torch.empty(config.pool, spec.dim)
         self.keys = nn.Parameter(keys.uniform_(-1, 1, generator=generator("keys")))
+        vectors = config.pool * config.prompt_length
+        shapes = dict.fromkeys(self.prompts.matrices, (vectors, spec.dim))
+        self.guard = sensitivity_guard(config, self.prompts.matrices, shapes, generator)
 
     @classmethod
     def rows_read(cls, config: Any, spec: BackboneSpec) -> frozenset[Read]:
@@ -44,14 +50,14 @@ class L2P(Method):
         return frozenset({"cls"} if config.prompt_blocks else {"input"})
 
     @classmethod
-    def needs(cls, config: L2PConfig) -> frozenset[Capability]:
+    def needs(cls, config: L2POptions) -> frozenset[Capability]:
         """Tokens at the input, or keys and values of the blocks that are named."""
         if not config.prompt_blocks:
             return cls.traits.needs
         return cls.traits.needs - {"input_tokens"} | {"key_value_prompts"}
 
     @classmethod
-    def votes(cls, config: L2PConfig) -> bool:
+    def votes(cls, config: L2POptions) -> bool:
         """As the options say."""
         return config.vote == "batch"
 
@@ -69,9 +75,8 @@ class L2P(Method):
         taken = {
             name: matrix[chosen].flatten(1, 2) for name, matrix in self.prompts.matrices.items()
         }
-        return Additions(
-            input=taken.get("input"),
-            tokens={block: taken[str(block)] for block in self.prompts.blocks},
+        return dataclasses.replace(
+            self._joined(taken),
             penalties={"key_pull": self.config.key_pull * pull},
             records={
                 "selection": share(chosen, self.config.pool),
@@ -79,6 +84,30 @@ class L2P(Method):
                 "query": query,
             },
         )
+
+    def image_prompts(
+        self, query: Float[Tensor, "b d"] | None, count: int
+    ) -> dict[str, Float[Tensor, "b p d"]]:
+        """The whole pool, one entry's vectors after another's."""
+        matrices = self.prompts.matrices
+        return {name: one.flatten(0, 1).expand(count, -1, -1) for name, one in matrices.items()}
+
+    def additions_of(
+        self, prompts: Mapping[str, Float[Tensor, "b p d"]], query: Float[Tensor, "b d"] | None
+    ) -> Additions:
+        """Add those of these prompts that each image chooses."""
+        assert query is not None
+        chosen = choose(cosine(query, self.keys), self.config.top_k, self.config.vote)
+        images = torch.arange(len(chosen), device=chosen.device)[:, None]
+        pools = {name: one.unflatten(1, (self.config.pool, -1)) for name, one in prompts.items()}
+        return self._joined(
+            {name: one[images, chosen].flatten(1, 2) for name, one in pools.items()}
+        )
+
+    def _joined(self, taken: Mapping[str, Float[Tensor, "b p d"]]) -> Additions:
+        """The chosen prompts where they belong: at the input, or in their blocks."""
+        tokens = {block: taken[str(block)] for block in self.prompts.blocks}
+        return Additions(input=taken.get("input"), tokens=tokens)
 
     def nothing_added(self) -> Additions:
         """Prompts of zeros where the prompts' rows are what is classified."""

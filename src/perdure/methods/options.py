@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 
 from perdure.errors import ConfigError
-from perdure.keys import Positive
+from perdure.keys import Count, OpenFraction, Positive
 from perdure.numerics.rank_rule import SHORTEST_SPECTRUM, RankRule
 
 Above0 = Annotated[float, Gt(0)]
@@ -17,6 +17,8 @@ Strength = Annotated[float, Ge(0), Le(1)]
 Blocks = tuple[int, ...]
 SomeBlocks = Annotated[tuple[int, ...], MinLen(1)]
 FIRST_THREE = (0, 1, 2)
+PROTECTION_STATISTICS = ("sensitivity_*", "use_*")
+"""Tensors, as patterns of their names, that the guards of ``protect`` keep in any method."""
 Vote = Literal["image", "batch"]
 """Whether every image takes the prompts of its own keys, or all those that most of the batch chose."""
 
@@ -72,8 +74,8 @@ class DeepPromptConfig(PromptConfig):
 
 
 @dataclass(frozen=True)
-class L2PConfig(PromptConfig):
-    """Options of L2P.
+class L2POptions(PromptConfig):
+    """Options of L2P, whatever protects old features.
 
     Attributes:
         prompt_length: vectors per prompt.
@@ -99,7 +101,7 @@ class L2PConfig(PromptConfig):
 
 
 @dataclass(frozen=True)
-class DeepL2PConfig(L2PConfig):
+class DeepL2PConfig(L2POptions):
     """Options of L2P with prompts inside blocks, where conditions on keys and values hold."""
 
     prompt_blocks: Blocks = FIRST_THREE
@@ -127,6 +129,46 @@ class SequentialOptions(MethodConfig):
     """
 
     lr_after_first: Weight = 1.0
+
+
+@dataclass(frozen=True)
+class ProtectOptions(MethodConfig):
+    """Options of protection that a method can do with or without.
+
+    Attributes:
+        protect: what protects old features: ``none``, or ``sensitivity``: updates of prompts are
+            slowed or stopped in directions that readouts of old images feel, to first order.
+        protect_gram: form of what old readouts feel: ``right``: directions of the width D alone;
+            ``kronecker``: and of the prompts of a block; ``full``: of both at once, the 512 most felt.
+        protect_strength: c; a direction is slowed by 1/(1 + c λ/λ̄), λ what old readouts feel of it,
+            λ̄ the mean over all directions.
+        protect_keep: share of directions, the least felt, that updates may take, all others being
+            stopped; none: they are slowed by ``protect_strength``.
+        protect_metric: how changes of readouts are measured: ``within``: by the inverse within-class
+            covariance; ``plain``: by their length.
+    """
+
+    protect: Literal["none", "sensitivity"] = "none"
+    protect_gram: Literal["right", "kronecker", "full"] = "kronecker"
+    protect_strength: Weight = 10.0
+    protect_keep: OpenFraction | None = None
+    protect_metric: Literal["within", "plain"] = "within"
+
+    def __post_init__(self) -> None:
+        """Refuse options of a protection that is not there."""
+        super().__post_init__()
+        own = ("protect_gram", "protect_strength", "protect_keep", "protect_metric")
+        idle = {"none": own, "use": tuple(n for n in own if n != "protect_strength")}
+        if self.protect_keep is not None:
+            idle["sensitivity"] = ("protect_strength",)
+        for name in idle.get(self.protect, ()):
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default:
+                beside = f" with protect_keep={self.protect_keep}" if self.protect_keep else ""
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} has no effect under protect="
+                    f"{self.protect}{beside}. Leave it out, or add protect=sensitivity."
+                )
 
 
 @dataclass(frozen=True)
@@ -169,6 +211,8 @@ class NSP2Options(NullSpaceOptions):
     """Options of NSP²'s conditions; the defaults follow the released program at 10S-CIFAR-100.
 
     Attributes:
+        protect: what protects old features: ``null_space``: updates are projected into the null space
+            of two conditions. Other protections, and none: method ``finetune`` (of a pool: ``l2p``).
         eta2: strength of the aggregation projection, over the prompts of a block (η₂).
         conditions: NSP²'s conditions: ``published`` without LayerNorm's scales, ``exact`` with
             them.
@@ -176,6 +220,7 @@ class NSP2Options(NullSpaceOptions):
         ln_terms: statistics of a prompt row in the LayerNorm term: ``both``, or ``std`` alone.
     """
 
+    protect: Literal["null_space"] = "null_space"
     eta2: Strength = 0.97
     conditions: Literal["published", "exact"] = "published"
     ln_weight: Weight = 1.0
@@ -198,10 +243,13 @@ class PGPOptions(NullSpaceOptions):
     """Options of prompt gradient projection.
 
     Attributes:
+        protect: what protects old features: ``gradient_projection``: updates are orthogonal to old
+            input tokens. Other protections, and none: method ``finetune`` (of a pool: ``l2p``).
         inputs: tokens X of the condition X ΔPᵀ = 0: the block's, ``before`` its norm1
             or ``after``.
     """
 
+    protect: Literal["gradient_projection"] = "gradient_projection"
     inputs: Literal["before", "after"] = "before"
 
 
@@ -209,8 +257,13 @@ class PGPOptions(NullSpaceOptions):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(SequentialOptions, DeepPromptConfig):
+class FinetuneConfig(ProtectOptions, SequentialOptions, DeepPromptConfig):
     """Options of sequential tuning."""
+
+
+@dataclass(frozen=True)
+class L2PConfig(ProtectOptions, L2POptions):
+    """Options of L2P."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +339,7 @@ class CLIPJointConfig(JointConfig):
 
 
 @dataclass(frozen=True)
-class DualPromptConfig(MethodConfig):
+class DualPromptConfig(ProtectOptions):
     """Options of DualPrompt.
 
     Attributes:
@@ -309,7 +362,7 @@ class DualPromptConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class CodaPromptConfig(MethodConfig):
+class CodaPromptConfig(ProtectOptions):
     """Options of CODA-Prompt.
 
     Attributes:
@@ -326,12 +379,17 @@ class CodaPromptConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class IPromptConfig(MethodConfig):
+class IPromptConfig(ProtectOptions):
     """Options of I-Prompt; every one is a choice of this reconstruction (see its page).
 
     Attributes:
         prompt_blocks: blocks that have a pool, -1 for the last; empty for the middle third.
+        protect: what protects old features: ``none``; ``sensitivity``: updates of prompts are slowed
+            or stopped in directions that readouts of old images feel, to first order; ``use``: an
+            entry's updates are divided by 1 + c u/ū, u how much old tokens used it.
         pool: size of the pool per block: keys, each with a prompt.
+        pool_growth: entries that every later task adds to the pool, the older being frozen.
+        pool_limit: size at which a pool stops growing; the entries that came last learn on.
         selection: prompts of a token: ``top1``: the prompt of the most similar key; ``topk``: the
             mean of the ``top_k`` most similar; ``soft``: all, weighted by the softmax of
             similarity/``softness``.
@@ -352,8 +410,11 @@ class IPromptConfig(MethodConfig):
             or ``uniform``.
     """
 
+    protect: Literal["none", "sensitivity", "use"] = "none"  # type: ignore[assignment]
     prompt_blocks: Blocks = ()
     pool: Positive = 20
+    pool_growth: Count = 0
+    pool_limit: Positive = 100
     selection: Literal["top1", "topk", "soft"] = "top1"
     top_k: int = 5
     softness: Above0 = 0.1
@@ -371,6 +432,16 @@ class IPromptConfig(MethodConfig):
         super().__post_init__()
         if self.selection == "topk":
             _check_top_k(self.top_k, self.pool)
+        if self.pool_growth and self.pool_limit <= self.pool:
+            raise ConfigError(
+                f"pool_limit={self.pool_limit}: a pool of {self.pool} could not grow. Take more than "
+                f"pool={self.pool}, or leave pool_growth out."
+            )
+        if self.pool_growth and self.protect != "none":
+            raise ConfigError(
+                f"pool_growth={self.pool_growth}, protect={self.protect}: of new entries nothing is "
+                "known yet, and they draw old tokens away whatever is protected. Choose one of the two."
+            )
         if self.target == "cls" and self.token_weights == "similarity":
             raise ConfigError(
                 "token_weights='similarity' weighs patches by their own match, but target='cls' "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -78,6 +78,12 @@ class FeatureSurvey:
         found = self._splits[split]
         assert found is not None, f"there is no {split} split"
         return found
+
+    def gradients(
+        self, probes: Callable[[int], Tensor], most: int
+    ) -> Iterator[Mapping[str, Tensor]]:
+        """Refuse: nothing is added to the backbone."""
+        raise AssertionError("A head may ask a survey for features only.")
 
     def has(self, split: Split) -> bool:
         """Tell whether the split was given."""

@@ -50,7 +50,7 @@ def make_card(
     traits, config = model.method.traits, model.config
     training = config.training
     dropped = model.learning_only if description.inference_only else frozenset()
-    stored = [traits.stores_statistics, *(h.stores_statistics for h in model.heads.values())]
+    stored = [model.method.stores_statistics, *(h.stores_statistics for h in model.heads.values())]
     if model.anchors is not None:
         stored.append(model.anchors.stores_statistics)
     unknown = described_separations(description.history.separations)
