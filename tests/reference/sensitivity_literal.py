@@ -21,7 +21,7 @@ def jacobians(model: Model, pixels: Tensor) -> dict[str, Tensor]:
         for name, value in prompts.items():
             readout = functools.partial(_readout, model, image, query, prompts, name)
             one: Tensor = torch.func.jacrev(readout, chunk_size=1)(value)
-            found.setdefault(name, []).append(one.flatten(1).double())
+            found.setdefault(name, []).append(one.detach().flatten(1).double())
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 

@@ -204,10 +204,12 @@ class IPrompt(Method):
         return self._matched(prompts, training=False)
 
     def _prompts(self) -> dict[str, Float[Tensor, "p d"]]:
-        """What earlier tasks and this one have added up to, by block."""
-        return {
-            name: self.get_buffer(f"merged_{name}") + one for name, one in self.residual.items()
-        }
+        """What earlier tasks and this one have added up to, by block; older entries are frozen."""
+        first, found = self._entries.start, {}
+        for name, residual in self.residual.items():
+            own = torch.cat([residual[:first].detach(), residual[first:]]) if first else residual
+            found[name] = self.get_buffer(f"merged_{name}") + own
+        return found
 
     def _matched(self, prompts: Mapping[str, Float[Tensor, "*b p d"]], training: bool) -> Additions:
         return Additions(
