@@ -146,7 +146,8 @@ class Steps:
 
 def _least(gram: Tensor, share: float) -> Tensor:
     basis = torch.linalg.eigh(gram)[1][:, : max(1, round(share * len(gram)))]
-    return basis @ basis.T
+    projector: Tensor = basis @ basis.T
+    return projector
 
 
 def main() -> None:
@@ -158,7 +159,7 @@ def main() -> None:
         ways = (case.affinity, case.conditions) if method == "nsp2" else ways
         for way in ways:
             cells = " | ".join(f"{case.drift(way, share):.2f}" for share in SHARES)
-            named = way.__name__  # type: ignore[attr-defined]  # of a bound method
+            named = way.__name__
             print(f"| {method} {options} | {named} | {cells} |", flush=True)
 
 
