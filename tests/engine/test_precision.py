@@ -54,6 +54,22 @@ def test_a_run_with_surveys_in_bf16(method: str) -> None:
     assert all(value.isfinite().all() for value in outcome.model.state().values())
 
 
+@pytest.mark.parametrize(
+    ("heads", "wanted", "precision"),
+    [
+        ("gaussian", "auto", "bf16"),
+        ("gaussian", "fp32", "fp32"),
+        ("gaussian,gaussian(drift=linear)", "auto", "fp32"),
+        ("gaussian(drift=linear)", "bf16", "bf16"),
+    ],
+)
+def test_auto_surveys_in_float32_where_a_head_follows_drift(
+    heads: str, wanted: str, precision: str
+) -> None:
+    config = small_config("nsp2", precision="bf16", survey_precision=wanted, heads=heads)
+    assert Model(make_backbone(config), config).survey_backbone.precision == precision
+
+
 def test_surveys_in_bf16_of_a_run_in_fp32_are_refused() -> None:
     with pytest.raises(ConfigError, match="survey_precision=bf16: this run computes in fp32"):
         make_backbone(small_config("nsp2", precision="fp32", survey_precision="bf16"))

@@ -74,6 +74,7 @@ def step_report(config: Config, pairs: int = 5, profile: bool = False) -> dict[s
         "linear_gflops_per_second": rate / 1e9,
         "floor_seconds": floor,
         "share_of_floor": statistics.median(floor / one for one in seconds["step"]),
+        "survey_precision": config.runtime.survey_precision,
         **_survey_figures(model, pixels, pairs),
         "peak_memory_mib": peak_memory(frozen.device),
         **({"profile": step_profile(step)} if profile else {}),

@@ -17,6 +17,7 @@ from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.config import Config
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser
+from perdure.engine.survey import Float32Views
 from perdure.errors import ConfigError
 from perdure.randomness import generator
 from perdure.types import Observer, Split, Task
@@ -86,18 +87,18 @@ class TimedSurvey:
     def __call__(self, observer: Observer, split: Split = "train") -> None:
         """Run one pass."""
         began = now(self._model.backbone.device)
-        total = len(self._images)
+        total, seen = len(self._images), Float32Views(observer)
         for positions in torch.arange(total).split(self._batch_size):
             observer.start_batch(positions, total, positions % CLASSES)
             with torch.no_grad():
-                self._model.forward(self._images[positions], observer=observer, float32=True)
+                self._model.forward(self._images[positions], observer=seen, survey=True)
         self.seconds = now(self._model.backbone.device) - began
 
     def features(self, split: Split = "train", plain: bool = False) -> tuple[Tensor, Tensor]:
         """Readouts of all images; no head that is timed asks for plain features."""
         with torch.no_grad():
-            readout, _ = self._model.forward(self._images, float32=True)
-        return readout, torch.arange(len(self._images)) % CLASSES
+            readout, _ = self._model.forward(self._images, survey=True)
+        return readout.float(), torch.arange(len(self._images)) % CLASSES
 
     def gradients(
         self, probes: Callable[[int], Tensor], most: int

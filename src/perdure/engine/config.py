@@ -112,7 +112,8 @@ class RuntimeConfig:
     Attributes:
         precision: compute type; ``auto`` is bf16 where the hardware has it.
         survey_precision: compute type of surveys, from which statistics and heads are made; sums are
-            in float64 in any case. ``fp32`` (the papers'), ``bf16``, or ``auto``: that of the run.
+            in float64 in any case. ``fp32`` (the papers'), ``bf16``, or ``auto``: that of the run, but
+            fp32 where a head follows drift.
         device: where to compute: ``auto``, ``cpu`` or ``cuda``.
         attention: kernel of attention: ``fused``, ``products`` (two matrix products and a softmax),
             or ``auto``, the faster for this machine and compute type; results agree within

@@ -134,8 +134,14 @@ class Model:
 
     @property
     def survey_backbone(self) -> FrozenBackbone:
-        """The backbone that surveys compute with, as ``survey_precision`` says."""
-        fp32 = self.config.runtime.survey_precision == "fp32"
+        """The backbone that surveys compute with, as ``survey_precision`` says.
+
+        ``auto`` is float32 where a head follows drift: between two tasks features move by less than
+        bf16 rounds them, and a map would be fitted to roundings.
+        """
+        wanted = self.config.runtime.survey_precision
+        follows = any(self.heads[name].drift != "none" for name in self.config.head_names)
+        fp32 = wanted == "fp32" or (wanted == "auto" and follows)
         return self.backbone.float32 if fp32 else self.backbone
 
     @property

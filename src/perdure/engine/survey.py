@@ -95,7 +95,7 @@ Queries = dict[Split, list[Float[Tensor, "b d"] | None]]
 """Class tokens of the plain backbone by split, a tensor per batch of a survey."""
 
 
-class _Float32Views:
+class Float32Views:
     """Observer that hands blocks on in float32, whatever the survey computes in."""
 
     def __init__(self, observer: Observer) -> None:
@@ -104,9 +104,11 @@ class _Float32Views:
     def start_batch(
         self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
     ) -> None:
+        """Hand the batch on."""
         self._observer.start_batch(positions, total, labels)
 
     def block(self, index: int, view: BlockView) -> None:
+        """Hand the block on, its tensors in float32."""
         attended, queries = view.prompt_attention, view.queries
         made = dataclasses.replace(
             view,
@@ -118,7 +120,8 @@ class _Float32Views:
         )
         self._observer.block(index, made)
 
-    def merge(self, other: _Float32Views) -> None:
+    def merge(self, other: Float32Views) -> None:
+        """Join what the observers saw."""
         self._observer.merge(other._observer)
 
 
@@ -150,7 +153,7 @@ class ImageSurvey:
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
         total, start = len(self._subset(split)), 0
-        seen = None if observer is None else _Float32Views(observer)
+        seen = None if observer is None else Float32Views(observer)
         model, known = self._model, self._queries.setdefault(split, [])
         places = itertools.count()
 

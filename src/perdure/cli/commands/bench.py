@@ -60,6 +60,7 @@ def _add_step(measures: Any) -> None:
     command = add_command(measures, "step", step)
     _one_step(command)
     command.option("--attention", "KERNEL", "auto, fused or products", default="auto")
+    command.option("--survey-precision", "TYPE", "fp32, bf16 or auto", default="fp32")
     command.flag("--profile", "tell where a step's time goes, by kind of work")
     _timing(command)
 
@@ -71,6 +72,7 @@ def step(args: argparse.Namespace) -> int:
         perdure bench step --method nsp2 --batch-size 8 --json
         perdure bench step --precision fp32 --attention products
         perdure bench step --profile
+        perdure bench step --precision bf16 --survey-precision bf16
         perdure bench step --backbone test_vit --img-size 64 --pairs 2   in a second
     """
     from perdure.bench.step import step_report
@@ -257,8 +259,9 @@ def _config(args: argparse.Namespace, **keys: Any) -> Config:
     """The configuration that the options ask for, with random weights."""
     from perdure.engine.config import make_config
 
-    options = ("method", "backbone", "batch_size", "img_size", "precision", "attention")
-    asked = {**{key: getattr(args, key, None) for key in options}, **keys}
+    options = ("method", "backbone", "batch_size", "img_size")
+    types = ("precision", "survey_precision", "attention")
+    asked = {**{key: getattr(args, key, None) for key in (*options, *types)}, **keys}
     given = {key: value for key, value in asked.items() if value is not None}
     return make_config({"method": "nsp2", "backbone": TIMED, "weights": "random", **given})
 
