@@ -18,11 +18,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import scipy.stats
 from filelock import FileLock
+from results import write_tables
 
 from perdure import __version__
 from perdure.atomic import atomic_write
@@ -103,6 +107,8 @@ ROSTER: dict[str, dict[str, Any]] = {
     },
 }
 """Methods and what is changed of them, those of the first comparison first."""
+MIN_ORDERS = 2
+"""Class orders from which a difference has an interval."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +183,97 @@ def finish(cell: Cell, root: Path) -> dict[str, Any]:
     return found
 
 
+# --------------------------------------------------------------------------------------- tables
+
+COLUMNS = {
+    "trained head": ("linear", "language"),
+    "stale": ("gaussian",),
+    "stale, loo": ("gaussian(shrinkage=loo)",),
+    "follows": ("gaussian(drift=linear)",),
+    "follows, loo": ("gaussian(drift=linear,shrinkage=loo)",),
+    "mixed": ("gaussian(drift=mixed)",),
+    "ridge": ("ridge",),
+    "ridge, follows": ("ridge(drift=linear)",),
+}
+"""Column of a table and the heads that stand there."""
+FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")
+"""Head by which rows are compared: where features move, and where they do not."""
+
+
+def tables(held: Figures) -> dict[str, str]:
+    """Tables of the page by the names of their markers, from the cells that are there."""
+    found = {}
+    for stream in STREAMS:
+        rows = {row: orders_of(held, stream, row) for row in ROSTER}
+        rows = {row: cells for row, cells in rows.items() if cells}
+        if rows:
+            found[f"photos {stream}"] = "\n".join([*_main(rows), "", *_paired(rows)])
+    return found
+
+
+def orders_of(held: Figures, stream: str, row: str) -> dict[int, dict[str, Any]]:
+    """Figures of a row's cells by class order; those of another recipe are left out."""
+    found = {}
+    for order in ORDERS[stream]:
+        cell = Cell(stream, row, order, Path())
+        figures_of = held.get(str(cell))
+        if figures_of and figures_of["recipe"] == cell.recipe:
+            found[order] = figures_of
+    return found
+
+
+def _main(rows: Mapping[str, Mapping[int, Any]]) -> list[str]:
+    heads = [*COLUMNS, "all seen, loo", "s", "MB"]
+    lines = [f"| method | orders | {' | '.join(heads)} |", "| :-- |" + " --: |" * (1 + len(heads))]
+    for row, cells in rows.items():
+        scores = [_score(cells, names) for names in COLUMNS.values()]
+        bound = [c["heads"].get(FOLLOWING[0], {}).get("all_seen") for c in cells.values()]
+        seen = f"{100 * np.mean(bound):.1f}" if all(bound) else "–"
+        seconds = np.mean([c["seconds"] for c in cells.values()])
+        head = compared_head(next(iter(cells.values())))
+        size = np.mean([c["heads"][head]["state_bytes"] for c in cells.values()]) / 1e6
+        rest = [f"{len(cells)}", *scores, seen, f"{seconds:.0f}", f"{size:.1f}"]
+        lines.append(f"| `{row}` | {' | '.join(rest)} |")
+    return lines
+
+
+def _score(cells: Mapping[int, Any], names: Sequence[str]) -> str:
+    """Last accuracy / forgetting in per cent, mean over class orders."""
+    name = next((n for n in names if all(n in c["heads"] for c in cells.values())), None)
+    if name is None:
+        return "–"
+    values = [
+        (c["heads"][name]["last"], c["heads"][name]["forgetting"] or 0.0) for c in cells.values()
+    ]
+    last, lost = 100 * np.array(values).mean(axis=0)
+    return f"{last:.1f} / {lost:.1f}"
+
+
+def compared_head(figures_of: Mapping[str, Any]) -> str:
+    """Head by which a cell is compared with others."""
+    return next(head for head in FOLLOWING if head in figures_of["heads"])
+
+
+def _paired(rows: Mapping[str, Mapping[int, Any]]) -> list[str]:
+    """Differences of last accuracy to `lda`, order by order, with a 95 % interval."""
+    lines = ["| method | minus `lda`, points | 95 % interval |", "| :-- | --: | --: |"]
+    base = rows.get("lda", {})
+    for row, cells in rows.items():
+        shared = [order for order in cells if order in base and row != "lda"]
+        if len(shared) < MIN_ORDERS:
+            continue
+        gains = np.array([_last(cells[order]) - _last(base[order]) for order in shared])
+        mean, error = gains.mean(), gains.std(ddof=1) / len(gains) ** 0.5
+        half = float(scipy.stats.t.ppf(0.975, len(gains) - 1)) * error
+        lines.append(f"| `{row}` | {mean:+.1f} | {mean - half:+.1f} to {mean + half:+.1f} |")
+    return lines if len(lines) > MIN_ORDERS else []
+
+
+def _last(figures_of: Mapping[str, Any]) -> float:
+    last: float = figures_of["heads"][compared_head(figures_of)]["last"]
+    return 100 * last
+
+
 def main() -> None:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -193,6 +290,7 @@ def main() -> None:
             asked = str(cell).startswith(tuple(args.only))
             if asked and (args.orders is None or cell.order in args.orders):
                 _run(cell, args.out)
+    write_tables(tables(figures()))
 
 
 def _run(cell: Cell, root: Path) -> None:
