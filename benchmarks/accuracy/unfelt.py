@@ -101,7 +101,8 @@ class Steps:
         width = change.shape[-1]
         drawn = torch.randn(width, width, generator=generator(1, name)).double()
         basis = torch.linalg.qr(drawn)[0][:, : round(share * width)]
-        return (change.double() @ basis @ basis.T).to(change)
+        projected: Tensor = (change.double() @ basis @ basis.T).to(change)
+        return projected
 
     def affinity(self, name: str, change: Tensor, share: float) -> Tensor:
         """NSP²'s exact affinity condition."""

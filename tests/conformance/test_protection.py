@@ -25,11 +25,13 @@ from tests.conformance.test_mutants import registered
 
 SENSITIVITY = {"protect": "sensitivity"}
 CASES: list[tuple[type[Method], dict[str, Any]]] = [
-    (Finetune, {**SENSITIVITY, "protect_keep": 0.5}),
     (CodaPrompt, SENSITIVITY),
+    (IPrompt, {"pool": 4, "pool_growth": 2, "pool_limit": 7}),
+]
+MORE: list[tuple[type[Method], dict[str, Any]]] = [
+    (Finetune, {**SENSITIVITY, "protect_keep": 0.5}),
     (IPrompt, {**SENSITIVITY, "protect_gram": "right"}),
     (IPrompt, {"protect": "use"}),
-    (IPrompt, {"pool": 4, "pool_growth": 2, "pool_limit": 7}),
 ]
 CHECKS = [check_gradients, check_images_touched, check_resume, check_save_load, check_state_growth]
 
@@ -40,7 +42,11 @@ def variant(base: type[Method], options: dict[str, Any], **traits: Any) -> type[
     return type("Variant", (base,), {"traits": changed, "checked_with": options})
 
 
-@pytest.mark.parametrize(("base", "options"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [*CASES, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE)],
+    ids=str,
+)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_conformance(check: Check, base: type[Method], options: dict[str, Any]) -> None:
     with registered(variant(base, options)) as name:

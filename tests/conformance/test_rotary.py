@@ -20,6 +20,8 @@ from perdure.types import BlockView
 from tests.reference.small_vits import lively, rotary
 
 METHODS = ("coda_prompt", "dualprompt", "finetune", "iprompt", "l2p", "l2p_nsp2", "nsp2", "pgp")
+BRIEFLY = ("iprompt", "nsp2")
+"""Those that the default suite runs."""
 LONG = (check_resume, check_beats_chance)
 
 
@@ -54,7 +56,10 @@ def on_a_rotary_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perdure.testing.trial._backbone", built)
 
 
-@pytest.mark.parametrize("method_name", METHODS)
+@pytest.mark.parametrize(
+    "method_name",
+    [one if one in BRIEFLY else pytest.param(one, marks=pytest.mark.slow) for one in METHODS],
+)
 @pytest.mark.parametrize(
     "check", [one for one in ALL_CHECKS if one not in LONG], ids=lambda check: check.__name__
 )

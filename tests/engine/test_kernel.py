@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perdure import experiment
-from perdure.backbones import vit
+from perdure.backbones import frozen
 from perdure.backbones.attention import Kernel
 from perdure.engine.events import Event
 from perdure.errors import CheckpointError
@@ -31,7 +31,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
     """What ``auto`` gives on this machine: change the only item for another machine."""
     kernel: list[Kernel] = ["products"]
     monkeypatch.setattr(
-        vit, "choose_kernel", lambda wanted, *_: kernel[0] if wanted == "auto" else wanted
+        frozen, "choose_kernel", lambda wanted, *_: kernel[0] if wanted == "auto" else wanted
     )
     return kernel
 

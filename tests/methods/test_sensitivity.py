@@ -27,7 +27,10 @@ def pixels(model: Model, stage: Stage) -> Tensor:
     return torch.stack([test(train.images.image(int(index))) for index in train.indices])
 
 
-@pytest.mark.parametrize("method", GUARDED)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(one, marks=pytest.mark.slow) if one == "l2p" else one for one in GUARDED],
+)
 def test_gradients_are_rows_of_the_jacobian(method: str) -> None:
     """With a basis for probes, the Gram of the gradients is Σ JᵀJ."""
     model, first = trained(method, images=2, eval_batch_size=3)
@@ -46,6 +49,7 @@ def test_gradients_are_rows_of_the_jacobian(method: str) -> None:
         assert float((sums[name] - expected).norm() / expected.norm()) < 1e-5
 
 
+@pytest.mark.slow
 def test_probes_are_drawn_from_the_metric() -> None:
     """The guard's Gram is that of JᵀMJ, M the inverse within-class covariance, but for chance."""
     model, first = trained("finetune", images=8, protect="sensitivity", protect_gram="full")

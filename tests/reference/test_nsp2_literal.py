@@ -50,6 +50,9 @@ class TensorSurvey:
     def features(self, split: Split = "train") -> tuple[Tensor, Tensor]:
         raise AssertionError("NSP² needs no features")
 
+    def gradients(self, probes: object, most: int) -> Any:
+        raise AssertionError("nothing is probed here")
+
     def has(self, split: Split) -> bool:
         return split == "train"
 

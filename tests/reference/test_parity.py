@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,9 @@ class TensorSurvey:
 
     def features(self, split: Split = "train") -> tuple[Tensor, Tensor]:
         raise AssertionError("linear heads need no features")
+
+    def gradients(self, probes: object, most: int) -> Any:
+        raise AssertionError("nothing is probed here")
 
     def has(self, split: Split) -> bool:
         return split == "train"

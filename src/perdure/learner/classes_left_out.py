@@ -79,7 +79,8 @@ def features_of(
     for batch in ordered_batches(model, images):
         found.append(model.forward(batch.images, survey=True)[0].float())
         on_progress(sum(map(len, found)))
-    return torch.cat(found) if found else torch.zeros(0, model.backbone.spec.dim)
+    width = model.method.width(model.config.method, model.backbone.spec)
+    return torch.cat(found) if found else torch.zeros(0, width)
 
 
 def _unknown(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -201,6 +201,12 @@ class _Given:
         """The features, whatever the split."""
         return self._images
 
+    def gradients(
+        self, probes: Callable[[int], Float[Tensor, "k d"]], most: int
+    ) -> Iterator[Mapping[str, Float[Tensor, "b p d"]]]:
+        """Refuse: heads ask for features alone."""
+        raise NotImplementedError("there are no images to take gradients of")
+
     def has(self, split: Split) -> bool:
         """Whether there are images of the split: for training alone."""
         return split == "train"
@@ -214,7 +220,8 @@ def _fitted(
     classes: Sequence[str],
 ) -> Head:
     """A head of the same kind and options, fitted to these images alone."""
-    config, spec = state.model.config, state.model.backbone.spec
+    config = state.model.config
+    spec = replace(state.model.backbone.spec, dim=features.shape[1])
     choice = config.built_heads[name]
     head = HEADS[choice.kind](
         spec,

@@ -36,7 +36,7 @@ class LinearDiscriminant(Method):
 
     def __init__(self, spec: BackboneSpec, config: LDAConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        if config.layers > spec.blocks:
+        if config.layers > max(spec.blocks, 1):
             raise BackboneError(
                 f"layers={config.layers}: '{spec.name}' has {spec.blocks} blocks. Take 1 to "
                 f"{spec.blocks}."

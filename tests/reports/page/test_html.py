@@ -148,7 +148,7 @@ def test_seeds_are_joined(page: Page, report: ReportFiles) -> None:
     assert "Mean ± standard deviation over seeds." in page.inside("p")
     lines = report.files["1-metrics.csv"].decode().splitlines()
     assert lines[0].startswith(
-        "method,head,stream,backbone,preset,chosen_on,options,seeds,last_accuracy_mean,"
+        "method,head,stream,backbone,preset,options,seeds,last_accuracy_mean,"
     )
     assert lines[1].startswith("nsp2,linear,digits,")
     assert report.files["1-metrics.md"].decode().count("\n| nsp2 |") == 1

@@ -71,7 +71,7 @@ def test_settings_are_shared_differ_or_belong_to_a_method(tmp_path: Path) -> Non
     ]
     found = settings_of(by_stream(runs)[0])
     assert list(found.differing.heads) == ["key", "nsp2", "finetune"]
-    assert texts(found.differing) == [["epochs", "10", "3"]]
+    assert texts(found.differing) == [["epochs", "10", "3"], ["protect", "null_space", "none"]]
     assert ["batch_size", "32"] in texts(found.shared)
     assert ["seeds", "0"] in texts(found.shared)
     assert ["prompt_length", "4"] in texts(found.shared)

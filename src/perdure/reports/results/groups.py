@@ -9,7 +9,7 @@ from typing import Any
 Entry = dict[str, Any]
 """One head of one run, as in ``results.json``."""
 
-SETTING = ("stream", "backbone", "preset", "chosen_on", "options")
+SETTING = ("stream", "backbone", "preset", "options")
 """What else may differ between results, by the name of the key.
 
 ``options`` are the keys of the configuration that set runs of one method apart; `reports.runs` adds

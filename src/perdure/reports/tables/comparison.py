@@ -153,6 +153,14 @@ def _note(rows: Sequence[ComparisonRow]) -> str:
     bounds = dict.fromkeys(row.group.method for row in rows if row.group.sees_old_images)
     if bounds:
         notes.append(f"Upper bound, sees old images: {', '.join(bounds)}.")
+    chosen: dict[str, list[str]] = {}
+    for row in rows:
+        how = row.group.entries[0].get("chosen_on")
+        if how and row.group.method not in chosen.setdefault(how, []):
+            chosen[how].append(row.group.method)
+    if chosen.keys() - {"nothing"}:
+        said = (f"{how.replace('_', ' ')} ({', '.join(of)})" for how, of in chosen.items())
+        notes.append(f"Settings were chosen by or on: {'; '.join(said)}.")
     return " ".join(notes)
 
 
