@@ -82,7 +82,7 @@ class CountsScorings(Mean):
 
 class ScoresWithNoise(Mean):
     def logits(self, features: Tensor) -> Tensor:
-        return super().logits(features) + 1e-7 * torch.randn(())
+        return super().logits(features) + 1e-7 * torch.randn(len(features), 1)
 
 
 class LosesScale(Mean):

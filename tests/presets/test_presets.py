@@ -56,8 +56,8 @@ STREAMS = {
 """Streams of Han et al."""
 SMALL = {
     "demo": {"finetune", "lda", "ncm", "nsp2"},
-    "digits": {*METHODS, *RIVALS},
-    "fashion_mnist": {*METHODS, *RIVALS},
+    "digits": {*METHODS, *RIVALS, "iprompt-follows"},
+    "fashion_mnist": {*METHODS, *RIVALS, "iprompt-follows"},
     "cifar100-10s": {"lda", *RIVALS},
     "cifar100-20s": {"lda", *RIVALS},
     "imagenet_r-10s": {"lda", *RIVALS},

@@ -64,7 +64,7 @@ def test_ls_presets_is_a_page_that_names_them_all(perdure: Perdure) -> None:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("cifar100", 81), ("cifar100-10s/", 26), ("/iprompt", 29), ("/nsp2-dino", 4)],
+    [("cifar100", 81), ("cifar100-10s/", 26), ("/iprompt", 31), ("/nsp2-dino", 4)],
 )
 def test_ls_narrows(perdure: Perdure, text: str, count: int) -> None:
     items = json.loads(perdure("ls", "presets", text, "--json").out)
