@@ -40,6 +40,36 @@ def test_heads_are_gaussian_where_the_method_leaves_the_choice() -> None:
         assert classifier(method).settings().head_names == heads
 
 
+@pytest.mark.parametrize(
+    ("method", "heads", "options", "drift"),
+    [
+        ("lda", None, {}, "none"),
+        ("iprompt", None, {}, "linear"),
+        ("clip_nsp2", None, {}, "linear"),
+        ("nsp2", ["gaussian", "linear"], {}, "linear"),
+        ("nsp2", ["linear"], {}, "none"),
+        ("nsp2", ["ridge(lift=relu)"], {}, "none"),
+        ("nsp2", ["ridge"], {"lift": "relu"}, "none"),
+        ("nsp2", None, {"drift": "mixed"}, "mixed"),
+        ("nsp2", None, {"drift": "none"}, "none"),
+    ],
+)
+def test_statistics_follow_where_features_move_and_a_head_can(
+    method: str, heads: list[str] | None, options: dict[str, Any], drift: str
+) -> None:
+    config = classifier(method, heads, **options).settings()
+    assert config.heads.drift == drift
+    parameters, left = parameters_of(config)
+    assert make_settings(parameters, left).heads.drift == drift
+
+
+def test_iprompt_is_merged_unless_told_otherwise() -> None:
+    assert classifier("iprompt").settings().training.merge == 0.5
+    assert classifier("iprompt", merge="none").settings().training.merge == "none"
+    assert classifier("nsp2").settings().training.merge == "none"
+
+
+@pytest.mark.long
 def test_training_may_change_between_lessons_and_the_method_may_not() -> None:
     learner = classifier("nsp2").learn(lesson("a", "b"))
     learner.set_params(epochs=2).learn(lesson("c", "d"))

@@ -10,6 +10,7 @@ from perdure.engine.config import PARTS, Config, make_config, parts_of
 from perdure.engine.old_keys import current
 from perdure.errors import ConfigError
 from perdure.heads import HEADS
+from perdure.heads.choice import choose_head
 from perdure.keys import defaults_of, keys_of
 from perdure.methods import METHODS
 from perdure.streams.config import StreamConfig
@@ -21,6 +22,8 @@ USUAL_HEADS = ("gaussian",)
 EPOCHS = 4
 SMALL_DATA = {"shrinkage": "loo"}
 """Defaults that differ from those of runs, whatever the method; docs/heads.md has the reason."""
+MERGE = {"iprompt": 0.5}
+"""How far a method's prompts are merged after every lesson; docs/drift.md has the reason."""
 
 PARAMETERS = keys_of(*PARTS, role="parameter")
 """Keys of the configuration that are parameters of their own."""
@@ -56,14 +59,29 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
             "classifier that goes on learning does not keep. Choose another method: `perdure ls "
             "methods`."
         )
-    return make_config(values)
+    config = make_config(values)
+    return config.replace(**{"drift": drift_of(config), **options})
 
 
 def _recipe(method: str) -> dict[str, Any]:
     """Defaults for small data, some by the trained head; without those of keys the method lacks."""
     traits, known = METHODS.declared[method].traits, keys_of(*parts_of(method))
     recipe = HEADS.declared[traits.trained_head].recipe if traits.trains else {}
-    return {key: value for key, value in {**SMALL_DATA, **recipe}.items() if key in known}
+    merge = {"merge": MERGE[method]} if method in MERGE else {}
+    recipe = {**SMALL_DATA, **merge, **recipe}
+    return {key: value for key, value in recipe.items() if key in known}
+
+
+def drift_of(config: Config) -> str:
+    """Return how statistics follow the features by default, where these move.
+
+    That is ``linear`` (docs/drift.md has the reason) where a head has statistics of features, and
+    ``none`` where there is none, or one whose statistics are of lifted features.
+    """
+    options = [choose_head(name).options(config.heads) for name in config.head_names]
+    keeps = [own for own in options if hasattr(own, "drift")]
+    follows = keeps and all(getattr(own, "lift", "none") == "none" for own in keeps)
+    return "linear" if config.traits.trains and follows else "none"
 
 
 def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:
@@ -91,7 +109,7 @@ def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters and options under which a classifier has this configuration."""
     flat, method = config.flat(), config.training.method
     parameters = {**{key: flat[key] for key in PARAMETERS}, "heads": config.head_names}
-    usual = {**defaults_of(*parts_of(method)), **_recipe(method)}
+    usual = {**defaults_of(*parts_of(method)), **_recipe(method), "drift": drift_of(config)}
     options = {
         key: value
         for key, value in flat.items()
