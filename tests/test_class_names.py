@@ -37,6 +37,7 @@ def test_a_text_is_one_class_however_it_is_written(value: str) -> None:
     assert class_name(value, "image 0") == "café"
 
 
+@pytest.mark.long
 @given(st.text())
 def test_a_name_is_its_own_name(text: str) -> None:
     try:

@@ -113,6 +113,7 @@ def test_evaluations_after_several_tasks_add_in_any_order() -> None:
     assert (found.confusion == rows[2].confusion).all()
 
 
+@pytest.mark.long
 @given(batches())
 def test_one_evaluation_becomes_a_summary(batch: Batch) -> None:
     found = count(batch)
@@ -408,6 +409,7 @@ def worst_task() -> Iterator[str]:
     METRICS.pop("worst_task_accuracy")
 
 
+@pytest.mark.long
 def test_a_metric_that_is_added_is_everywhere(worst_task: str, tmp_path: Any) -> None:
     assert summarise(BY_HAND)[worst_task] == 0.6
     run = finished_run(tmp_path / "run")

@@ -26,6 +26,7 @@ assert "perdure.methods.iprompt" not in sys.modules
 """
 
 
+@pytest.mark.long
 def test_names_and_declarations_need_no_torch() -> None:
     path = {**os.environ, "PYTHONPATH": str(Path(perdure.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True, env=path)

@@ -35,7 +35,7 @@ from tests.tiny import small_config
 
 SPACE: dict[str, tuple[Any, ...]] = {"lr": (0.003, 0.03, 0.1), "temperature": (1.0, 28.0)}
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unchecked")]
 
 
 def small_search(space: dict[str, tuple[Any, ...]] = SPACE, **options: Any) -> Search:

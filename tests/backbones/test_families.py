@@ -25,6 +25,8 @@ from perdure.methods import METHODS
 from perdure.types import Task
 from tests.reference.small_vits import lively
 
+pytestmark = pytest.mark.long
+
 PAGE = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text("utf-8")
 PATCHES = 4
 """Per side of an image of a plain or rotary transformer."""

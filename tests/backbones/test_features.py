@@ -44,6 +44,7 @@ def small(name: str, side: int | None = None) -> FrozenFeatures:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in SMALL if timm.is_model(name)])
 @torch.no_grad()
 def test_features_are_what_timms_classifier_sees(name: str) -> None:
@@ -108,6 +109,7 @@ def test_prompts_are_refused_by_the_capability_that_lacks() -> None:
     Model(backbone, make_config({"method": "lda"}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "side", "told"),
     [
@@ -138,6 +140,7 @@ def test_a_size_that_the_family_cannot_take(
         create_backbone(name, weights="random", img_size=side)
 
 
+@pytest.mark.long
 def test_windows_keep_their_share_of_the_image() -> None:
     backbone = create_backbone("swin_s3_tiny_224", weights="random", img_size=64, precision="fp32")
     for part in backbone._model.modules():

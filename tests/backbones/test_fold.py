@@ -102,6 +102,7 @@ def test_bf16_is_as_near_float32_folded_as_not() -> None:
     assert errors[0] < 1.5 * errors[1]
 
 
+@pytest.mark.long
 def test_backbones_are_folded_unless_told_otherwise() -> None:
     options = {"weights": "random", "img_size": 32, "precision": "fp32"}
     name = "vit_base_patch32_clip_quickgelu_224"

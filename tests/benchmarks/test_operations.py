@@ -17,6 +17,7 @@ def operations(method: str, **options: object) -> Operations:
     return inference_operations(Model(trial.backbone, trial.config))
 
 
+@pytest.mark.long
 def test_single_pass_methods_cost_the_plain_backbone_and_their_prompts(
     record_property: Callable[[str, object], None],
 ) -> None:

@@ -12,6 +12,8 @@ from inputs import LIGHT
 from kills import kills, write_errors
 from mutations import mutations
 
+pytestmark = pytest.mark.long
+
 # What trains cannot be forked from a process that has trained.
 UNTRAINED = [one for one in OPERATIONS if one.name in ("first learn", "save")]
 SMALL = [kind for kind in LIGHT if kind.name in ("model", "images", "archives")]

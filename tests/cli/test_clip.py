@@ -28,6 +28,7 @@ def texts(path: Path, width: int = 512) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_run_and_predict_with_texts_of_a_file(
     perdure: Perdure, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,6 +45,7 @@ def test_run_and_predict_with_texts_of_a_file(
     assert json.loads(said.out)[0]["class"].startswith("pattern_")
 
 
+@pytest.mark.long
 def test_dry_run_looks_texts_up(perdure: Perdure, tmp_path: Path) -> None:
     said = perdure("run", "digits/clip_finetune", *CLIP, "--dry-run")
     assert said.code == 0, said.err

@@ -66,6 +66,7 @@ def test_kernels_of_attention_are_not_timed(
     assert everything_in(tmp_path) == before
 
 
+@pytest.mark.long
 def test_steps_are_those_that_are_taken(perdure: Perdure, tmp_path: Path) -> None:
     words = ("digits/nsp2", *TINY, "batch_size=3", "epochs=2", "--out", tmp_path / "out")
     made = plan_of(perdure, *words)
@@ -96,6 +97,7 @@ def test_nothing_is_trained_on_frozen_features(perdure: Perdure) -> None:
     assert "trained   nothing by gradient" in said.out
 
 
+@pytest.mark.long
 def test_published_weights_are_not_fetched(perdure: Perdure, tmp_path: Path) -> None:
     before = everything_in(tmp_path)
     made = plan_of(perdure, "digits/finetune")
@@ -137,6 +139,7 @@ def test_a_weight_file_is_read(perdure: Perdure, tmp_path: Path) -> None:
     assert "weights.safetensors" in said.err
 
 
+@pytest.mark.long
 def test_images_are_not_fetched(
     perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

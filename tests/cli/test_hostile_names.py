@@ -40,6 +40,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.long
 def test_nothing_raw_in_what_commands_write(perdure: Perdure, hostile: Path) -> None:
     model, photos = hostile / "m", hostile / "p"
     commands = [

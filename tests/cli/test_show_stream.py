@@ -84,6 +84,7 @@ def test_counts_are_those_of_the_stream() -> None:
     assert counts.test.tolist() == [[2, 2], [2, 2], [0, 2]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("classes", "tasks"), [(1, 1), (200, 100)])
 def test_pictures_of_every_size(classes: int, tasks: int, tmp_path: Path) -> None:
     train = np.zeros((classes, tasks), np.int64)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.tiny import classifier
 
@@ -50,6 +51,7 @@ WITH_NUMPY = {
 }
 
 
+@pytest.mark.long
 def test_a_lookup_imports_nothing_heavy(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     classifier().learn(images, list("aabb")).save(tmp_path / "model")

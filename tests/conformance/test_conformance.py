@@ -42,6 +42,7 @@ def test_conformance(check: Check, method_name: str) -> None:
     check(method_name)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method_name", list(METHODS))
 @pytest.mark.parametrize("check", LONG, ids=lambda check: check.__name__)

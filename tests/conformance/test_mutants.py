@@ -248,6 +248,7 @@ def test_every_check_has_a_mutant() -> None:
     assert {check for _, check, _ in MUTANTS} == set(ALL_CHECKS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mutant", "check", "text"), MUTANTS, ids=[mutant.__name__ for mutant, _, _ in MUTANTS]
 )
@@ -280,6 +281,7 @@ def test_engine_that_tells_the_task_is_found(monkeypatch: pytest.MonkeyPatch) ->
         check_no_task_at_test("finetune")
 
 
+@pytest.mark.long
 def test_engine_that_surveys_old_images_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TaskData] = []
 
@@ -292,6 +294,7 @@ def test_engine_that_surveys_old_images_is_found(monkeypatch: pytest.MonkeyPatch
         check_images_touched("nsp2")
 
 
+@pytest.mark.long
 def test_engine_that_reads_future_test_images_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     readouts = Evaluator._readouts
 
@@ -304,6 +307,7 @@ def test_engine_that_reads_future_test_images_is_found(monkeypatch: pytest.Monke
         check_images_touched("nsp2")
 
 
+@pytest.mark.long
 def test_check_method_reports_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     class BreaksMuch(CountsPredictions, GrowsSilently):
         pass

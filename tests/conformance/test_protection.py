@@ -23,6 +23,8 @@ from perdure.testing.checks import (
 )
 from tests.conformance.test_mutants import registered
 
+pytestmark = pytest.mark.long
+
 SENSITIVITY = {"protect": "sensitivity"}
 CASES: list[tuple[type[Method], dict[str, Any]]] = [
     (CodaPrompt, SENSITIVITY),

@@ -19,6 +19,8 @@ from perdure.testing.trial import PROJECTION, evaluation_pixels, make_trial
 from perdure.types import BlockView
 from tests.reference.small_vits import lively, rotary
 
+pytestmark = pytest.mark.long
+
 METHODS = ("coda_prompt", "dualprompt", "finetune", "iprompt", "l2p", "l2p_nsp2", "nsp2", "pgp")
 BRIEFLY = ("iprompt", "nsp2")
 """Those that the default suite runs."""

@@ -57,6 +57,7 @@ def as_before() -> Iterator[None]:
         del METRICS[name]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize(("document", "code"), _blocks("python"))
 def test_python_examples_run(
@@ -89,6 +90,7 @@ def test_what_adds_something_is_short() -> None:
     assert max(lengths) < 40
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_before")
 def test_a_module_of_ones_own_runs_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -26,7 +26,7 @@ from perdure.testing import make_trial
 from perdure.testing.trial import Trial
 from tests.tiny import small_config
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unchecked")]
 TASKS = np.repeat(np.arange(3), 20)
 
 

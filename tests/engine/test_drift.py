@@ -200,6 +200,7 @@ class TestMerge:
             torch.testing.assert_close(value.detach(), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [0, 3])
 def test_interrupted_between_the_two_surveys_it_ends_the_same(tmp_path: Path, steps: int) -> None:
     heads = ["gaussian(drift=mixed)", "ncm(drift=local)"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from perdure.engine.events import FIELDS, Event
 from perdure.experiment import run
 from tests.tiny import small_config
@@ -13,6 +15,7 @@ OPTIONAL = {"done", "total", "tasks", "images"}
 """Fields that the table allows to be absent."""
 
 
+@pytest.mark.long
 def test_events_of_a_run_have_the_fields_of_the_table(tmp_path: Path) -> None:
     events: list[Event] = []
     few = {"images_per_class": 2, "test_images_per_class": 1, "epochs": 1}

@@ -47,6 +47,7 @@ def test_a_head_learns_as_under_flat_keys() -> None:
     assert all(torch.equal(value, own[name]) for name, value in flat.items())
 
 
+@pytest.mark.long
 def test_what_a_run_leaves_tells_heads_of_one_kind_apart(tmp_path: Path) -> None:
     finished = run(config(HEADS), tmp_path / "run")
     assert [entry["head"] for entry in finished.entries] == list(HEADS)

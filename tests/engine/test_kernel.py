@@ -36,6 +36,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
     return kernel
 
 
+@pytest.mark.long
 def test_a_resumed_run_keeps_its_kernel_and_so_its_bits(
     tmp_path: Path, chosen: list[Kernel]
 ) -> None:

@@ -47,6 +47,7 @@ def test_surveys_in_bf16_give_float32_within_its_rounding() -> None:
     assert 1e-5 < float(apart) < 2e-2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["nsp2", "iprompt"])
 def test_a_run_with_surveys_in_bf16(method: str) -> None:
     config = small_config(method, precision="bf16", survey_precision="auto", tasks="5+5", epochs=1)

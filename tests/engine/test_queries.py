@@ -24,6 +24,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["coda_prompt", "l2p"])
 def test_plain_passes_do_not_grow_with_evaluations(
     method: str, monkeypatch: pytest.MonkeyPatch

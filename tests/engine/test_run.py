@@ -60,6 +60,7 @@ def stop_after(steps: int) -> object:
     return watch
 
 
+@pytest.mark.long
 def test_run_leaves_everything(tmp_path: Path) -> None:
     finished = run(
         small_config("nsp2", heads=["linear", "gaussian"], tasks="4+3+3"), tmp_path / "r"
@@ -87,6 +88,7 @@ def test_run_leaves_everything(tmp_path: Path) -> None:
     assert "progress" not in kinds
 
 
+@pytest.mark.long
 def test_saved_model_predicts_what_the_run_counted(tmp_path: Path) -> None:
     config = small_config("finetune", heads=["gaussian"], tasks="5+5")
     finished = run(config, tmp_path / "r")
@@ -102,6 +104,7 @@ def test_saved_model_predicts_what_the_run_counted(tmp_path: Path) -> None:
     assert right / total == pytest.approx(finished.entries[0]["last_accuracy"])
 
 
+@pytest.mark.long
 def test_predictions_do_not_depend_on_company(tmp_path: Path) -> None:
     config = small_config("finetune", tasks="5+5", epochs=1)
     outcome = carry_out(config)
@@ -112,6 +115,7 @@ def test_predictions_do_not_depend_on_company(tmp_path: Path) -> None:
     torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_finished_run_is_not_repeated(tmp_path: Path) -> None:
     config = small_config("ncm")
     first = run(config, tmp_path / "r")
@@ -122,6 +126,7 @@ def test_finished_run_is_not_repeated(tmp_path: Path) -> None:
         run(config, tmp_path / "r")
 
 
+@pytest.mark.long
 def test_other_configuration_is_refused(tmp_path: Path) -> None:
     run(small_config("ncm"), tmp_path / "r")
     with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
@@ -129,6 +134,7 @@ def test_other_configuration_is_refused(tmp_path: Path) -> None:
     assert run(small_config("ncm", eval_batch_size=3), tmp_path / "r", resume=True).already
 
 
+@pytest.mark.long
 def test_folder_of_an_earlier_version(tmp_path: Path) -> None:
     """A finished run is found again; one that is not is refused, with the keys that tell why."""
     config, file = small_config("ncm"), tmp_path / "r" / "config.toml"
@@ -164,6 +170,7 @@ def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         run(small_config("ncm"), tmp_path / "file")
 
 
+@pytest.mark.long
 def test_one_class_task_needs_a_closed_form_head() -> None:
     config = small_config("nsp2", tasks="9+1", images_per_class=4)
     with pytest.raises(ConfigError, match="gaussian"):
@@ -172,6 +179,7 @@ def test_one_class_task_needs_a_closed_form_head() -> None:
     assert outcome.model.label_names == make_stream(config).class_names
 
 
+@pytest.mark.long
 def test_one_class_task_keeps_prompts_and_updates_statistics() -> None:
     config = small_config("nsp2", data="synthetic:4x32", tasks="2+1+1", heads=["gaussian"])
     backbone = make_backbone(config)
@@ -186,6 +194,7 @@ def test_one_class_task_keeps_prompts_and_updates_statistics() -> None:
         assert same == (not name.startswith(("gram", "projector", "images"))), name
 
 
+@pytest.mark.long
 def test_joint_fills_the_last_row_or_all() -> None:
     last = carry_out(small_config("joint", **TWO))
     each = carry_out(small_config("joint", train_after="each", **TWO))
@@ -215,6 +224,7 @@ def test_nan_names_task_epoch_and_step(tmp_path: Path, monkeypatch: pytest.Monke
     assert (point.stages_done, point.steps_done) == (1, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["finetune", "joint", "linear", "ncm", "lda"])
 def test_interrupted_run_resumes_bit_identically(tmp_path: Path, method: str) -> None:
     config = small_config(method, data="synthetic:6x32", tasks="2+2+2")
@@ -233,6 +243,7 @@ def test_interrupted_run_resumes_bit_identically(tmp_path: Path, method: str) ->
     assert resumed.counts == straight.counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["nsp2", "linear"])
 @pytest.mark.parametrize("steps", [1, 5])
 def test_centred_heads_and_known_tokens_resume_bit_identically(
@@ -255,6 +266,7 @@ class TestKnownTokens:
 
     CONFIG = small_config("finetune", prompt_blocks=[-1], transform="plain", **TWO)
 
+    @pytest.mark.long
     def test_they_save_time_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
         known = carry_out(self.CONFIG).model.state()
         monkeypatch.setattr("perdure.engine.training.known_tokens", lambda *args: None)
@@ -310,12 +322,14 @@ class TestCachedQueries:
             known_queries(Model(backbone, self.CONFIG.replace(cache_queries=False)), data) is None
         )
 
+    @pytest.mark.long
     def test_they_save_time_only(self) -> None:
         kept = carry_out(self.CONFIG).model.state()
         anew = carry_out(self.CONFIG.replace(cache_queries=False)).model.state()
         for key, value in kept.items():
             torch.testing.assert_close(value, anew[key], rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("steps", [1, 5])
     def test_resumed_run_is_bit_identical(self, tmp_path: Path, steps: int) -> None:
         config = self.CONFIG.replace(checkpoint_every=1)
@@ -327,6 +341,7 @@ class TestCachedQueries:
         resumed = Run(config, stream, backbone, tmp_path)().model.state()
         assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
+    @pytest.mark.long
     def test_every_training_image_passes_the_plain_backbone_once(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -351,6 +366,7 @@ class TestCachedQueries:
             self.CONFIG.replace(transform="flip_crop")
 
 
+@pytest.mark.long
 def test_workers_and_batches_do_not_change_results() -> None:
     config = small_config("finetune", transform="flip_crop", epochs=1, **TWO)
     plain, other = carry_out(config), carry_out(config.replace(workers=2))
@@ -376,6 +392,7 @@ class TestDamage:
         assert point.step is not None
         return folder / point.step.name
 
+    @pytest.mark.long
     def test_truncated_file_is_named(self, interrupted: tuple[Config, Path]) -> None:
         config, folder = interrupted
         path = self.newest(config, folder)
@@ -383,6 +400,7 @@ class TestDamage:
         with pytest.raises(CheckpointError, match=f"{path.name}.*Delete that file"):
             Checkpoints(folder, config.hash()).latest()
 
+    @pytest.mark.long
     def test_deleting_it_goes_back_and_ends_the_same(
         self, interrupted: tuple[Config, Path]
     ) -> None:
@@ -420,6 +438,7 @@ class TestDamage:
         with pytest.raises(CheckpointError, match=r"a\.safetensors' is no checkpoint"):
             Checkpoints(tmp_path, "0").read(StoredFile("a.safetensors", ""))
 
+    @pytest.mark.long
     def test_forged_states_are_named(self, interrupted: tuple[Config, Path]) -> None:
         config, folder = interrupted
         checkpoints = Checkpoints(folder, config.hash())
@@ -449,6 +468,7 @@ class TestDamage:
         with pytest.raises(CheckpointError, match="another configuration"):
             Checkpoints(interrupted[1], "0" * 16).latest()
 
+    @pytest.mark.long
     def test_full_disk_keeps_the_last_checkpoint(
         self, interrupted: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:

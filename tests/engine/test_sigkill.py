@@ -14,7 +14,7 @@ import torch
 
 from tests.engine.killed_run import run_until
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unchecked")]
 TIMES = ("seconds",)
 STEPS = 3 * 8
 """Three tasks of two epochs, of four steps each."""

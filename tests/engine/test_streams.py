@@ -62,6 +62,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.long
 def test_a_run_over_domains_names_every_class_once(table: Path, tmp_path: Path) -> None:
     asked = config("nsp2", table)
     finished = run(asked, tmp_path / "run")
@@ -78,6 +79,7 @@ def test_a_run_over_domains_names_every_class_once(table: Path, tmp_path: Path) 
     assert ContinualClassifier.load(finished.folder / "model").classes_.tolist() == list(CLASSES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["nsp2", "lda", "finetune"])
 def test_right_is_what_has_the_right_name(method: str, table: Path) -> None:
     asked = config(method, table, epochs=3, lr=0.03)
@@ -111,6 +113,7 @@ def test_a_class_is_scored_by_the_best_of_its_domains(table: Path) -> None:
     assert columns.labels(columns.names[1]) == (1, 5)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_over_domains_goes_on(table: Path, tmp_path: Path) -> None:
     asked = config("nsp2", table, heads=["linear", "gaussian"], checkpoint_every=2)
     stream, backbone = make_stream(asked), make_backbone(asked)

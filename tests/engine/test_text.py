@@ -37,6 +37,7 @@ def guided(method: str, texts: Path) -> Trial:
     return Trial(trial.config, trial.backbone, with_text(trial.stream, trial.config))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["clip_nsp2", "clip_joint"])
 def test_texts_of_the_file_reach_the_head(method: str, texts: Path) -> None:
     """Those of a union of tasks too."""
@@ -47,6 +48,7 @@ def test_texts_of_the_file_reach_the_head(method: str, texts: Path) -> None:
     torch.testing.assert_close(model.heads["language"].get_buffer("text"), F.normalize(wanted))
 
 
+@pytest.mark.long
 def test_saved_model_predicts_without_the_texts(texts: Path, tmp_path: Path) -> None:
     trial = guided("clip_nsp2", texts)
     classifier = ContinualClassifier.from_model(trial.run().model)
@@ -76,6 +78,7 @@ def test_texts_are_refused_before_anything_is_computed(texts: Path, tmp_path: Pa
         with_text(larger.stream, larger.config)
 
 
+@pytest.mark.long
 def test_plain_features_are_those_of_the_plain_backbone() -> None:
     """Of every image, whatever was learned; where nothing changes features, the pass is shared."""
     trial = make_trial("clip_finetune")

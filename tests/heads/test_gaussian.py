@@ -58,6 +58,7 @@ def fitted(name: str, counts: Sequence[int], seed: int, config: HeadOptions | No
     return made
 
 
+@pytest.mark.long
 @given(seed=seeds, counts=sizes)
 def test_gaussian_task_by_task_equals_at_once(seed: int, counts: list[int]) -> None:
     slowly = fitted("gaussian", counts, seed).state_dict()

@@ -44,6 +44,7 @@ def teach(head: GaussianHead, features: Tensor, labels: Tensor, classes: tuple[i
     head.end_task(task, FeatureSurvey((features[own], labels[own])))
 
 
+@pytest.mark.long
 def test_the_shrinkage_with_most_right_answers_to_images_left_out_is_chosen() -> None:
     features, labels = drawn(0, 4, 5)
     head = new()
@@ -99,6 +100,7 @@ def test_more_images_have_a_say_and_forgotten_classes_answer_nothing() -> None:
     assert not head.weight[1].any()
 
 
+@pytest.mark.long
 def test_choosing_task_by_task_moves_few_labels() -> None:
     """The first classes did not know the later ones: 5 % of labels move at most, over ten draws."""
     moved = others = 0

@@ -168,6 +168,7 @@ def test_refinement_is_literal_sgd_on_what_was_drawn(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(head.weight.double(), twin.weight, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_refinement_sorts_the_classes_apart() -> None:
     plain, refined = language(refine_epochs=0), language(refine_epochs=50)
     losses = []
@@ -236,6 +237,7 @@ def test_replayed_head_loads_without_texts(cls: type[ClassVectorHead], embedding
     assert first.logits(queries()).shape == (7, 6)
 
 
+@pytest.mark.long
 def test_gaussians_follow_a_linear_drift() -> None:
     """Means move by the map, covariances by its linear part; a forgotten class stays zero."""
     made = make_trial("clip_finetune", sizes=(2, 2), heads=("language(drift=linear)",))

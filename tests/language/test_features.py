@@ -54,6 +54,7 @@ def test_order_follows_the_names_and_random_state_stays(tower: str) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.long
 def test_features_are_computed_once(
     tower: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_other_weights_are_other_texts(tower: str, weights: Path, tmp_path: Path
     torch.testing.assert_close(features(f"{MODEL}/{other}"), features(tower).flip(1))
 
 
+@pytest.mark.long
 def test_openai_weights_run_with_their_own_activation(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

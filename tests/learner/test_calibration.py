@@ -68,6 +68,7 @@ def test_held_out_images_are_a_share_of_each_class_that_has_enough() -> None:
     assert (held_out(labelled, 0.25, 0, "calibration", 1) != mask).any()
 
 
+@pytest.mark.long
 def test_held_out_images_are_not_learned() -> None:
     learner = classifier("nsp2", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
     learner.learn(lesson("b", "c", count=12, seed=1))
@@ -96,6 +97,7 @@ def test_so_it_is_once_prompts_are_fixed() -> None:
     assert [(entry.held_out, entry.left_out) for entry in lessons] == [(6, 0), (0, 12)]
 
 
+@pytest.mark.long
 def test_a_lesson_is_measured_as_if_each_image_had_been_missing() -> None:
     images, names = lesson("a", "b", "c", count=3)
     learner = classifier("lda", ["ridge"], calibration_fraction=0.25).learn(images, names)

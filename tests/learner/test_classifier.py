@@ -46,6 +46,7 @@ def test_nothing_is_known_before_something_was_learned(ask: Any) -> None:
     assert issubclass(NotLearnedError, PerdureError)
 
 
+@pytest.mark.long
 def test_what_was_learned_is_saved_and_goes_on(tmp_path: Path) -> None:
     learner = classifier("nsp2", calibration_fraction=0.2).learn(lesson("a", "b", count=10))
     learner.learn(lesson("c", "d"))

@@ -15,6 +15,8 @@ from perdure.learner.settings import parameters_of
 from perdure.streams import TaskData
 from tests.tiny import small_config
 
+pytestmark = pytest.mark.long
+
 
 class TaskDataset(torch.utils.data.Dataset[Any]):
     """A task of a stream as a user would have it."""

@@ -21,6 +21,7 @@ def taught(method: str, seed: int, **options: Any) -> ContinualClassifier:
     return learner.learn(images, ["a"] * 6 + ["b"] * 6).learn(lesson("c", "d"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "options"),
     [

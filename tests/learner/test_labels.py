@@ -140,6 +140,7 @@ def test_columns_are_sorted_whatever_arrived_first() -> None:
     assert clf.predict(PICTURES[4:]).tolist() == ["ant", "ant"]
 
 
+@pytest.mark.long
 def test_splits_that_number_classes_differently_agree_by_name(photos: Path, tmp_path: Path) -> None:
     files = sorted(photos.glob("*/*.png"))
 

@@ -24,6 +24,7 @@ from tests.tiny import classifier, lesson, pictures
 METHODS = ("nsp2", "lda", "ncm")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_classes_arrive_call_after_call(method: str) -> None:
     heard: list[Event] = []
@@ -128,6 +129,7 @@ class TestMoreImagesOfAnOldClass:
             learner.learn(lesson("b", "c", "d"))
         assert learner.state_ is before
 
+    @pytest.mark.long
     def test_heads_say_why(self) -> None:
         trial = make_trial("clip_finetune", heads=["language", "zero_shot", "gaussian", "ncm"])
         heads = trial.run().model.heads

@@ -82,6 +82,7 @@ def check_same_alone(classifier: ContinualClassifier, answer: Answer) -> None:
     assert shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["nsp2", "iprompt", "l2p", "coda_prompt", "lda"])
 @settings(max_examples=8)
 @given(

@@ -18,6 +18,7 @@ def taught(method: str = "lda", **options: object) -> ContinualClassifier:
     return classifier(method, **options).learn(lesson("a", "b")).learn(lesson("c"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "options"), [("lda", {}), ("nsp2", {"heads": ["gaussian"]})])
 def test_a_renamed_class_scores_as_before(
     tmp_path: Path, method: str, options: dict[str, object]

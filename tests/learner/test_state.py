@@ -14,6 +14,7 @@ from perdure.testing.trial import evaluation_pixels, make_trial
 from tests.tiny import lesson, pictures
 
 
+@pytest.mark.long
 def test_only_the_heads_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = make_trial("nsp2", heads=["linear", "gaussian", "ncm"])
     state = ContinualClassifier.from_model(trial.run().model).state_

@@ -81,6 +81,7 @@ def test_no_image_is_too_few_to_ask_for(taught: ContinualClassifier) -> None:
         taught.suggest(pictures("a"), 0)
 
 
+@pytest.mark.long
 def test_both_commands_write_tables_and_sheets(
     taught: ContinualClassifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def test_machinery_is_that_of_nsp2() -> None:
     assert own == set(vars(METHODS.declared["clip_nsp2"]))
 
 
+@pytest.mark.long
 def test_sequential_tuning_and_null_space_part_after_the_first_task() -> None:
     """Same prompts, same steps; what differs is projection and the LayerNorm term."""
     for sizes, same in (((4,), True), ((2, 2), False)):
@@ -75,6 +76,7 @@ def test_zero_shot_learns_nothing_and_reads_the_plain_backbone() -> None:
     assert list(made.state()) == ["heads.zero_shot.text"]
 
 
+@pytest.mark.long
 def test_other_heads_are_evaluated_beside() -> None:
     heads = ["language", "gaussian", "zero_shot"]
     outcome = make_trial("clip_nsp2", heads=heads).run()

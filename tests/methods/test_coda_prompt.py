@@ -77,6 +77,7 @@ def test_orthogonality_penalty_is_of_all_components() -> None:
     assert float(found.detach()) == pytest.approx(0.1 * total, rel=1e-4)
 
 
+@pytest.mark.long
 def test_components_of_earlier_tasks_are_frozen() -> None:
     one, two = (make_trial("coda_prompt", sizes=n * (2,)).run().model.method for n in (1, 2))
     for kind in ("prompts", "keys", "attention"):

@@ -9,6 +9,7 @@ from perdure.methods.matching import cosine
 from perdure.testing import make_trial
 
 
+@pytest.mark.long
 def test_trains_its_own_expert_and_picks_the_closest_key() -> None:
     model = make_trial("dualprompt", sizes=(2, 2, 2)).run().model
     method, tasks = model.method, model.tasks
@@ -25,6 +26,7 @@ def test_trains_its_own_expert_and_picks_the_closest_key() -> None:
     assert float(training.penalties["key_pull"].detach()) == pytest.approx(pull, rel=1e-5)
 
 
+@pytest.mark.long
 def test_experts_and_keys_of_earlier_tasks_are_frozen() -> None:
     one, two = (make_trial("dualprompt", sizes=n * (2,)).run().model.method for n in (1, 2))
     assert torch.equal(one.get_parameter("experts.0"), two.get_parameter("experts.0"))

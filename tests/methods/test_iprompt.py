@@ -204,6 +204,7 @@ def test_a_pool_grows_and_its_older_entries_are_frozen() -> None:
                 assert torch.equal(started["merged_2"][entry], started["merged_2"][nearest])
 
 
+@pytest.mark.long
 def test_a_merged_pool_that_grows_keeps_its_new_keys() -> None:
     options = {"pool": 4, "pool_growth": 3, "pool_limit": 9}
     plain, merged = (

@@ -47,6 +47,7 @@ def test_deep_prompts_are_those_of_the_chosen_entries_in_every_block() -> None:
             assert torch.equal(added.tokens[block][image], torch.cat([matrix[e] for e in chosen]))
 
 
+@pytest.mark.long
 def test_voting_breaks_batch_invariance_and_the_default_does_not() -> None:
     for vote, same in (("image", True), ("batch", False)):
         trial = make_trial("l2p", vote=vote, top_k=1)

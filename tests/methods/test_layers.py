@@ -20,6 +20,7 @@ def layered(**options: Any) -> Any:
     return small_config("lda", **{"images_per_class": 4, "heads": "ridge,gaussian", **options})
 
 
+@pytest.mark.long
 def test_features_are_the_class_tokens_of_the_last_blocks() -> None:
     config = layered(layers=2)
     stream, backbone = make_stream(config), make_backbone(config)
@@ -33,6 +34,7 @@ def test_features_are_the_class_tokens_of_the_last_blocks() -> None:
     assert set(outcome.counts) == {"ridge", "gaussian"}
 
 
+@pytest.mark.long
 def test_a_classifier_keeps_them_when_it_is_saved(tmp_path: Any) -> None:
     clf = ContinualClassifier(
         "lda", "test_vit", ["ridge"], options={"weights": "random", "layers": 3}
@@ -50,6 +52,7 @@ def test_more_layers_than_blocks_are_refused() -> None:
         Model(make_backbone(config), config)
 
 
+@pytest.mark.long
 def test_a_backbone_without_class_token_is_refused() -> None:
     config = layered(layers=2, backbone="test_convnext", weights="random")
     with pytest.raises(BackboneError, match="needs class_attention"):

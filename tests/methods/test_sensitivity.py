@@ -18,6 +18,8 @@ from perdure.streams import build_transform
 from perdure.testing import make_trial
 from tests.reference import sensitivity_literal
 
+pytestmark = pytest.mark.long
+
 GUARDED = ["coda_prompt", "dualprompt", "finetune", "iprompt", "l2p"]
 
 

@@ -88,6 +88,7 @@ def test_a_class_that_is_left_out(seed: int, sizes: list[int], dim: int) -> None
     assert alone.error == linear_map(before, after, (0.3,)).error
 
 
+@pytest.mark.long
 @few
 @given(seed=seeds, count=st.integers(3, 12), dim=dims)
 def test_the_ratio_of_the_least_error_is_taken(seed: int, count: int, dim: int) -> None:

@@ -98,6 +98,7 @@ def test_spectral_discriminant(seed: int, counts: list[int], dim: int, rho: floa
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8 * float(other.abs().max()))
 
 
+@pytest.mark.long
 @few
 @given(seed=seeds, counts=sizes, dim=st.integers(1, 6))
 def test_gaussian_left_out(seed: int, counts: list[int], dim: int) -> None:

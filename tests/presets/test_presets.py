@@ -115,6 +115,7 @@ def test_every_section_holds_for_a_preset() -> None:
     assert [key for key, count in presets.items() if count == 0] == []
 
 
+@pytest.mark.long
 def test_every_preset_is_valid_and_explains_itself() -> None:
     for name in preset_names():
         config, preset = loaded(name), find_preset(name)
@@ -190,6 +191,7 @@ def test_a_key_comes_from_each_layer() -> None:
     assert loaded("imagenet_r-10s/nsp2-b1", "eta2=0.5").flat()["eta2"] == 0.5  # who runs it
 
 
+@pytest.mark.long
 def test_published_scores_are_found_by_the_setting() -> None:
     found = {name: published_for(loaded(name)) for name in preset_names()}
     assert {name for name, one in found.items() if one} == WITH_SCORE

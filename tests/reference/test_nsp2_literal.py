@@ -101,6 +101,7 @@ def test_grams_equal_twin(kind: str, statistics: str) -> None:
             assert error(gram, theirs[block]) < GRAM, (name, block)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statistics", ["sum", "mean"])
 def test_grams_do_not_depend_on_the_device_batch(statistics: str) -> None:
     first = both(batch=3, statistics=statistics)[0]

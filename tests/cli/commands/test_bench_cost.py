@@ -15,6 +15,8 @@ from perdure.engine.config import make_config
 from perdure.errors import PerdureError
 from tests.cli.command import Perdure
 
+pytestmark = pytest.mark.long
+
 CLIP = "vit_xsmall_patch16_clip_224"
 
 

@@ -73,6 +73,7 @@ def test_photographs_are_drawn_alike_and_used_again(tmp_path: Path) -> None:
     assert not few.in_memory
 
 
+@pytest.mark.long
 def test_command(perdure: Perdure) -> None:
     said = perdure("bench", "data", *SMALL, "--workers", "0,1", "--transform", "plain", "--json")
     assert said.code == 0, said.err

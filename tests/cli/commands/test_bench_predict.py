@@ -22,6 +22,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "_import_seconds", lambda: 1.5)
 
 
+@pytest.mark.long
 def test_random_weights(perdure: Perdure) -> None:
     drawn = ("--backbone", "test_vit", "--img-size", 32, "--precision", "fp32")
     said = perdure("bench", "predict", "--method", "iprompt", *drawn, *SMALL)
@@ -34,6 +35,7 @@ def test_random_weights(perdure: Perdure) -> None:
         assert report[figure] > 0
 
 
+@pytest.mark.long
 def test_figures_of_a_model(
     perdure: Perdure, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ def test_operators_have_their_kind_of_work(operator: str, kind: str) -> None:
     assert kind_of(operator) == kind
 
 
+@pytest.mark.long
 def test_a_step_is_profiled_under_the_kernel_asked_for(perdure: Perdure) -> None:
     done = perdure(*TINY, "--attention", "products", "--json")
     report = json.loads(done.out)

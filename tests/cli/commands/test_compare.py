@@ -13,7 +13,7 @@ from perdure.engine.events import Event
 from tests.cli.command import Perdure
 from tests.tiny import TINY
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unchecked")]
 
 FEW = (*TINY, "tasks=5+5")
 

@@ -30,6 +30,7 @@ def pets(twice: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(twice, tmp_path / "pets"))
 
 
+@pytest.mark.long
 def test_history_and_undo_of_lessons(perdure: Perdure, pets: Path) -> None:
     said = perdure("history", pets)
     assert said.code == 0
@@ -50,6 +51,7 @@ def test_history_and_undo_of_lessons(perdure: Perdure, pets: Path) -> None:
     assert contents(pets) == before
 
 
+@pytest.mark.long
 def test_rename_merge_and_back(perdure: Perdure, pets: Path) -> None:
     assert "'owl' is called '=1+1'" in perdure("rename", pets, "owl", "=1+1").out
     assert json.loads(perdure("merge", pets, "cat", "dog", "--json").out)["classes"] == [

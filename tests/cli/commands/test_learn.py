@@ -53,6 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.long
 def test_a_model_grows_lesson_by_lesson(perdure: Perdure, pets: Path, tmp_path: Path) -> None:
     photos = draw(tmp_path / "tuesday", "owl", "cat")
     said = perdure("learn", pets, photos, "--json")

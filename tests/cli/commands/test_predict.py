@@ -118,6 +118,7 @@ def test_as_csv(perdure: Perdure, finished: Path, broken: Path) -> None:
             assert float(row["probability_2"]) == one["top"][1]["probability"]
 
 
+@pytest.mark.long
 def test_goes_on_after_bad_images_and_counts_them(
     perdure: Perdure, finished: Path, broken: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_formats_that_are_not(perdure: Perdure, finished: Path, images: list[Pat
     assert "--json and --format csv exclude each other" in said.err
 
 
+@pytest.mark.long
 def test_head(perdure: Perdure, finished: Path, images: list[Path]) -> None:
     last = perdure("predict", finished, images[0], "--json").out
     assert perdure("predict", finished, images[0], "--head", "gaussian", "--json").out == last

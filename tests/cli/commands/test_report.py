@@ -11,6 +11,7 @@ from tests.cli.command import Perdure
 from tests.reports.run_folders import NOTHING_KNOWN, finished_run
 
 
+@pytest.mark.long
 def test_report(perdure: Perdure, tmp_path: Path) -> None:
     finished_run(tmp_path / "runs" / "a", changes=NOTHING_KNOWN)
     finished_run(tmp_path / "runs" / "b", "finetune", changes=NOTHING_KNOWN)
@@ -23,6 +24,7 @@ def test_report(perdure: Perdure, tmp_path: Path) -> None:
     assert "Nothing published is comparable with these runs." in page
 
 
+@pytest.mark.long
 def test_report_as_json(perdure: Perdure, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "a", "iprompt", changes=NOTHING_KNOWN)
     said = perdure("report", run.folder, "--json", "--against", "paper", "--out", "new/x.html")

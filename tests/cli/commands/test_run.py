@@ -20,6 +20,7 @@ from tests.tiny import TINY
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
+@pytest.mark.long
 def test_a_run_says_what_it_did_and_what_to_do_next(perdure: Perdure, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = perdure("run", "digits/nsp2", *TINY, "--out", out)
@@ -43,11 +44,13 @@ def test_a_run_says_what_it_did_and_what_to_do_next(perdure: Perdure, tmp_path: 
     }
 
 
+@pytest.mark.long
 def test_results_go_to_a_folder_named_after_the_preset(perdure: Perdure) -> None:
     assert perdure("run", "digits/ncm", *TINY, "-q").code == 0
     assert Path("runs/digits/ncm/results.json").is_file()
 
 
+@pytest.mark.long
 def test_a_file_of_your_own(perdure: Perdure, tmp_path: Path) -> None:
     lines = [f"{key} = {value!r}" for key, value in (part.split("=") for part in TINY[:4])]
     lines = [line.replace("'32'", "32") for line in lines]
@@ -111,6 +114,7 @@ FEW = (*TINY, "tasks=5+5", "images_per_class=2")
 WORDS = ("run", "digits/nsp2", *FEW, "batch_size=2", "checkpoint_every=1", "--out")
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on(
     perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -130,6 +134,7 @@ def test_an_interrupted_run_goes_on(
     ]
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_refused(
     perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -168,6 +173,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     assert err.endswith("--resume\n")
 
 
+@pytest.mark.long
 def test_seeds(perdure: Perdure, tmp_path: Path) -> None:
     out = tmp_path / "seeds"
     said = perdure("run", "digits/ncm", *FEW, "--seeds", "3,1", "--out", out)
@@ -286,6 +292,7 @@ def test_runs_that_cannot_work(perdure: Perdure, overrides: list[str], expected:
     assert expected in said.err
 
 
+@pytest.mark.long
 def test_one_class_under_a_linear_head_only(perdure: Perdure) -> None:
     tiny = [*TINY, "tasks=9+1"]
     said = perdure("run", "digits/nsp2", *tiny, "heads=linear", "--out", "out")
@@ -338,6 +345,7 @@ class TestOwnImages:
         assert said.code == 1
         assert "The class 'fox' is in" in said.err
 
+    @pytest.mark.long
     def test_unreadable_image(self, perdure: Perdure, photos: Path, own_images: list[str]) -> None:
         broken = photos / "dog" / "0.png"
         broken.write_bytes(broken.read_bytes()[:40])

@@ -14,6 +14,7 @@ SMALL = [word for word in TINY if not word.startswith("images_per_class")]
 COMMAND = ["tune", "digits/finetune", *SMALL, "images_per_class=8", "tasks=5+5", "-q"]
 
 
+@pytest.mark.long
 def test_a_search_prints_its_trials_and_leaves_a_preset(perdure: Perdure, tmp_path: Path) -> None:
     words = [
         *COMMAND,

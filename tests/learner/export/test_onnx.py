@@ -31,6 +31,8 @@ from perdure.streams import TRANSFORMS, build_transform
 from perdure.testing.trial import Trial, evaluation_pictures, make_trial
 from tests.reference.small_vits import SIDE, built, lively
 
+pytestmark = pytest.mark.long
+
 BLOCKS = 2
 PAGE = Path(__file__).parents[3] / "docs" / "export.md"
 

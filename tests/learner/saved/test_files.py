@@ -65,6 +65,7 @@ def committed_only(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["format-1", "format-2", "interrupted"])
 def test_killed_anywhere_it_is_the_old_or_the_new(tmp_path: Path, start: str) -> None:
     before, folder = tmp_path / "before", tmp_path / "model"
@@ -92,6 +93,7 @@ def test_killed_anywhere_it_is_the_old_or_the_new(tmp_path: Path, start: str) ->
     assert same(load(folder), old_classifier())
 
 
+@pytest.mark.long
 def test_a_first_save_leaves_nothing_or_the_model(tmp_path: Path) -> None:
     new, found = new_classifier(), []
     for operation in itertools.count():
@@ -115,6 +117,7 @@ def test_a_first_save_leaves_nothing_or_the_model(tmp_path: Path) -> None:
     assert names(folder) == FILES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["format-1", "format-2"])
 def test_a_full_disk_leaves_the_old_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str

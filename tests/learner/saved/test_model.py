@@ -131,6 +131,7 @@ def test_the_card_may_be_edited_or_missing(folder: Path) -> None:
 # ----------------------------------------------------------------------------------- bad folders
 
 
+@pytest.mark.long
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(VOUCHED), place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255)

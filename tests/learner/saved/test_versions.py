@@ -29,6 +29,8 @@ from tests.learner.models import (
 )
 from tests.learner.portable import portable_pictures
 
+pytestmark = pytest.mark.long
+
 DISK = ((Path, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "iterdir"))
 
 

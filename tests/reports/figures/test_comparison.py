@@ -40,6 +40,7 @@ def texts(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "tasks"), [(1, 1), (1, 10), (12, 3), (3, 20)])
 def test_draws_any_mix(tmp_path: Path, count: int, tasks: int) -> None:
     methods = [METHODS[n % len(METHODS)] for n in range(count)]
@@ -104,11 +105,13 @@ def test_entries_that_know_nothing_can_be_drawn() -> None:
     assert texts(maps[0]) == ["not evaluated"]
 
 
+@pytest.mark.long
 def test_tiny_cells_have_no_numbers() -> None:
     assert texts(shown(drawn(entry(tasks=100)))[1][0]) == []
     assert len(texts(shown(drawn(entry(tasks=20)))[1][0])) == 210
 
 
+@pytest.mark.long
 def test_lines_differ_in_grey() -> None:
     curves, _ = shown(drawn(*(entry(method) for method in METHODS if method != "joint")))
     markers = [line.get_marker() for line in curves.lines[: len(METHODS) - 1]]
@@ -144,11 +147,13 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
         draw([], tmp_path / "x.png")
 
 
+@pytest.mark.long
 def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is missing"):
         draw([entry(tasks=1)], tmp_path / "absent" / "x.png")
 
 
+@pytest.mark.long
 def test_reports_need_neither_torch_nor_a_display() -> None:
     code = (
         "import sys, perdure.reports.results.files, perdure.reports.figures.comparison\n"

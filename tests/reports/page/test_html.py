@@ -98,6 +98,7 @@ def sections(*runs: FinishedRun, against: bool = False) -> dict[str, ReportSecti
     return {section.title: section for section in sections_of(stream, rows, published)}
 
 
+@pytest.mark.long
 def test_nothing_is_loaded_from_anywhere(page: Page, report: ReportFiles) -> None:
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
@@ -168,6 +169,7 @@ def test_figures_take_the_colours_of_the_page(report: ReportFiles) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
     run = finished_run(tmp_path, changes=NOTHING_KNOWN)
     assert make_report([run]) == make_report([run])

@@ -61,6 +61,7 @@ def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, log) if line["kind"] == kind]
 
 
+@pytest.mark.long
 def test_results_are_the_same(folders: tuple[Path, Path]) -> None:
     without, with_files = folders
     assert not (without / "tensorboard").exists()

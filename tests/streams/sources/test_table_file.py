@@ -197,6 +197,7 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "t.csv")
 
 
+@pytest.mark.long
 def test_damage_within_an_arrow_file_is_told(tmp_path: Path) -> None:
     """Wherever a byte is another one: what is read is whole, or the file is refused."""
     table = pa.table({"image": [b"x"], "label": ["a"]})
