@@ -7,7 +7,7 @@ docs/results.md are written anew from the figures that are there.
 
 Usage: python benchmarks/accuracy/photos.py PHOTOS                     everything (hours on 2 cores)
        python benchmarks/accuracy/photos.py PHOTOS --only cifar100/iprompt --orders 2024
-       python benchmarks/accuracy/photos.py --tables                   only write the tables anew
+       python benchmarks/accuracy/photos.py --tables                   write tables and pictures anew
 
 PHOTOS has the folders cifar100, grocery and clothing, each with ``train`` and ``test`` and in these a
 folder per class.
@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from filelock import FileLock
-from results import write_tables
+from photo_figures import draw
+from results import DOCUMENT, write_tables
 
 from perdure import __version__
 from perdure.atomic import atomic_write
@@ -34,6 +35,7 @@ from perdure.engine.config import Config, make_config
 from perdure.experiment import run
 
 FIGURES = Path(__file__).with_suffix(".json")
+DINO = "dinov2_vit_small_patch14_saliency"
 STREAMS: dict[str, dict[str, Any]] = {
     "cifar100": {
         "tasks": "B0-Inc10",
@@ -44,6 +46,19 @@ STREAMS: dict[str, dict[str, Any]] = {
     "grocery": {"tasks": "B0-Inc9", "img_size": 112},
     "clothing": {"tasks": "B0-Inc2", "images_per_class": 30, "img_size": 112},
     "grocery-41+8x5": {"tasks": "B41-Inc5", "img_size": 112},
+    "cifar100-dinov2": {
+        "tasks": "B0-Inc10",
+        "images_per_class": 30,
+        "test_images_per_class": 20,
+        "img_size": 70,
+        "backbone": DINO,
+    },
+    "clothing-dinov2": {
+        "tasks": "B0-Inc2",
+        "images_per_class": 30,
+        "img_size": 112,
+        "backbone": DINO,
+    },
 }
 """Folder of photographs, its tasks, images and pixels; what stands after a hyphen is a variant."""
 ORDERS = {
@@ -51,6 +66,8 @@ ORDERS = {
     "grocery": (2024,),
     "clothing": (2024, 2025, 2026),
     "grocery-41+8x5": (2024,),
+    "cifar100-dinov2": (2024,),
+    "clothing-dinov2": (2024,),
 }
 """Seeds of class orders, and of what else is drawn."""
 RECIPE: dict[str, Any] = {
@@ -107,6 +124,12 @@ ROSTER: dict[str, dict[str, Any]] = {
     },
 }
 """Methods and what is changed of them, those of the first comparison first."""
+ROWS = {
+    "grocery-41+8x5": tuple(ROSTER)[:6],
+    "cifar100-dinov2": ("lda", "nsp2"),
+    "clothing-dinov2": ("lda", "nsp2"),
+}
+"""Streams on which part of the roster is run: the first comparison, or another backbone."""
 MIN_ORDERS = 2
 """Class orders from which a difference has an interval."""
 
@@ -146,7 +169,7 @@ def cells(photos: Path) -> list[Cell]:
         Cell(stream, row, order, photos)
         for stream in STREAMS
         for order in ORDERS[stream]
-        for row in ROSTER
+        for row in ROWS.get(stream, tuple(ROSTER))
     ]
 
 
@@ -209,6 +232,19 @@ def tables(held: Figures) -> dict[str, str]:
         if rows:
             found[f"photos {stream}"] = "\n".join([*_main(rows), "", *_paired(rows)])
     return found
+
+
+def pictures(held: Figures) -> None:
+    """Draw every stream of which several rows are there, beside the page."""
+    for stream in STREAMS:
+        rows = {row: orders_of(held, stream, row) for row in ROSTER}
+        drawn = {
+            row: [(cell["seconds"], cell["heads"][compared_head(cell)]) for cell in cells.values()]
+            for row, cells in rows.items()
+            if cells
+        }
+        if len(drawn) > 1:
+            draw(drawn, stream, DOCUMENT.with_name(f"photos-{stream}.png"))
 
 
 def orders_of(held: Figures, stream: str, row: str) -> dict[int, dict[str, Any]]:
@@ -291,6 +327,7 @@ def main() -> None:
             if asked and (args.orders is None or cell.order in args.orders):
                 _run(cell, args.out)
     write_tables(tables(figures()))
+    pictures(figures())
 
 
 def _run(cell: Cell, root: Path) -> None:

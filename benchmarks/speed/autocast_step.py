@@ -74,12 +74,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
     args = parser.parse_args()
-    backbone = make_backbone(
-        make_config({"backbone": "vit_base_patch16_224.augreg_in21k", "weights": "random"})
-    )
+    keys: dict[str, Any] = {"method": "nsp2", "weights": "random", "batch_size": args.batch_size}
+    keys["backbone"] = "vit_base_patch16_224.augreg_in21k"
+    backbone = make_backbone(make_config({**keys, "precision": "fp32", "fold": "off"}))
     pixels = random_pixels(backbone, args.batch_size)
-    keys = {"backbone": backbone.name, "weights": "random", "batch_size": args.batch_size}
-    config = make_config({**keys, "method": "nsp2", "precision": "bf16"})
+    config = make_config({**keys, "precision": "bf16"})
     ours = TrainingStep(Model(make_backbone(config), config), pixels)
     theirs = LiteralStep(backbone._float32, backbone.normalise(pixels))
     seconds = timed({"autocast": theirs, "ours": ours}, args.pairs, backbone.device)
