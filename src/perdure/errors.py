@@ -52,6 +52,10 @@ class BusyError(OutputError):
     """An output folder in which another process is at work."""
 
 
+class RankError(PerdureError):
+    """Processes that learn together and cannot be started, or lost one of them."""
+
+
 class ExportError(PerdureError):
     """A model that cannot be exported, or an exported file that disagrees with the model."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from perdure.atomic import alone, check_place, is_leftover
+from perdure.backbones.attention import Kernel
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.build import make_backbone, make_stream, with_text
 from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.engine.diagnose import diagnose as diagnosis_of
 from perdure.engine.events import Event, EventLog, Sink, ignore
 from perdure.engine.folder import claim_folder, kernel_of, write_environment
+from perdure.engine.launch import joined, versions
 from perdure.engine.model import Model
+from perdure.engine.ranks import refuse_differences
 from perdure.engine.run import Outcome, Run, plan
 from perdure.engine.training import learning_mode
 from perdure.learner import ContinualClassifier
@@ -71,36 +76,52 @@ def run(
         on_event: receives the events.
         **overrides: keys of the configuration, as ``epochs=2``.
 
+    Of several processes (`perdure.engine.launch`) every one calls this, and rank 0 alone reads and
+    writes the folder.
+
     Raises:
         PerdureError: what cannot work is refused before anything is computed.
     """
     config = load_config(what) if isinstance(what, str) else what
     config = config.replace(**overrides) if overrides else config
     path = Path(out) if out is not None else default_folder(config)
-    if diagnose:
-        check_diagnosable(config)
-    check_logger(config.runtime.logger)
-    check_folder(path, config, resume)
-    results = path / RESULTS
-    if results.exists():
-        finished = Finished(path, read_results(results), already=True)
-        if not diagnose or "diagnosis" in finished.entries[0]:
+    ranks = joined(config.runtime)
+    on_event = on_event if ranks.first else ignore
+    refuse_differences(ranks, {**versions(), **_shared_keys(config)}, "versions and keys")
+
+    def checked() -> list[Entry] | None:
+        if diagnose:
+            check_diagnosable(config)
+        check_logger(config.runtime.logger)
+        check_folder(path, config, resume)
+        results = path / RESULTS
+        return read_results(results) if results.exists() else None
+
+    entries = ranks.from_first(checked)
+    if entries is not None:
+        finished = Finished(path, entries, already=True)
+        if not diagnose or "diagnosis" in entries[0] or not ranks.first:
             return finished
         return _diagnose_finished(finished, config, on_event)
     # What cannot work is refused before the folder is claimed: the corrected command finds it free.
-    backbone = make_backbone(config, on_event)
-    kept = kernel_of(path) if config.runtime.attention == "auto" else None
-    if kept is not None:
+    here = config if ranks.device is None else config.replace(device=str(ranks.device))
+    backbone = make_backbone(here, on_event)
+    kept = ranks.from_first(lambda: _kernel(path, config) or backbone.kernel)
+    if kept != backbone.kernel:
         backbone.use_kernel(kept)
     stream = with_text(make_stream(config), config)
+    refuse_differences(ranks, _shared_images(stream, backbone), "images and precision")
+    if not ranks.first:
+        outcome = Run(config, stream, backbone, ranks=ranks)()
+        return Finished(path, make_entries(config, stream, outcome))
     with (
         alone(path, "running"),
         logged(config.runtime.logger, path, on_event) as on_logged,
     ):
         sink = EventLog(path / "events.jsonl", on_logged)
-        going = Run(config, stream, backbone, path / "checkpoints", sink)
+        going = Run(config, stream, backbone, path / "checkpoints", sink, ranks)
         claim_folder(path, config, resume)
-        write_environment(path, backbone.device, backbone.kernel)
+        write_environment(path, backbone.device, backbone.kernel, ranks.count)
         sink(announced(config, stream))
         for note in stream.notes:
             sink(Event("note", fields={"text": note}))
@@ -111,6 +132,24 @@ def run(
         if diagnose:
             _add_diagnosis(path, entries, outcome.model, stream, sink)
     return Finished(path, entries)
+
+
+def _kernel(path: Path, config: Config) -> Kernel | None:
+    """The kernel that a run in the folder has computed with, where the configuration names none."""
+    return kernel_of(path) if config.runtime.attention == "auto" else None
+
+
+def _shared_keys(config: Config) -> dict[str, Any]:
+    """Keys that all processes of a run have in common."""
+    own = ("device", "workers", "devices", "nodes")
+    return {key: value for key, value in config.flat().items() if key not in own}
+
+
+def _shared_images(stream: Stream, backbone: FrozenBackbone) -> dict[str, Any]:
+    """What all processes of a run have in common once they have read their images."""
+    names = hashlib.sha256(repr(stream.class_names).encode()).hexdigest()[:16]
+    sizes = [[len(part or ()) for part in (d.train, d.val, d.test)] for d in stream.tasks]
+    return {"precision": backbone.precision, "digest of class names": names, "sizes": sizes}
 
 
 def run_seeds(

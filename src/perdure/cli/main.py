@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from perdure.cli import commands
 from perdure.cli.parsing import Parser, add_import, examples
-from perdure.errors import ConfigError, PerdureError
+from perdure.engine.launch import rank_here
+from perdure.errors import ConfigError, PerdureError, RankError
 from perdure.extensions import load
 from perdure.wording import printable
 
@@ -113,7 +114,9 @@ def _failed(error: BaseException) -> int:
             f"Not enough memory {text}".rstrip() + ". Try a smaller batch_size=… and "
             "eval_batch_size=…, or a smaller img_size=…"
         )
-    print(f"error: {printable(text, lines=True)}", file=sys.stderr)
+    rank = rank_here()
+    where = f"rank {rank}: " if rank and not isinstance(error, RankError) else ""
+    print(f"error: {where}{printable(text, lines=True)}", file=sys.stderr)
     return USAGE if isinstance(error, ConfigError) else FAILED
 
 

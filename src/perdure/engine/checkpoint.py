@@ -57,6 +57,11 @@ class Point:
     seconds: float = 0.0
 
     @property
+    def begun(self) -> bool:
+        """Whether the next stage has begun."""
+        return self.prepared or self.step is not None
+
+    @property
     def progress(self) -> dict[str, int]:
         """The stages and steps done, as events tell them."""
         return {"stages_done": self.stages_done, "steps_done": self.steps_done}

@@ -123,6 +123,9 @@ class RuntimeConfig:
         eval_batch_size: images per forward in surveys and evaluation; does not change results.
         workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
             results.
+        devices: processes per machine that share a run, each on a GPU of its own, or on its part of the
+            CPU; ``torchrun`` and ``srun`` tell by themselves. Results agree within rounding.
+        nodes: machines that share a run, where neither ``torchrun`` nor ``srun`` starts it.
         checkpoint_every: training steps between checkpoints; does not change results.
         logger: ``tensorboard`` writes figures into the run's folder as it goes; does not change
             results.
@@ -135,6 +138,8 @@ class RuntimeConfig:
     fold: Literal["auto", "off"] = "auto"
     eval_batch_size: Positive = key(64, neutral=True, per_lesson=True)
     workers: Count | Literal["auto"] = key("auto", neutral=True, per_lesson=True)
+    devices: Positive = key(1, neutral=True, of_runs=True)
+    nodes: Positive = key(1, neutral=True, of_runs=True)
     checkpoint_every: Positive = key(50, neutral=True, of_runs=True)
     logger: Literal["tensorboard"] | None = key(None, neutral=True, of_runs=True)
 

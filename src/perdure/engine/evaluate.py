@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Evaluator:
 
     def __init__(self, sink: Sink = ignore) -> None:
         self._sink = sink
-        self.selections: dict[int, dict[str, Float64[np.ndarray, "m"]]] = {}
+        self.selections: dict[int, Selection] = {}
         self._frozen: dict[int, Float[Tensor, "n d"]] = {}
         self._queries: dict[int, list[Float[Tensor, "b d"] | None]] = {}
 
@@ -59,8 +60,10 @@ class Evaluator:
                     new = count_batch(logits, labels, task_of_class, class_of)
                     counts[head] = counts[head] + new if head in counts else new
                 done += 1
-                fields = {"phase": "evaluation", "done": done, "total": total}
+                fields = {"phase": "evaluation", "total": total}
+                fields["done"] = model.ranks.done(done, total)
                 self._sink(Event("progress", tasks[-1].task.index, fields))
+        counts, self.selections = model.ranks.reduce((counts, self.selections), _joined)
         return counts
 
     @torch.no_grad()
@@ -68,12 +71,15 @@ class Evaluator:
         size, index = model.config.runtime.eval_batch_size, data.task.index
         if not len(data.test):
             return []
-        labels = data.test.labels.split(size)
+        test, _ = model.ranks.shard(data.test, size)
+        if not len(test):
+            return []
+        labels = test.labels.split(size)
         if index in self._frozen:
             return list(zip(self._frozen[index].split(size), labels, strict=True))
         readouts = []
         known = self._queries.setdefault(index, [])
-        for place, batch in enumerate(ordered_batches(model, data.test)):
+        for place, batch in enumerate(ordered_batches(model, test)):
             if place == len(known):
                 known.append(model.query(batch.images))
             readout, features = model.forward(batch.images, query=known[place])
@@ -85,8 +91,27 @@ class Evaluator:
 
     def _note_selection(self, task: int, records: Mapping[str, Tensor]) -> None:
         """Sum the selection of a task's images, per place of selection."""
-        chosen = self.selections.setdefault(task, {})
-        for name, value in records.items():
-            if name.startswith("selection"):
-                total = value.double().sum(0).cpu().numpy()
-                chosen[name] = chosen[name] + total if name in chosen else total
+        chosen = {
+            name: value.double().sum(0).cpu().numpy()
+            for name, value in records.items()
+            if name.startswith("selection")
+        }
+        self.selections[task] = _summed(self.selections.get(task, {}), chosen)
+
+
+Selection = dict[str, Float64[np.ndarray, "m"]]
+_Part = tuple[dict[str, Counts], dict[int, Selection]]
+"""What a rank counts of an evaluation: by head, and by task."""
+
+
+def _joined(one: _Part, other: _Part) -> _Part:
+    """Add what two ranks counted; tasks stay in their order."""
+    counts = _summed(one[0], other[0])
+    tasks = sorted({*one[1], *other[1]})
+    return counts, {t: _summed(one[1].get(t, {}), other[1].get(t, {})) for t in tasks}
+
+
+def _summed(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Add values of the same name; of a name that only one has, take that."""
+    added = {name: one[name] + value if name in one else value for name, value in other.items()}
+    return {**one, **added}

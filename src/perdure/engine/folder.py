@@ -62,9 +62,12 @@ def kernel_of(folder: Path) -> Kernel | None:
     )
 
 
-def write_environment(folder: Path, device: torch.device, kernel: Kernel) -> None:
-    """Write versions, machine and the attention kernel chosen on it into a run's folder."""
-    text = json.dumps({**environment(device), "attention": kernel}, indent=1)
+def write_environment(
+    folder: Path, device: torch.device, kernel: Kernel, processes: int = 1
+) -> None:
+    """Write versions, machine, its attention kernel and the number of processes into a run's folder."""
+    chosen = {"attention": kernel, "processes": processes}
+    text = json.dumps({**environment(device), **chosen}, indent=1)
     atomic_write(folder / ENVIRONMENT, text.encode())
 
 

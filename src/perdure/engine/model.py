@@ -17,6 +17,7 @@ from perdure.backbones.frozen import FrozenBackbone
 from perdure.capabilities import CAPABILITIES, Capability
 from perdure.engine.anchors import Anchors
 from perdure.engine.config import Config
+from perdure.engine.ranks import ALONE, Ranks
 from perdure.errors import BackboneError, CheckpointError, ConfigError
 from perdure.heads import HEADS, Head, TrainedHead
 from perdure.methods import METHODS, Method
@@ -90,13 +91,14 @@ class Model:
     Args:
         backbone: shared, frozen, owned by the caller.
         config: names method and heads and their options.
+        ranks: the processes that learn it together.
 
     Attributes:
         anchors: class moments in the plain backbone's features, where a head follows by them.
         inference_only: whether it came back without what only learning reads, and cannot learn on.
     """
 
-    def __init__(self, backbone: FrozenBackbone, config: Config) -> None:
+    def __init__(self, backbone: FrozenBackbone, config: Config, ranks: Ranks = ALONE) -> None:
         cls = config.method_class
         check_backbone(backbone.spec, cls, config)
         seed = config.training.seed
@@ -106,6 +108,7 @@ class Model:
 
         self.backbone = backbone
         self.config = config
+        self.ranks = ranks
         self._read = cls.rows_read(config.method, backbone.spec)
         self.method = cls(backbone.spec, config.method, random).to(backbone.device)
         scored = replace(backbone.spec, dim=cls.width(config.method, backbone.spec))

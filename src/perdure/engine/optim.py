@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from perdure.methods import Method
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+
+Exchange = Callable[[Sequence[nn.Parameter]], None]
+"""Told the trained parameters between backward and the optimiser's step."""
 
 
 def lr_factor(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
@@ -67,17 +70,23 @@ class TaskOptimiser:
         protect = protect and prompts and projects
         self._projected = dict(method.named_parameters()) if protect else {}
 
-    def step(self, total: Float[Tensor, ""], factor: float) -> None:
+    def step(
+        self, total: Float[Tensor, ""], factor: float, exchange: Exchange | None = None
+    ) -> None:
         """Take a step: backward, Adam, projection.
 
         Args:
             total: the loss.
             factor: on every group's learning rate.
+            exchange: called with the trained parameters once they have their gradients, which it may
+                replace; it may raise, and then nothing has changed.
         """
         for group, rate in zip(self.adam.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         self.adam.zero_grad(set_to_none=True)
         total.backward()
+        if exchange is not None:
+            exchange([p for group in self.adam.param_groups for p in group["params"]])
         before = {name: p.detach().clone() for name, p in self._projected.items()}
         self.adam.step()
         with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.optim import TaskOptimiser
+from perdure.engine.ranks import ALONE, Ranks
 from perdure.engine.training import Training, refuse_single_class
-from perdure.errors import CheckpointError
+from perdure.errors import CheckpointError, ConfigError
 from perdure.metrics import Counts, accuracy_matrix, last_accuracy, plain
 from perdure.selection import describe
 from perdure.streams import Stream, Subset, TaskData
@@ -62,6 +63,30 @@ class Outcome:
     drift: list[dict[str, Any]]
 
 
+@dataclass
+class _Saved:
+    """What a checkpoint holds: of its base, and of its step file."""
+
+    point: Point
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    carried: dict[str, torch.Tensor] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
+    selection: dict[str, float] = field(default_factory=dict)
+    drift: list[dict[str, Any]] = field(default_factory=list)
+    step: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def _check_shared(config: Config, ranks: Ranks) -> None:
+    if ranks.count == 1:
+        return
+    ranks.check_batch(config.training.batch_size)
+    if config.method_class.votes(config.method):
+        raise ConfigError(
+            "vote=batch: the images of a batch choose their prompts together, and none of "
+            f"{ranks.count} processes sees all of them. Take vote=image, or one process."
+        )
+
+
 def plan(stream: Stream, config: Config) -> list[Stage]:
     """Return the stages of a run; refuse what cannot work.
 
@@ -96,6 +121,10 @@ class Run:
         backbone: frozen.
         folder: where checkpoints go; None keeps none.
         sink: receives the events.
+        ranks: the processes that learn together; rank 0 alone reads and writes checkpoints.
+
+    Raises:
+        ConfigError: images of a batch vote on their prompts, and several processes share it.
     """
 
     def __init__(
@@ -105,18 +134,22 @@ class Run:
         backbone: FrozenBackbone,
         folder: Path | None = None,
         sink: Sink = ignore,
+        ranks: Ranks = ALONE,
     ) -> None:
+        _check_shared(config, ranks)
         self.config = config
+        self._ranks = ranks
         self.stream = stream
         self.backbone = backbone
         self.sink = sink
         self.stages = plan(stream, config)
-        self._checkpoints = Checkpoints(folder, config.hash()) if folder is not None else None
+        kept = folder is not None and ranks.first
+        self._checkpoints = Checkpoints(folder, config.hash()) if folder and kept else None
         self._point = Point()
         self._carried: dict[str, torch.Tensor] = {}
         self._clock = time.perf_counter()
         self._evaluate = Evaluator(sink)
-        self.model = Model(backbone, config)
+        self.model = Model(backbone, config, ranks)
         check_text(stream.tasks[0].task, backbone, config)
         self.selection: dict[str, float] = {}
         self.drift: list[dict[str, Any]] = []
@@ -124,8 +157,8 @@ class Run:
         self._others: Subset | None = None
         folder_of_others = config.training.drift_images
         if folder_of_others is not None:
-            self._others = unlabelled(folder_of_others)
-            refuse_test_images(self._others, stream.tasks, folder_of_others)
+            others = self._others = unlabelled(folder_of_others)
+            ranks.from_first(lambda: refuse_test_images(others, stream.tasks, folder_of_others))
 
     def __call__(self) -> Outcome:
         """Run all remaining stages.
@@ -143,6 +176,7 @@ class Run:
             self._train(training, restored)
             restored = None
             self._finish(index, stage, training)
+        self.model.ranks = ALONE  # what comes after a run, every process does by itself
         return Outcome(self.model, self.counts, self._point.seconds, self.selection, self.drift)
 
     def _training(
@@ -158,7 +192,7 @@ class Run:
 
     def _start(self, stage: Stage) -> Training:
         if stage.fresh:
-            self.model = Model(self.backbone, self.config)
+            self.model = Model(self.backbone, self.config, self._ranks)
         training = self._training(stage)
         if training.start():
             self._carried = training.carried
@@ -210,44 +244,57 @@ class Run:
 
     def _restore(self) -> dict[str, torch.Tensor] | None:
         """Restore the newest checkpoint; returns the optimiser's state, None between stages."""
-        point = self._checkpoints.latest() if self._checkpoints is not None else None
-        if point is None or self._checkpoints is None:
+        saved = self._ranks.from_first(self._saved)
+        if saved is None:
             return None
-        begun = point.prepared or point.step is not None
-        if point.stages_done + begun > len(self.stages):
-            raise CheckpointError(
-                "The checkpoint counts more tasks than the run has. Start again with another --out."
-            )
-        self._point = point
+        point = self._point = saved.point
         for stage in self.stages[: point.stages_done + point.prepared]:
             self._replay(stage)
         if point.base is not None:
+            self._carried = saved.carried
+            self.model.load(saved.state)
+            self.counts, self.selection, self.drift = saved.counts, saved.selection, saved.drift
+        self.sink(Event("resume", fields=point.progress))
+        if not point.begun:
+            return None
+        if not point.prepared:
+            self._replay(self.stages[point.stages_done])
+        return saved.step
+
+    def _saved(self) -> _Saved | None:
+        """Read the newest checkpoint."""
+        point = self._checkpoints.latest() if self._checkpoints is not None else None
+        if point is None or self._checkpoints is None:
+            return None
+        if point.stages_done + point.begun > len(self.stages):
+            raise CheckpointError(
+                "The checkpoint counts more tasks than the run has. Start again with another --out."
+            )
+        saved = _Saved(point)
+        if point.base is not None:
             tensors, notes = self._checkpoints.read(point.base)
-            self._carried = {
+            saved.carried = {
                 name.removeprefix(_CARRIED): tensors.pop(name)
                 for name in list(tensors)
                 if name.startswith(_CARRIED)
             }
-            self.model.load({k: v for k, v in tensors.items() if not k.startswith(_COUNTS)})
+            saved.state = {k: v for k, v in tensors.items() if not k.startswith(_COUNTS)}
             try:
                 counts = _from_tensors(tensors)
-                self.selection, self.drift = notes["selection"], notes.get("drift", [])
+                saved.selection, saved.drift = notes["selection"], notes.get("drift", [])
             except (LookupError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"'{point.base.name}' is no checkpoint of perdure: its counts or notes are not "
                     f"whole ({error}). Start again with another --out."
                 ) from None
-            self.counts = {head: counts[head] for head in self.config.head_names if head in counts}
-        self.sink(Event("resume", fields=point.progress))
-        if not begun:
-            return None
-        if not point.prepared:
-            self._replay(self.stages[point.stages_done])
-        return self._checkpoints.read(point.step)[0] if point.step is not None else {}
+            saved.counts = {head: counts[head] for head in self.config.head_names if head in counts}
+        if point.step is not None:
+            saved.step = self._checkpoints.read(point.step)[0]
+        return saved
 
     def _replay(self, stage: Stage) -> None:
         if stage.fresh:
-            self.model = Model(self.backbone, self.config)
+            self.model = Model(self.backbone, self.config, self._ranks)
         self.model.start_task(stage.data.task)
 
 

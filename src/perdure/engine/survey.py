@@ -81,14 +81,13 @@ def _once(
     compute: Callable[[Float[Tensor, "b 3 s s"]], Tensor],
 ) -> Tensor:
     """Return ``compute`` of the task's training images, in data set order."""
-    found = []
-    total = batch_count(len(data.train), model.config.runtime.eval_batch_size)
-    for done, batch in enumerate(ordered_batches(model, data.train, "train"), start=1):
+    found, ranks, size = [], model.ranks, model.config.runtime.eval_batch_size
+    total, (part, _) = batch_count(len(data.train), size), ranks.shard(data.train, size)
+    for done, batch in enumerate(ordered_batches(model, part, "train"), start=1):
         found.append(compute(model.backbone.normalise(batch.images)))
-        sink(
-            Event("progress", data.task.index, {"phase": "features", "done": done, "total": total})
-        )
-    return torch.cat(found)
+        fields = {"phase": "features", "done": ranks.done(done, total), "total": total}
+        sink(Event("progress", data.task.index, fields))
+    return ranks.gather(found)
 
 
 Queries = dict[Split, list[Float[Tensor, "b d"] | None]]
@@ -152,7 +151,7 @@ class ImageSurvey:
 
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
-        total, start = len(self._subset(split)), 0
+        total, (_, start) = len(self._subset(split)), self._shard(self._subset(split))
         seen = None if observer is None else Float32Views(observer)
         model, known = self._model, self._queries.setdefault(split, [])
         places = itertools.count()
@@ -170,6 +169,8 @@ class ImageSurvey:
             return model.forward(batch.images, observer=seen, survey=True, query=query)[0].float()
 
         self._features[split, False] = self._pass(split, readout)
+        if observer is not None:
+            model.ranks.merge(observer)
 
     def features(
         self, split: Split = "train", plain: bool = False
@@ -210,27 +211,38 @@ class ImageSurvey:
         Prompts are handed over as one copy per image, so that one backward gives every image its own.
         """
         model, subset = self._model, self._subset("train")
-        method, chosen = model.method, evenly_spaced(len(subset), most)
+        chosen = evenly_spaced(len(subset), most)
         part = dataclasses.replace(
             subset, indices=subset.indices[chosen], labels=subset.labels[chosen]
         )
         total = batch_count(len(part), model.config.runtime.eval_batch_size)
-        for done, batch in enumerate(ordered_batches(model, part), start=1):
-            vectors = torch.stack([probes(chosen[int(one)]) for one in batch.positions])
-            query = model.query(batch.images, survey=True)
-            own = method.image_prompts(query, len(batch.labels))
-            prompts = {name: value.detach().clone().requires_grad_() for name, value in own.items()}
-            with torch.enable_grad():
-                added = method.additions_of(prompts, query)
-                readout = model.forward(batch.images, survey=True, additions=added)[0].float()
-                read = torch.einsum("bd,bkd->k", readout, vectors.to(readout)).unbind()
-            for number, value in enumerate(read, start=1):
-                found = torch.autograd.grad(
-                    value, list(prompts.values()), retain_graph=number < len(read)
-                )
-                yield dict(zip(prompts, found, strict=True))
-            fields = {"phase": "survey", "done": done, "total": total}
-            self._sink(Event("progress", self._task, fields))
+        shard, first = self._shard(part)
+
+        def own() -> Iterator[Iterator[Mapping[str, Tensor]]]:
+            for done, batch in enumerate(ordered_batches(model, shard), start=1):
+                places = [chosen[first + int(one)] for one in batch.positions]
+                yield self._gradients_of(batch, torch.stack([probes(one) for one in places]))
+                self._tell(done, total)
+
+        yield from model.ranks.each(own(), total)
+
+    def _gradients_of(
+        self, batch: Batch, vectors: Float[Tensor, "b k d"]
+    ) -> Iterator[Mapping[str, Float[Tensor, "b p d"]]]:
+        """Yield, probe by probe, the gradients of a batch."""
+        model = self._model
+        method, query = model.method, model.query(batch.images, survey=True)
+        own = method.image_prompts(query, len(batch.labels))
+        prompts = {name: value.detach().clone().requires_grad_() for name, value in own.items()}
+        with torch.enable_grad():
+            added = method.additions_of(prompts, query)
+            readout = model.forward(batch.images, survey=True, additions=added)[0].float()
+            read = torch.einsum("bd,bkd->k", readout, vectors.to(readout)).unbind()
+        for number, value in enumerate(read, start=1):
+            found = torch.autograd.grad(
+                value, list(prompts.values()), retain_graph=number < len(read)
+            )
+            yield dict(zip(prompts, found, strict=True))
 
     def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
         backbone = self._model.survey_backbone
@@ -243,12 +255,20 @@ class ImageSurvey:
         """Return ``compute`` of every image of the split, in data set order."""
         subset, found = self._subset(split), []
         total = batch_count(len(subset), self._model.config.runtime.eval_batch_size)
-        for done, batch in enumerate(ordered_batches(self._model, subset), start=1):
+        for done, batch in enumerate(ordered_batches(self._model, self._shard(subset)[0]), start=1):
             found.append(compute(batch))
-            self._sink(
-                Event("progress", self._task, {"phase": "survey", "done": done, "total": total})
-            )
-        return torch.cat(found)
+            self._tell(done, total)
+        return self._model.ranks.gather(found)
+
+    def _shard(self, subset: Subset) -> tuple[Subset, int]:
+        """This rank's part of a subset, and the position that it begins at."""
+        return self._model.ranks.shard(subset, self._model.config.runtime.eval_batch_size)
+
+    def _tell(self, done: int, total: int) -> None:
+        """Tell the progress of all ranks where this one has done so many batches."""
+        done = self._model.ranks.done(done, total)
+        fields = {"phase": "survey", "done": done, "total": total}
+        self._sink(Event("progress", self._task, fields))
 
     def has(self, split: Split) -> bool:
         """Tell whether the split holds any image."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from perdure.engine.config import Config
 from perdure.engine.drift import Following
@@ -116,7 +116,10 @@ class Training:
             for name, value in self.model.method.named_parameters():
                 if there.get(name) is value:
                     self.carried[_PARAMETER + name] = value.detach().clone()
-        return self.model.prepare(task, self._survey()) or bool(self.carried)
+        prepared = self.model.prepare(task, self._survey())
+        if prepared:
+            self.model.ranks.align(self.model.state())
+        return prepared or bool(self.carried)
 
     def train(
         self,
@@ -134,7 +137,7 @@ class Training:
         Raises:
             DivergenceError: a loss that is not finite.
         """
-        task, config = self.data.task, self.model.config
+        task, config, ranks = self.data.task, self.model.config, self.model.ranks
         if not self._trains():
             return
         optimiser = TaskOptimiser(
@@ -157,10 +160,20 @@ class Training:
             query = None if queries is None else queries[positions.to(queries.device)]
             labels = self.data.train.labels[positions]
             loss = self.model.training_loss(images, labels, task, readout, query)
+            size = self._batch_size(step % per_epoch)
             values = {name: float(term.detach()) for name, term in loss.terms.items()}
-            _check_finite(values, task.index, step, per_epoch)
-            optimiser.step(loss.total, lr_factor(config.training, step, per_epoch))
-            meter(step + 1, values, len(labels))
+
+            def exchange(
+                parameters: Sequence[nn.Parameter],
+                size: int = size,
+                step: int = step,
+                values: dict[str, float] = values,
+            ) -> None:
+                values |= ranks.sum_gradients(parameters, values, ranks.weight(size))
+                _check_finite(values, task.index, step, per_epoch)
+
+            optimiser.step(loss.total, lr_factor(config.training, step, per_epoch), exchange)
+            meter(step + 1, values, size)
             if keep and ((step + 1) % config.runtime.checkpoint_every == 0 or step + 1 == total):
                 keep(step + 1, optimiser)
 
@@ -185,6 +198,7 @@ class Training:
             for name, head in model.heads.items():
                 with remarking(name, head, self._sink, task.index):
                     head.end_task(task, survey)
+        model.ranks.align(model.state())
 
     def _trains(self) -> bool:
         """Whether the task has a step to take: a single class has none, nor has a head of no use."""
@@ -217,10 +231,15 @@ class Training:
             return None
         return self._survey().features("train")[0]
 
+    def _batch_size(self, step: int) -> int:
+        """Images of a batch of an epoch, those of all ranks; the last may be smaller."""
+        size = self.model.config.training.batch_size
+        return min(size, len(self.data.train) - step * size)
+
     def _batches(
         self, done: int, known: Tensor | None, tokens: CachedTokens | None
     ) -> Iterator[tuple[Tensor | CachedTokens | None, Int[Tensor, "b"]]]:
-        """What the remaining steps compute with, and the positions of its images.
+        """What this rank's share of the remaining steps computes with, and the positions of its images.
 
         Images of which features or tokens are known are not read again.
         """
@@ -239,6 +258,7 @@ class Training:
                 epoch=epochs,
                 workers=config.runtime.workers,
                 start_step=begun,
+                share=self.model.ranks.share,
             ):
                 yield batch.images, batch.positions
             return
@@ -250,7 +270,7 @@ class Training:
             epoch=epochs,
             start_step=begun,
         ):
-            positions = torch.tensor(chunk.positions)
+            positions = torch.tensor(self.model.ranks.share(chunk.positions))
             yield None if tokens is None else tokens.take(positions), positions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ class Batch:
     images: UInt8[Tensor, "b 3 s s"]
     labels: Int64[Tensor, "b"]
     positions: Int64[Tensor, "b"]
+
+
+Share = Callable[[list[int]], list[int]]
+"""Part of a batch that one of several processes reads, by the positions of its images."""
 
 
 def batch_count(count: int, batch_size: int) -> int:
@@ -110,6 +114,7 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
     epoch: int | range | None,
     workers: Workers = 0,
     start_step: int = 0,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
     """Iterate over a subset once, or once per epoch.
 
@@ -132,6 +137,7 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
             the machine (`worker_count`).
         start_step: batches to leave out at the start of the first pass; their images are not
             touched.
+        share: chooses the positions of each batch that are read; all of them by default.
 
     Raises:
         ConfigError: a batch size, number of workers or step out of range, or an augmentation
@@ -149,6 +155,8 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
     order = batch_order(
         len(subset), batch_size, seed=seed, task=task, epoch=epoch, start_step=start_step
     )
+    if share is not None:
+        order = (Chunk(chunk.epoch, share(chunk.positions)) for chunk in order)
     passes = len(_passes(epoch)) if reader.kept is None else 1
     steps = max(passes * batch_count(len(subset), batch_size) - start_step, 0)
     largest = min(batch_size, len(subset))

@@ -46,11 +46,13 @@ def run(args: argparse.Namespace) -> int:
         perdure run my.toml --dry-run             check everything, compute nothing
         perdure run digits/nsp2 data=photos tasks=B0-Inc5   your own images
         perdure run my.toml --import my_methods   a method of your own, in my_methods.py
+        perdure run cifar100/nsp2 devices=4       four GPUs of one machine
 
         `perdure ls presets` lists the presets, `perdure show run` the keys of a run,
         `perdure show METHOD` those of a method.
     """
     from perdure.engine.config import load_config
+    from perdure.engine.launch import rank_here
 
     overrides = [*args.overrides, *(["skip_unreadable=true"] if args.skip_unreadable else [])]
     config = load_config(args.what, overrides)
@@ -62,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else default_folder(config)
     if args.diagnose:
         check_diagnosable(config)
-    if args.dry_run:
+    if rank_here(config.runtime):
+        _share(args, config, seeds, out)
+    elif args.dry_run:
         from perdure.cli.dry_run import make_plan, print_plan
 
         plan = make_plan(config, out, seeds, args.resume)
@@ -72,6 +76,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         _run_one(args, config, out)
     return 0
+
+
+def _share(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: Path) -> None:
+    """Take part in what rank 0 shows and writes."""
+    from perdure import experiment
+
+    if args.dry_run:
+        return
+    how = {"resume": args.resume, "diagnose": args.diagnose}
+    if seeds:
+        experiment.run_seeds(config, seeds, out, **how)
+    else:
+        experiment.run(config, out, **how)
 
 
 def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
