@@ -25,7 +25,7 @@ def test_no_key_has_two_meanings() -> None:
 def test_neutral_keys_alone_leave_the_hash() -> None:
     config = make_config({"method": "nsp2"})
     other = {"device": "cuda", "eval_batch_size": 7, "workers": 3, "checkpoint_every": 9}
-    other |= {"logger": "tensorboard", "chosen_on": "first_task"}
+    other |= {"logger": "tensorboard", "chosen_on": "first_task", "devices": 2, "nodes": 3}
     assert other.keys() == {*NEUTRAL}
     assert config.replace(**other).hash() == config.hash()
     for key, value in {"epochs": 3, "data": "synthetic", "precision": "fp32", "eta1": 0.5}.items():
