@@ -92,7 +92,7 @@ def test_killed_rank_stops_the_others_and_the_run_goes_on(
     rank: int, preset: str, tmp_path: Path
 ) -> None:
     folder, told = tmp_path / "run", tmp_path / "told"
-    words = ["run", preset, "epochs=60", "--out", str(folder)]
+    words = ["run", preset, "epochs=12", "--out", str(folder)]
     with told.open("w") as errors:
         first = subprocess.Popen(
             [*PERDURE, *words, "devices=2"],
@@ -112,7 +112,7 @@ def test_killed_rank_stops_the_others_and_the_run_goes_on(
     assert not Path(f"/proc/{other}").exists() or rank == 1
     assert time.monotonic() - begun < PATIENCE
     assert f"error: Rank {1 - rank} of 2 stops: another rank has ended" in told.read_text()
-    again = command("run", preset, "epochs=60", "--resume", "--out", str(folder), "devices=1")
+    again = command("run", preset, "epochs=12", "--resume", "--out", str(folder), "devices=1")
     assert again.returncode == 0, again.stderr
     assert "going on after" in again.stderr
     assert safetensors.torch.load_file(folder / "model" / "weights.safetensors")
