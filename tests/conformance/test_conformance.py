@@ -34,6 +34,7 @@ LONG = (check_resume, check_beats_chance)
 """Checks of whole runs, whose shapes and types the other checks see to."""
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method_name", list(METHODS))
 @pytest.mark.parametrize(
     "check", [one for one in ALL_CHECKS if one not in LONG], ids=lambda check: check.__name__
