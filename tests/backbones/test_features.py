@@ -16,6 +16,7 @@ from perdure.backbones.additions import Additions
 from perdure.backbones.catalog import create_backbone, describe
 from perdure.backbones.families import freeze
 from perdure.backbones.frozen import FrozenFeatures
+from perdure.backbones.sizes import resize
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.errors import BackboneError, ConfigError
@@ -147,6 +148,13 @@ def test_windows_keep_their_share_of_the_image() -> None:
         if hasattr(part, "window_size") and hasattr(part, "input_resolution"):
             grid, window = part.input_resolution, part.window_size
             assert grid[0] % window[0] == 0
+
+
+def test_windows_that_do_not_divide_the_image_are_refused() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
+    with pytest.raises(ConfigError, match=r"windows of 3 x 3 do not divide 28 x 28 tokens"):
+        resize(model, 112)
 
 
 def test_a_model_without_a_feature_vector() -> None:
