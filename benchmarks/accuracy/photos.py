@@ -61,6 +61,14 @@ STREAMS: dict[str, dict[str, Any]] = {
     },
 }
 """Folder of photographs, its tasks, images and pixels; what stands after a hyphen is a variant."""
+TITLES = {
+    "cifar100": "CIFAR-100, 10 tasks of 10 classes, 64 px",
+    "grocery": "Grocery, 9 tasks of 9 classes, 112 px",
+    "clothing": "Clothing, 5 tasks of 2 classes, 112 px",
+    "grocery-41+8x5": "Grocery, 41 classes and 8 tasks of 5, 112 px",
+    "cifar100-dinov2": "CIFAR-100 on DINOv2-S, 10 tasks of 10 classes, 70 px",
+    "clothing-dinov2": "Clothing on DINOv2-S, 5 tasks of 2 classes, 112 px",
+}
 ORDERS = {
     "cifar100": (2024, 2025, 2026),
     "grocery": (2024,),
@@ -130,6 +138,8 @@ ROWS = {
     "clothing-dinov2": ("lda", "nsp2"),
 }
 """Streams on which part of the roster is run: the first comparison, or another backbone."""
+PAIR = 2
+"""Rows up to which a picture would say no more than the table."""
 MIN_ORDERS = 2
 """Class orders from which a difference has an interval."""
 
@@ -224,27 +234,37 @@ FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")
 
 
 def tables(held: Figures) -> dict[str, str]:
-    """Tables of the page by the names of their markers, from the cells that are there."""
-    found = {}
+    """Sections of all streams of which cells are there, under the one marker of the page."""
+    parts = []
     for stream in STREAMS:
-        rows = {row: orders_of(held, stream, row) for row in ROSTER}
-        rows = {row: cells for row, cells in rows.items() if cells}
+        rows = rows_of(held, stream)
         if rows:
-            found[f"photos {stream}"] = "\n".join([*_main(rows), "", *_paired(rows)])
-    return found
+            parts += [f"### {TITLES[stream]}", "", *_main(rows), "", *_paired(rows), ""]
+            if len(rows) > PAIR:
+                parts += [f"![{TITLES[stream]}: accuracy]({_picture(stream).name})", ""]
+    return {"photos": "\n".join(parts)}
 
 
 def pictures(held: Figures) -> None:
-    """Draw every stream of which several rows are there, beside the page."""
+    """Draw every stream of which more than two rows are there, beside the page."""
     for stream in STREAMS:
-        rows = {row: orders_of(held, stream, row) for row in ROSTER}
-        drawn = {
-            row: [(cell["seconds"], cell["heads"][compared_head(cell)]) for cell in cells.values()]
-            for row, cells in rows.items()
-            if cells
-        }
-        if len(drawn) > 1:
-            draw(drawn, stream, DOCUMENT.with_name(f"photos-{stream}.png"))
+        rows = rows_of(held, stream)
+        if len(rows) > PAIR:
+            drawn = {
+                row: [(c["seconds"], c["heads"][compared_head(c)]) for c in cells.values()]
+                for row, cells in rows.items()
+            }
+            draw(drawn, TITLES[stream], _picture(stream))
+
+
+def _picture(stream: str) -> Path:
+    return DOCUMENT.with_name(f"photos-{stream}.png")
+
+
+def rows_of(held: Figures, stream: str) -> dict[str, dict[int, dict[str, Any]]]:
+    """Cells of a stream by row and class order, of rows that have any."""
+    rows = {row: orders_of(held, stream, row) for row in ROSTER}
+    return {row: cells for row, cells in rows.items() if cells}
 
 
 def orders_of(held: Figures, stream: str, row: str) -> dict[int, dict[str, Any]]:
