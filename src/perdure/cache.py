@@ -69,6 +69,15 @@ def unpacked_dir() -> Path:
     return _writable(home() / "data" / "unpacked")
 
 
+def shards_dir() -> Path:
+    """Return the folder for indices of shards, created when it is not there.
+
+    Raises:
+        OutputError: it cannot be created or written.
+    """
+    return _writable(home() / "data" / "shards")
+
+
 def text_dir() -> Path:
     """Return the folder for text features of classes, created when it is not there.
 

@@ -121,7 +121,7 @@ def find_suspects(
     places = np.flatnonzero(numbered >= 0)
     labels = torch.from_numpy(numbered[places])
     features = features_of(state, Subset(labelled.images, places, labels), on_progress)
-    names = [labelled.images.names[place] for place in places]
+    names = [labelled.images.names[int(place)] for place in places]
     fitted = _fitted(state, head, features, labels, classes)
     ranked = rank_suspects(fitted, features, labels)
     images = tuple(

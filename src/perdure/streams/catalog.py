@@ -46,6 +46,7 @@ for _name, _module in {
     "huggingface": "huggingface",
     "imagenet_a": "imagenet",
     "imagenet_r": "imagenet",
+    "shards": "shards",
     "synthetic": "synthetic",
     "table": "table",
 }.items():

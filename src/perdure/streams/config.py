@@ -22,7 +22,7 @@ class StreamConfig:
 
     Attributes:
         data: the images: a known data set's name, as ``cifar100``; a folder with a folder per
-            class; a table (CSV, TSV, Parquet) of path and label; ``hf:NAME``; or
+            class; a table (CSV, TSV, Parquet) of path and label; ``shards:FOLDER``; ``hf:NAME``; or
             ``cifar100:FOLDER`` for a known data set whose files lie elsewhere.
         image_column: column of images in a table or data set; guessed where None.
         label_column: column of classes in a table or data set; guessed where None.

@@ -29,6 +29,7 @@ def test_the_registry_knows_every_source() -> None:
         "huggingface",
         "imagenet_a",
         "imagenet_r",
+        "shards",
         "synthetic",
         "table",
     ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -33,6 +33,31 @@ class TransformedImages:
         self.filled[indices] = True
 
 
+class ComputedNames(Sequence[str]):
+    """Names of images that are worked out when they are asked for, of sets too large to hold them.
+
+    Args:
+        count: how many.
+        name: the name at a position.
+    """
+
+    def __init__(self, count: int, name: Callable[[int], str]) -> None:
+        self._count, self._name = count, name
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        """Return one name, or several."""
+        if isinstance(index, slice):
+            return [self._name(at) for at in range(self._count)[index]]
+        return self._name(range(self._count)[index])
+
+
 class ImageSet(abc.ABC):
     """Labelled images of one source.
 
@@ -55,7 +80,7 @@ class ImageSet(abc.ABC):
         if len(labels) != len(names):
             raise StreamError(f"{len(labels)} labels were given for {len(names)} images.")
         self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
-        self.names = tuple(names)
+        self.names: Sequence[str] = names if isinstance(names, ComputedNames) else tuple(names)
         self._transformed: dict[tuple[str, str, int], TransformedImages] = {}
 
     def __len__(self) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-from perdure.errors import UnknownNameError, did_you_mean
+from perdure.errors import StreamError, UnknownNameError, did_you_mean
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import HUB, join_data
 from perdure.streams.fetch.unpacking import is_archive
+from perdure.streams.shards.parquets import is_parquet
+from perdure.streams.shards.tars import is_tar, members
 
 TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 """Suffixes of a table's file."""
@@ -37,18 +40,20 @@ def resolve(data: str) -> str:
 
 def _located(data: str, path: Path) -> str:
     if path.is_dir():
-        return join_data("huggingface" if is_saved(path) else "folder", data)
+        kind = "shards" if holds_shards(path) else "folder"
+        return join_data("huggingface" if is_saved(path) else kind, data)
     if path.is_file() and path.suffix.lower() in TABLES:
         return join_data("table", data)
     if path.is_file() and is_archive(path.name):
-        return join_data("folder", data)
+        return join_data("shards" if is_webdataset(path) else "folder", data)
     others = path.parent.iterdir() if path.parent.is_dir() and not path.exists() else ()
     near = [entry.name for entry in others]
     found = "is a file of another kind" if path.exists() else "does not exist"
     raise UnknownNameError(
         f"data={data} {found}, and is no known data set.{did_you_mean(data, SOURCES)}"
         f"{did_you_mean(path.name, near)} Allowed: a folder with a folder per class, or a "
-        f"zip or tar of one, a table ({', '.join(TABLES)}) of path and label, hf:NAME, or one of "
+        f"zip or tar of one, a table ({', '.join(TABLES)}) of path and label, shards:FOLDER, hf:NAME, "
+        "or one of "
         f"{', '.join(SOURCES)}."
     )
 
@@ -56,3 +61,21 @@ def _located(data: str, path: Path) -> str:
 def is_saved(folder: Path) -> bool:
     """Return whether a folder was written by ``save_to_disk`` of ``datasets``."""
     return any((folder / name).is_file() for name in _SAVED)
+
+
+def holds_shards(folder: Path) -> bool:
+    """Return whether a folder has tars or Parquet files, and no folder beside them."""
+    seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    shards = any(is_tar(path.name) or is_parquet(path.name) for path in seen)
+    return shards and not any(path.is_dir() for path in seen)
+
+
+def is_webdataset(tar: Path) -> bool:
+    """Return whether a tar begins with an image and its class, as WebDataset writes them."""
+    if not is_tar(tar.name):
+        return False
+    try:
+        first = [one.name for one in itertools.islice(members(str(tar)), 2)]
+    except StreamError:  # which is told by whoever reads it
+        return False
+    return any(name.endswith((".cls", ".json")) for name in first)

@@ -168,7 +168,7 @@ def _binary(path: Path) -> TableFile:
     try:
         table = parquet.read_table(path) if kind == "Parquet" else _arrow(path, arrow)
         table.validate(full=True)  # else a damaged file could end the process
-        columns, names = tuple(table.column_names), _names_of_datasets(table)
+        columns, names = tuple(table.column_names), names_of_datasets(table.schema)
     except Exception as error:  # of any kind: damage surfaces anywhere in pyarrow
         raise refused(error) from error
 
@@ -193,10 +193,10 @@ def _arrow(path: Path, arrow: Any) -> Any:
             return arrow.ipc.open_stream(file).read_all()
 
 
-def _names_of_datasets(table: Any) -> dict[str, list[str]]:
-    """Names of classes by column, as the library `datasets` notes them; none where it did not."""
+def names_of_datasets(schema: Any) -> dict[str, list[str]]:
+    """Return names of classes by column, as `datasets` notes them in a schema."""
     try:
-        noted = json.loads((table.schema.metadata or {})[b"huggingface"])
+        noted = json.loads((schema.metadata or {})[b"huggingface"])
         features = noted["info"]["features"]
         return {
             name: list(map(str, feature["names"]))

@@ -1,0 +1,174 @@
+"""Streams of many tasks from shards: time, memory and files of the last tasks beside the first.
+
+    python benchmarks/speed/long_stream.py --methods lda,nsp2,iprompt --tasks 500
+
+Draws images of two classes per task into tars, learns them task after task with a tiny backbone of
+random weights, and prints, for each method, the median seconds of a task (evaluation left out), the
+resident memory and the bytes of a checkpoint: of ten tasks from the tenth on, and of the last ten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from perdure.engine.build import make_backbone, make_stream
+from perdure.engine.config import make_config
+from perdure.engine.events import Event
+from perdure.engine.model import Model
+from perdure.engine.run import Run
+from perdure.metrics import Counts
+from perdure.streams import TaskData
+from perdure.testing.trial import BACKBONE, SIDE
+
+PER_TASK = 2
+WINDOW = 10
+
+
+@dataclass
+class Record:
+    """What was measured after every task."""
+
+    seconds: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+
+
+class TimedRun(Run):
+    """Run whose evaluations stand outside of the time."""
+
+    record: Record
+    folder: Path
+
+    def measure(self, folder: Path) -> Record:
+        """Run, and return what was measured."""
+        self.record, self.folder = Record(), folder
+        evaluate, self._began = self._evaluate, time.perf_counter()
+        self._outside = 0.0
+
+        def timed(model: Model, tasks: Sequence[TaskData]) -> dict[str, Counts]:
+            began = time.perf_counter()
+            found = evaluate(model, tasks)
+            self._outside += time.perf_counter() - began
+            return found
+
+        vars(self)["_evaluate"] = timed
+        self.sink = self._note
+        self()
+        return self.record
+
+    def _note(self, event: Event) -> None:
+        if event.kind != "checkpoint" or event.fields.get("steps_done"):
+            return
+        if event.fields["stages_done"] == len(self.record.seconds):
+            return  # before the training of a task
+        now = time.perf_counter()
+        self.record.seconds.append(now - self._began - self._outside)
+        self.record.resident.append(resident())
+        newest = max(self.folder.glob("stage-*.safetensors"), key=lambda path: path.stat().st_mtime)
+        self.record.written.append(newest.stat().st_size)
+        self._began, self._outside = time.perf_counter(), 0.0
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--methods", default="lda,nsp2,iprompt")
+    parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--images", type=int, default=8, help="training images per class")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PERDURE_HOME"] = f"{folder}/cache"
+        draw(Path(folder) / "shards", PER_TASK * args.tasks, args.images)
+        print(f"{args.tasks} tasks of {PER_TASK} classes, {args.images} images each, {SIDE} px\n")
+        print("| method | seconds per task | memory, MiB | checkpoint, KiB | per class |")
+        print("|:--|--:|--:|--:|--:|")
+        for method in args.methods.split(","):
+            print(line(method, measured(method, Path(folder), args.tasks)), flush=True)
+
+
+def draw(folder: Path, classes: int, images: int) -> None:
+    """Write tars of a hundred classes each, and one of a test image per class."""
+    folder.mkdir()
+    for first in range(0, classes, 100):
+        some = range(first, min(first + 100, classes))
+        write(folder / f"train-{first:04d}.tar", some, range(images))
+    write(folder / "test-0000.tar", range(classes), range(images, images + 1))
+
+
+def write(path: Path, classes: range, places: range) -> None:
+    with tarfile.open(path, "w") as packed:
+        for label in classes:
+            colour = np.random.default_rng(label).integers(0, 256, (4, 4, 3))
+            for place in places:
+                noise = np.random.default_rng([label, place]).integers(-30, 31, (SIDE, SIDE, 3))
+                pixels = np.kron(colour, np.ones((SIDE // 4, SIDE // 4, 1), np.int64)) + noise
+                file = io.BytesIO()
+                Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "PNG")
+                add(packed, f"{label:04d}-{place}.png", file.getvalue())
+                add(packed, f"{label:04d}-{place}.cls", str(label).encode())
+
+
+def add(packed: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    packed.addfile(info, io.BytesIO(content))
+
+
+def measured(method: str, folder: Path, tasks: int) -> Record:
+    keys: dict[str, Any] = {
+        "method": method,
+        "data": f"shards:{folder / 'shards'}",
+        "tasks": f"B0-Inc{PER_TASK}",
+        "backbone": BACKBONE,
+        "weights": "random",
+        "img_size": SIDE,
+        "precision": "fp32",
+        "device": "cpu",
+        "workers": 0,
+        "eval_batch_size": 256,
+    }
+    if method != "lda":
+        keys |= {"epochs": 2, "batch_size": 16, "heads": "gaussian"}
+    config = make_config(keys)
+    stream = make_stream(config)
+    assert len(stream.tasks) == tasks
+    checkpoints = folder / method
+    return TimedRun(config, stream, make_backbone(config), checkpoints).measure(checkpoints)
+
+
+def line(method: str, record: Record) -> str:
+    early = slice(WINDOW, 2 * WINDOW)
+    late = slice(-WINDOW, None)
+    seconds = [statistics.median(record.seconds[part]) for part in (early, late)]
+    memory = [max(record.resident[part]) / 2**20 for part in (early, late)]
+    written = [statistics.median(record.written[part]) / 2**10 for part in (early, late)]
+    classes = [PER_TASK * 1.5 * WINDOW, PER_TASK * (len(record.written) - WINDOW / 2)]
+    each = [size / count for size, count in zip(written, classes, strict=True)]
+    cells = [
+        f"{seconds[0]:.3f} → {seconds[1]:.3f} (× {seconds[1] / seconds[0]:.2f})",
+        f"{memory[0]:.0f} → {memory[1]:.0f} (× {memory[1] / memory[0]:.2f})",
+        f"{written[0]:.0f} → {written[1]:.0f}",
+        f"{each[0]:.2f} → {each[1]:.2f}",
+    ]
+    return f"| `{method}` | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

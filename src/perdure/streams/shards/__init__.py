@@ -1,0 +1,1 @@
+"""Shards: tar and Parquet files that hold many images each, read one image after another."""

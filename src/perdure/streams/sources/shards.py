@@ -1,0 +1,170 @@
+"""Images in shards: WebDataset's tars, and Parquet files with images in them, of any size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perdure.class_names import ordered_names
+from perdure.errors import ConfigError, StreamError, UnreadableImageError
+from perdure.streams.catalog import SOURCES
+from perdure.streams.config import StreamConfig
+from perdure.streams.images.find_images import is_hidden
+from perdure.streams.images.sets import unreadable_images
+from perdure.streams.shards.index import ShardImages, ShardIndex, indexed
+from perdure.streams.shards.opening import is_url
+from perdure.streams.shards.parquets import is_parquet
+from perdure.streams.shards.tars import is_tar
+from perdure.streams.sources.base import Source, capped, refuse_options
+from perdure.wording import counted
+
+_WILD = "*?["
+
+
+@SOURCES.register("shards")
+def load_shards(config: StreamConfig, seed: int) -> Source:
+    """Load images from tars as WebDataset writes them, or from Parquet files that hold images.
+
+    ``shards:FOLDER`` takes the tars and Parquet files of a folder, or of its folders ``train`` and
+    ``test``; ``shards:'train-*.tar'`` those that fit. A class is told by ``NAME.cls`` or a label in
+    ``NAME.json`` beside ``NAME.jpg``, else by the folder of the image in its tar; in Parquet by a
+    column, as in a table. Shards whose names say ``train`` and ``test`` (else ``val``) are split so;
+    where none says anything, ``test_fraction`` of each class is held out by the names of shard and
+    image alone. No image is decoded before it is needed, and none is kept: each is read alone, from
+    where the index has it, which the first run writes.
+
+    Raises:
+        ConfigError: no place, a URL, or a key that means nothing here.
+        StreamError: there are no shards, one is damaged, an image has no class, or the shards do not
+            agree on splits.
+        UnreadableImageError: images that cannot be read, all of them listed.
+    """
+    refuse_options(config, "place", "test_fraction", "image_column", "label_column")
+    shards = find_shards(config.place)
+    index = indexed(shards, config)
+    if not len(index):
+        raise StreamError(f"'{config.place}' holds no image. Name shards that hold some.")
+    names = ordered_names(index.classes)
+    order = {name: label for label, name in enumerate(names)}
+    label_of = np.array([order[name] for name in index.classes], np.int64)
+    labels = label_of[index.label]
+    test, remark = _test(index, labels, names, config)
+    skipped = _unreadable(index, config)
+    sound = np.ones(len(index), dtype=bool)
+    sound[list(skipped)] = False
+    train = ~test & ~(index.of_split("validation") if remark else np.zeros_like(test))
+    sets = []
+    for split, mask in (("train", train), ("test", test)):
+        positions = np.flatnonzero(mask & sound)
+        positions = positions[capped(labels[positions], config, split, seed)]
+        sets.append(ShardImages(index, positions, labels[positions]))
+    told = tuple(f"{index.name(at)}: {why}" for at, why in skipped.items())
+    remarks = (remark,) if remark else ()
+    return Source("shards", names, sets[0], sets[1], told, remarks=remarks)
+
+
+def find_shards(place: str | None) -> list[Path]:
+    """Return the shards that a place stands for, in order.
+
+    Raises:
+        ConfigError: none was named, or a URL.
+        StreamError: there are none.
+    """
+    if place is None:
+        raise ConfigError("data=shards names no shards. Type data=shards:FOLDER.")
+    if is_url(place):
+        raise ConfigError(
+            f"data=shards:{place}: images are read in any order while a model learns, and shards must "
+            "lie on a disk for that. Fetch them first. (perdure predict --ray reads URLs.)"
+        )
+    path = Path(place).expanduser()
+    if path.is_dir():
+        found = _in_folder(path)
+        found = found or [
+            one for part in ("train", "test", "val") for one in _in_folder(path / part)
+        ]
+    elif path.is_file():
+        found = [path] if _is_shard(path) else []
+    else:
+        found = sorted(filter(_is_shard, path.parent.glob(path.name))) if _is_wild(path) else []
+    if not found:
+        raise StreamError(
+            f"There are no shards at '{place}'. Expected are files ending in .tar, .tar.gz, .tgz or "
+            ".parquet: type data=shards:FOLDER or data='shards:train-*.tar'."
+        )
+    return found
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    return sorted(filter(_is_shard, folder.iterdir())) if folder.is_dir() else []
+
+
+def _is_shard(path: Path) -> bool:
+    named = is_tar(path.name) or is_parquet(path.name)
+    return named and not is_hidden(path.name) and path.is_file()
+
+
+def _is_wild(path: Path) -> bool:
+    return any(character in path.name for character in _WILD) and path.parent.is_dir()
+
+
+def _test(
+    index: ShardIndex, labels: NDArray[np.int64], names: tuple[str, ...], config: StreamConfig
+) -> tuple[NDArray[np.bool_], str]:
+    """Mask of the test images, and a remark on images that are for neither."""
+    train, test, validation, unsaid = (
+        index.of_split(split) for split in ("train", "test", "validation", "")
+    )
+    told = test if test.any() else validation
+    if told.any():
+        if unsaid.any() or not train.any():
+            one = index.name(int(np.flatnonzero(unsaid if unsaid.any() else told)[0]))
+            raise StreamError(
+                f"Some shards say what they are for, but nothing says that '{one}' is for training. "
+                "Name shards train-….tar and test-….tar, or put them into folders of these names."
+            )
+        if config.test_fraction != StreamConfig.test_fraction:
+            raise ConfigError(
+                f"test_fraction={config.test_fraction} has no use: the shards say which images are "
+                "for testing. Leave test_fraction out."
+            )
+        beside = int(validation.sum()) if test.any() else 0
+        remark = f"{counted(beside, 'image')} of validation shards left out." if beside else ""
+        return told, remark
+    held_out = np.zeros(len(index), dtype=bool)
+    for label, name in enumerate(names):
+        ours = np.flatnonzero(labels == label)
+        if len(ours) == 1:
+            raise StreamError(
+                f"The class '{name}' has one image ('{index.name(int(ours[0]))}'), and needs two: one "
+                "to train and one to hold out for testing. Add images, or remove the class."
+            )
+        count = min(max(1, math.floor(config.test_fraction * len(ours) + 0.5)), len(ours) - 1)
+        held_out[ours[np.argsort(index.draw[ours], kind="stable")[:count]]] = True
+    return held_out, ""
+
+
+def _unreadable(index: ShardIndex, config: StreamConfig) -> dict[int, str]:
+    """Why images cannot be read, by position; they may be left out.
+
+    Raises:
+        UnreadableImageError: they may not.
+    """
+    faults = dict(index.faults)
+    if not config.skip_unreadable:
+        if faults:
+            raise unreadable_images([f"{index.name(at)}: {why}" for at, why in faults.items()])
+        return {}
+    everything = ShardImages(index, np.arange(len(index)), np.zeros(len(index), np.int64))
+    for position in range(len(index)):
+        if position in faults:
+            continue
+        try:
+            everything.image(position)
+        except UnreadableImageError as error:
+            line = str(error).splitlines()[1].strip()
+            faults[position] = line.removeprefix(f"{index.name(position)}: ")
+    return dict(sorted(faults.items()))
