@@ -60,6 +60,10 @@ class ExportError(PerdureError):
     """A model that cannot be exported, or an exported file that disagrees with the model."""
 
 
+class JobError(PerdureError):
+    """A job in another process that failed or did not come back."""
+
+
 class DivergenceError(PerdureError):
     """A loss that is not finite: training has diverged."""
 

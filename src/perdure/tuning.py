@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from perdure.engine.build import make_backbone, make_stream, with_text
 from perdure.engine.config import ChosenOn, Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.run import Run, plan
-from perdure.errors import CheckpointError, ConfigError, DivergenceError, StreamError
+from perdure.errors import CheckpointError, ConfigError, DivergenceError, JobError, StreamError
 from perdure.experiment import announced
 from perdure.metrics import summarise
 from perdure.randomness import generator, permutation
@@ -61,11 +62,27 @@ class SearchTrial:
         score: mean over seeds of the last accuracy on validation images; None where a run diverged.
         metrics: per seed.
         seconds: working time.
+        fault: why it failed, other than by diverging; the search goes on, and the next call makes
+            it again. Empty where it did not.
     """
 
     values: dict[str, Any]
     score: float | None
     metrics: list[dict[str, float | None]]
+    seconds: float
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """Run of a setting with one seed.
+
+    Attributes:
+        metrics: of the head that counts; None where the loss diverged.
+        seconds: working time.
+    """
+
+    metrics: dict[str, float | None] | None
     seconds: float
 
 
@@ -81,6 +98,8 @@ class Search:
         chosen_on: on which images settings are judged: ``same_stream``, ``first_task`` (cut into
             pseudo-tasks) or ``other_stream``.
         other: keys of the other stream, which trials are run with.
+        at_once: trials that may be under way together. The setting of a trial follows from all but
+            the last ``at_once − 1`` before it, wherever they run.
     """
 
     config: Config
@@ -89,6 +108,7 @@ class Search:
     head: str
     chosen_on: ChosenOn = "same_stream"
     other: Mapping[str, Any] = field(default_factory=dict)
+    at_once: int = 1
 
     @property
     def size(self) -> int:
@@ -103,7 +123,15 @@ class Search:
             "seeds": list(self.seeds),
             "head": self.head,
             "stream": dict(self.other) or self.chosen_on,
+            **({"at_once": self.at_once} if self.at_once > 1 else {}),
         }
+
+    def waits_for(self, number: int) -> int:
+        """Return how many trials must be finished before the setting of a trial is chosen.
+
+        The first settings are drawn at random, and wait for none.
+        """
+        return 0 if number < STARTING else max(0, number - self.at_once + 1)
 
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
         """Return the configuration of a trial's run."""
@@ -131,6 +159,7 @@ def make_search(
     head: str | None = None,
     chosen_on: ChosenOn = "same_stream",
     other: Mapping[str, Any] | None = None,
+    at_once: int = 1,
 ) -> Search:
     """Build a search and check its space, seeds and head.
 
@@ -142,6 +171,7 @@ def make_search(
         chosen_on: on which images settings are judged, see `Search`.
         other: keys of the stream that they are judged on in place of the configuration's own, as
             ``{"data": "digits", "tasks": "B0-Inc2"}``.
+        at_once: trials that may be under way together, see `Search`.
 
     Raises:
         ConfigError: nothing to search, a key or value that a run would refuse, or no such head.
@@ -165,7 +195,7 @@ def make_search(
             f"head={head}: this configuration evaluates {', '.join(config.head_names)}."
         )
     seeds = tuple(seeds) or (config.training.seed,)
-    return Search(config, space, seeds, head, chosen_on, other or {})
+    return Search(config, space, seeds, head, chosen_on, other or {}, at_once)
 
 
 def default_space(config: Config) -> Space:
@@ -174,11 +204,63 @@ def default_space(config: Config) -> Space:
     return {"lr": RATES, **method.tuned} if method.traits.trains else {}
 
 
+Start = Callable[[int, Mapping[str, Any], int, Path], Callable[[], SeedRun]]
+"""Starts a setting's run with a seed in a folder, and returns what waits for it."""
+
+
+class TrialRunner:
+    """Runner of trials in this process; streams and backbone are built once.
+
+    Args:
+        search: space and configuration.
+        on_run: opens the sink of a run's events, from the trial's number and its configuration.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        on_run: Callable[[int, Config], AbstractContextManager[Sink]] = lambda *_: nullcontext(
+            ignore
+        ),
+    ) -> None:
+        self._search, self._on_run = search, on_run
+        self._streams: dict[int, Stream] = {}
+        self._backbone: FrozenBackbone | None = None
+
+    def start(
+        self, number: int, chosen: Mapping[str, Any], seed: int, folder: Path
+    ) -> Callable[[], SeedRun]:
+        """Put off a run until its result is asked for."""
+        return partial(self.run, number, chosen, seed, folder)
+
+    def run(self, number: int, chosen: Mapping[str, Any], seed: int, folder: Path) -> SeedRun:
+        """Run a setting with one seed, or go on with the run in the folder.
+
+        Raises:
+            PerdureError: as a run does, but for a loss that diverges.
+        """
+        config = self._search.trial(chosen, seed)
+        self._backbone = self._backbone or make_backbone(config)
+        if seed not in self._streams:
+            self._streams[seed] = self._search.stream(seed)
+        stream = self._streams[seed]
+        try:
+            with self._on_run(number, config) as sink:
+                sink(announced(config, stream))
+                outcome = Run(config, stream, self._backbone, folder, sink)()
+        except DivergenceError:
+            return SeedRun(None, 0.0)
+        summary = summarise(outcome.counts[self._search.head])
+        return SeedRun({key: summary[key] for key in KEPT}, outcome.seconds)
+
+
 def tune(
     search: Search,
     budget: int,
     out: Path,
     on_run: Callable[[int, Config], AbstractContextManager[Sink]] = lambda *_: nullcontext(ignore),
+    start: Start | None = None,
+    on_trial: Callable[[int, SearchTrial], None] = lambda *_: None,
 ) -> list[SearchTrial]:
     """Run trials until the budget or the space is used up.
 
@@ -189,6 +271,9 @@ def tune(
         budget: trials in all, those found in the folder included.
         out: the folder.
         on_run: opens the sink of a run's events, from the trial's number and its configuration.
+        start: starts runs elsewhere; in this process, one after another, by default. A run there
+            that fails costs its trial alone.
+        on_trial: receives every trial that ends, and its number.
 
     Returns:
         All trials, in the order in which they were made.
@@ -200,38 +285,64 @@ def tune(
     if budget < 1:
         raise ConfigError(f"budget={budget}: it must be 1 or more.")
     make_folder(out)
+    start = start or TrialRunner(search, on_run).start
     trials = read_trials(search, out)
-    for number in range(len(trials)):  # of a search that was killed while it cleared up
+    failed = [number for number, trial in enumerate(trials) if trial.fault]
+    for number in set(range(len(trials))) - set(failed):  # of a search killed while it cleared up
         shutil.rmtree(_folder(out, number), ignore_errors=True)
-    streams: dict[int, Stream] = {}
-    backbone: FrozenBackbone | None = None
-    while len(trials) < min(budget, search.size):
-        number = len(trials)
-        chosen = suggest(search, trials)
-        backbone = backbone or make_backbone(search.trial(chosen, search.seeds[0]))
-        folder = _folder(out, number)
+    under_way = [_begin(search, start, out, number, trials[number].values) for number in failed]
+    limit = min(budget, search.size)
+    settings = [trial.values for trial in trials]
+    while under_way or len(settings) < limit:
+        while len(settings) < limit and len(trials) >= search.waits_for(len(settings)):
+            number = len(settings)
+            chosen = suggest(search, trials[: search.waits_for(number)], settings)
+            settings.append(chosen)
+            under_way.append(_begin(search, start, out, number, chosen))
+        trial = under_way.pop(0)
+        ended = trial.end(search)
+        trials[trial.number : trial.number + 1] = [ended]
+        _write(search, trials, out)
+        if not ended.fault:
+            shutil.rmtree(_folder(out, trial.number), ignore_errors=True)  # may not be there
+        on_trial(trial.number, ended)
+    return trials
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A trial that was begun: its setting, and what waits for its runs."""
+
+    number: int
+    chosen: Mapping[str, Any]
+    runs: Sequence[Callable[[], SeedRun]]
+
+    def end(self, search: Search) -> SearchTrial:
+        """Wait for its runs."""
         metrics: list[dict[str, float | None]] = []
-        seconds = 0.0
-        for seed in search.seeds:
-            one = search.trial(chosen, seed)
-            if seed not in streams:
-                streams[seed] = search.stream(seed)
+        seconds, fault = 0.0, ""
+        for run in self.runs:
             try:
-                with on_run(number, one) as sink:
-                    sink(announced(one, streams[seed]))
-                    outcome = Run(one, streams[seed], backbone, folder / str(seed), sink)()
-            except DivergenceError:
+                one = run()
+            except JobError as error:
+                metrics, fault = [], str(error)
+                break
+            seconds += one.seconds
+            if one.metrics is None:
                 metrics = []
                 break
-            summary = summarise(outcome.counts[search.head])
-            metrics.append({key: summary[key] for key in KEPT})
-            seconds += outcome.seconds
-        flat = search.config.replace(**chosen).flat()
-        values = {key: flat[key] for key in search.space}
-        trials.append(SearchTrial(_plain(values), _score(metrics), metrics, round(seconds, 2)))
-        _write(search, trials, out)
-        shutil.rmtree(folder, ignore_errors=True)  # none where the first step diverged
-    return trials
+            metrics.append(one.metrics)
+        flat = search.config.replace(**self.chosen).flat()
+        values = _plain({key: flat[key] for key in search.space})
+        return SearchTrial(values, _score(metrics), metrics, round(seconds, 2), fault)
+
+
+def _begin(
+    search: Search, start: Start, out: Path, number: int, chosen: Mapping[str, Any]
+) -> _UnderWay:
+    folder = _folder(out, number)
+    runs = [start(number, chosen, seed, folder / str(seed)) for seed in search.seeds]
+    return _UnderWay(number, chosen, runs)
 
 
 def _folder(out: Path, number: int) -> Path:
@@ -302,23 +413,33 @@ def _between(subset: Subset, first: int, end: int) -> Subset:
     return Subset(subset.images, subset.indices[kept.numpy()], subset.labels[kept])
 
 
-def suggest(search: Search, trials: Sequence[SearchTrial]) -> dict[str, Any]:
+def suggest(
+    search: Search,
+    trials: Sequence[SearchTrial],
+    settings: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Return the next setting, not tried yet, by a tree-structured Parzen estimator.
 
-    A function of the search and the trials so far alone, so that a search that goes on after an
-    interruption makes the trials that it would have made.
+    A function of its arguments alone, so that a search that goes on after an interruption makes the
+    trials that it would have made.
+
+    Args:
+        search: space and configuration.
+        trials: finished trials to learn from, the first of all.
+        settings: of all trials so far, those under way included; those of ``trials`` by default.
     """
+    settings = [trial.values for trial in trials] if settings is None else settings
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     keys = list(search.space)
-    number = len(trials)
+    number = len(settings)
     seed = int(generator(search.seeds[0], "tune", number).initial_seed()) % 2**32
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTING)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     places: dict[str, optuna.distributions.BaseDistribution] = {
         key: optuna.distributions.IntDistribution(0, len(search.space[key]) - 1) for key in keys
     }
-    tried = [_places(search.space, trial.values) for trial in trials]
-    for trial, place in zip(trials, tried, strict=True):
+    tried = [_places(search.space, values) for values in settings]
+    for trial, place in zip(trials, tried, strict=False):
         if trial.score is not None:
             params = dict(zip(keys, place, strict=True))
             past = optuna.trial.create_trial(params=params, distributions=places, value=trial.score)
@@ -416,9 +537,14 @@ def read_trials(search: Search, out: Path) -> list[SearchTrial]:
 def _write(search: Search, trials: Sequence[SearchTrial], out: Path) -> None:
     content = {
         "search": search.describe(),
-        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "trials": [_record(trial) for trial in trials],
     }
     atomic_write(out / "trials.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _record(trial: SearchTrial) -> dict[str, Any]:
+    record = dataclasses.asdict(trial)
+    return record if trial.fault else {key: record[key] for key in record if key != "fault"}
 
 
 def _score(metrics: Sequence[Mapping[str, float | None]]) -> float | None:

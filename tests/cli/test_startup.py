@@ -12,7 +12,17 @@ import pytest
 
 from tests.tiny import classifier
 
-HEAVY = ("torch", "timm", "torchvision", "sklearn", "scipy", "matplotlib", "datasets", "onnx")
+HEAVY = (
+    "torch",
+    "timm",
+    "torchvision",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "datasets",
+    "onnx",
+    "ray",
+)
 NUMERIC = ("numpy", "jaxtyping")
 """What takes a tenth of a second or two, and is needed for pictures alone."""
 CODE = """
@@ -38,6 +48,9 @@ WITHOUT_NUMPY = {
     "tune digits/nsp2 --space epoch=1,2": 2,
     "learn NEW photos epoch=3": 2,
     "learn MODEL photos lr=-1": 2,
+    "predict MODEL photos --ray": 2,
+    "run digits/nsp2 --cpus 2": 2,
+    "tune digits/nsp2 epoch=3 --ray": 2,
     "nonsense": 2,
 }
 WITH_NUMPY = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from perdure.cli.commands.run import presets_and_overrides
 from perdure.cli.main import main, parser, read
 from perdure.engine.config import load_config
 from perdure.heads import HEADS
@@ -81,7 +82,9 @@ def test_commands_can_be_typed(
         return
     args = read(parser(), words)
     if args.command == "run":
-        load_config(args.what, args.overrides)
+        presets, overrides = presets_and_overrides(args)
+        for preset in presets:
+            load_config(preset, overrides)
 
 
 def test_what_adds_something_is_short() -> None:

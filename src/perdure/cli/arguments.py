@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perdure.cli.parsing import Parser, UsageError
+from perdure.cli.parsing import Parser, UsageError, positive
 from perdure.errors import CheckpointError, ConfigError, OutputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,6 +35,51 @@ def add_overrides(command: Parser, about: str) -> None:
 def add_quiet(command: Parser) -> None:
     """Add ``--quiet``."""
     command.flag("-q", "--quiet", "no progress")
+
+
+def add_ray(command: Parser, about: str) -> None:
+    """Add ``--ray``, with or without an address."""
+    command.option("--ray", "ADDRESS", about, nargs="?", const="")
+
+
+def add_jobs(command: Parser, about: str) -> None:
+    """Add ``--ray`` and what every job on it is given, which `check_jobs` checks."""
+    add_ray(command, f"{about}; without an address on this machine, or where RAY_ADDRESS says")
+    command.option("--cpus", "N", "with --ray: CPUs and threads of each; default: 1", type=positive)
+    command.option(
+        "--gpus",
+        "N",
+        "with --ray: GPUs of each, or a share of one; default: 1 where there are any",
+        type=_gpus,
+    )
+
+
+def _gpus(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf or (value > 1 and value % 1):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of GPUs, as 1 or 0.5")
+    return value
+
+
+def check_jobs(args: argparse.Namespace) -> None:
+    """Refuse resources of jobs without Ray, and Ray where it is not installed.
+
+    Raises:
+        UsageError: resources of nothing.
+        ConfigError: Ray is not installed.
+    """
+    if args.ray is None:
+        for name in ("cpus", "gpus"):
+            if getattr(args, name) is not None:
+                raise UsageError(f"--{name} has no use without --ray. Add --ray, or leave it out.")
+        return
+    if importlib.util.find_spec("ray") is None:
+        from perdure.cluster.connection import import_ray
+
+        import_ray()
 
 
 def add_seeds(command: Parser, about: str) -> None:

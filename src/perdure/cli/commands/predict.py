@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.cli.arguments import (
+    STDIN,
     add_head,
     add_model,
+    add_ray,
     add_reject,
     check_images,
     find_images,
     model_folder,
 )
-from perdure.cli.output import messages
-from perdure.cli.parsing import add_command, positive
+from perdure.cli.output import messages, print_json
+from perdure.cli.parsing import UsageError, add_command, positive
 from perdure.errors import ConfigError
-from perdure.wording import printable
+from perdure.wording import counted, printable
 
 if TYPE_CHECKING:
     from perdure.cli.writers import Output
@@ -36,7 +40,8 @@ def add(verbs: Any) -> None:
     command.argument(
         "paths",
         "PATH",
-        "image files, folders or tables of them, or - for a path per line on standard input",
+        "image files, folders or tables of them, or - for a path per line on standard input; with "
+        "--ray also tars and Parquet files of any size, and s3:// or gs://",
         nargs="+",
     )
     command.option("--top", "K", "classes per image", type=positive, default=5)
@@ -51,6 +56,18 @@ def add(verbs: Any) -> None:
         "images that go through the backbone together; default: the model's eval_batch_size",
         type=positive,
     )
+    add_ray(
+        command,
+        "predict on Ray, shard by shard; without an address on this machine, or where RAY_ADDRESS says",
+    )
+    command.option("--out", "DIR", "with --ray: folder of the answers, a Parquet file per shard")
+    command.option(
+        "--actors",
+        "N",
+        "with --ray: processes that hold the model; default: as many as there are CPUs or GPUs for",
+        type=positive,
+    )
+    command.option("--threads", "N", "with --ray: threads of each; default: 1", type=positive)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -61,10 +78,16 @@ def predict(args: argparse.Namespace) -> int:
         perdure predict runs/digits/nsp2 photos --format csv > photos.csv
         perdure predict pets photos --reject 0.05           strange images get no class
         find photos -mtime -1 | perdure predict runs/digits/nsp2 - --json
+        perdure predict pets s3://shop/photos --ray --out answers      on all CPUs, by Ray
 
         Folders are gone through with all folders in them. An image that cannot be read gets a
-        row with the reason; the exit code is 1 then.
+        row with the reason; the exit code is 1 then. With --ray the same command goes on after an
+        interruption; it needs: pip install 'perdure[ray]'.
     """
+    if args.ray is not None:
+        return _on_ray(args)
+    if alone := [f"--{one}" for one in ("out", "actors", "threads") if getattr(args, one)]:
+        raise UsageError(f"{alone[0]} has no use without --ray. Add --ray, or leave it out.")
     if args.json and args.format not in (None, "json"):
         raise ConfigError(f"--json and --format {args.format} exclude each other. Leave one out.")
     check_images(args.paths)
@@ -102,6 +125,61 @@ def predict(args: argparse.Namespace) -> int:
     if faulty:
         messages().print(f"{faulty:,} of {done:,} images could not be read")
     return 1 if faulty else 0
+
+
+def _on_ray(args: argparse.Namespace) -> int:
+    """Predict with many processes, into a folder."""
+    from perdure.cluster.connection import import_ray
+
+    if args.out is None:
+        raise UsageError("--ray needs a folder for the answers. Add --out DIR.")
+    if args.format is not None or STDIN in args.paths:
+        given = f"--format {args.format}" if args.format else "'-'"
+        raise UsageError(f"--ray writes Parquet files, and {given} has no use then. Leave it out.")
+    import_ray()
+    from perdure.cluster.shards import containers
+    from perdure.streams.shards.opening import is_url
+
+    check_images([path for path in args.paths if not is_url(path) and not containers(path)])
+    folder = model_folder(args.model)
+    from perdure.cli.progress import ProgressBar
+    from perdure.cluster.prediction import Actors, Prediction, check_prediction, predict_on_ray
+    from perdure.learner.saved.model import read_model
+
+    state = read_model(folder)
+    size = args.batch_size or state.model.config.runtime.eval_batch_size
+    head = state.head_name(args.head)
+    asked = Prediction(str(folder.absolute()), head, args.top, size, args.reject)
+    check_prediction(state, asked)
+    config, notes = state.model.config.stream, list[str]()
+    del state  # the processes of the pool have their own
+    with ProgressBar() as bar:
+        done = predict_on_ray(
+            asked,
+            args.paths,
+            lambda paths: find_images(paths, config, notes.append),
+            Path(args.out),
+            args.ray,
+            Actors(args.actors, args.threads or 1),
+            (*args.imports, *args.more_imports),
+            lambda shards, of: bar("shards", shards, of),
+        )
+    for note in [*notes, *done.faults]:
+        messages().print(printable(f"note: {note}"))
+    failed = len(done.faults)
+    if failed:
+        messages().print(
+            f"{failed:,} of {done.shards:,} shards could not be read and have no answers; the same "
+            "command tries them again."
+        )
+    if done.faulty:
+        messages().print(f"{done.faulty:,} of {done.images:,} images could not be read")
+    if args.json:
+        print_json({"folder": args.out, **dataclasses.asdict(done)})
+    else:
+        print(f"{counted(done.images, 'image')} in {counted(done.shards - failed, 'shard')}")
+        print(f"answers  {Path(args.out) / 'part-*.parquet'}")
+    return 1 if failed or done.faulty else 0
 
 
 def write_predictions(

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.cli.arguments import add_preset, add_quiet, add_seeds, read_seeds
+from perdure.cli.arguments import (
+    add_jobs,
+    add_preset,
+    add_quiet,
+    add_seeds,
+    check_jobs,
+    read_seeds,
+)
 from perdure.cli.output import messages, print_json, print_rich
-from perdure.cli.parsing import add_command
+from perdure.cli.parsing import UsageError, add_command
+from perdure.errors import JobError
+from perdure.wording import counted, printable
 
 if TYPE_CHECKING:
     from perdure.engine.config import Config
@@ -31,6 +40,7 @@ def add(verbs: Any) -> None:
         "tell what the choice of prompts knows of the task, and what stale statistics cost",
     )
     command.flag("--dry-run", "check everything and show the plan")
+    add_jobs(command, "run on Ray, each run in a process of its own, and take several presets")
     add_quiet(command)
 
 
@@ -47,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         perdure run digits/nsp2 data=photos tasks=B0-Inc5   your own images
         perdure run my.toml --import my_methods   a method of your own, in my_methods.py
         perdure run cifar100/nsp2 devices=4       four GPUs of one machine
+        perdure run digits/nsp2 digits/l2p --seeds 0,1,2 --ray   six runs at once, by Ray
 
         `perdure ls presets` lists the presets, `perdure show run` the keys of a run,
         `perdure show METHOD` those of a method.
@@ -54,9 +65,14 @@ def run(args: argparse.Namespace) -> int:
     from perdure.engine.config import load_config
     from perdure.engine.launch import rank_here
 
-    overrides = [*args.overrides, *(["skip_unreadable=true"] if args.skip_unreadable else [])]
-    config = load_config(args.what, overrides)
+    check_jobs(args)
+    presets, overrides = presets_and_overrides(args)
+    overrides += ["skip_unreadable=true"] if args.skip_unreadable else []
+    configs = [load_config(preset, overrides) for preset in presets]
     seeds = read_seeds(args.seeds, overrides)
+    if args.ray is not None:
+        return _run_on_ray(args, configs, seeds)
+    config = configs[0]
     # A wrong word is refused before torch is imported.
     from perdure.engine.diagnose import check_diagnosable
     from perdure.experiment import default_folder
@@ -78,6 +94,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def presets_and_overrides(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Part the words of the command; there may be several presets where runs go to Ray."""
+    more = [word for word in args.overrides if "=" not in word] if args.ray is not None else []
+    return [args.what, *more], [word for word in args.overrides if word not in more]
+
+
 def _share(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: Path) -> None:
     """Take part in what rank 0 shows and writes."""
     from perdure import experiment
@@ -94,12 +116,17 @@ def _share(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: 
 def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
     from perdure import experiment
     from perdure.cli.progress import open_display
-    from perdure.cli.results import print_results
 
     with open_display(config, quiet=args.quiet) as display:
         finished = experiment.run(
             config, out, resume=args.resume, diagnose=args.diagnose, on_event=display
         )
+    _show_one(args, finished, out)
+
+
+def _show_one(args: argparse.Namespace, finished: Finished, out: Path) -> None:
+    from perdure.cli.results import print_results
+
     if finished.already:
         messages().print(f"This run is finished; its results are in {out}.")
     if args.json:
@@ -114,8 +141,6 @@ def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
 def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: Path) -> None:
     from perdure.cli.progress import open_display
     from perdure.experiment import run_seeds
-    from perdure.reports.results.comparison import write_comparison
-    from perdure.reports.tables.comparison import as_records, as_rich, compare
 
     done: list[Finished] = []
     for seed in seeds:
@@ -126,6 +151,52 @@ def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], o
             )
         if done[-1].already:
             messages().print(f"{label} is finished; its results are in {done[-1].folder}.")
+    _summarise(args, done, out)
+
+
+def _run_on_ray(args: argparse.Namespace, configs: Sequence[Config], seeds: Sequence[int]) -> int:
+    """Run every configuration with every seed in a process of its own; all that can be finished is."""
+    if args.dry_run:
+        raise UsageError("--dry-run checks one preset, and needs no --ray. Leave one out.")
+    from perdure.engine.diagnose import check_diagnosable
+
+    for config in configs if args.diagnose else ():
+        check_diagnosable(config)
+    from perdure.cluster.jobs import Resources, jobs_on_ray
+    from perdure.cluster.runs import laid_out, run_all
+    from perdure.experiment import check_folder, default_folder
+
+    root = Path(args.out) if args.out else None
+    runs = laid_out(configs, seeds, root)
+    for folder, config in runs.items():
+        check_folder(folder, config, args.resume)
+    ended = 0
+
+    def say(folder: Path, fault: str) -> None:
+        nonlocal ended
+        ended += 1
+        if fault or not args.quiet:
+            end = f"failed: {fault}" if fault else "finished"
+            messages().print(printable(f"{ended} of {len(runs)}: {folder} {end}"))
+
+    modules = (*args.imports, *args.more_imports)
+    with jobs_on_ray(args.ray, Resources(args.cpus or 1, args.gpus), modules) as submit:
+        done, faults = run_all(runs, submit, resume=args.resume, diagnose=args.diagnose, on_end=say)
+    if not done:
+        raise JobError(f"None of {counted(len(runs), 'run')} was finished.")
+    if len(runs) == 1:
+        _show_one(args, done[0], done[0].folder)
+    else:
+        shared = default_folder(configs[0]) if len(configs) == 1 else Path("runs")
+        _summarise(args, done, root or shared)
+    return 1 if faults else 0
+
+
+def _summarise(args: argparse.Namespace, done: Sequence[Finished], out: Path) -> None:
+    """Write and print what runs have in common."""
+    from perdure.reports.results.comparison import write_comparison
+    from perdure.reports.tables.comparison import as_records, as_rich, compare
+
     entries = [entry for finished in done for entry in finished.entries]
     write_comparison(out, entries, "summary")
     rows = compare(entries)

@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.cli.arguments import add_head, add_preset, add_quiet, add_seeds, read_seeds
+from perdure.cli.arguments import (
+    add_head,
+    add_jobs,
+    add_preset,
+    add_quiet,
+    add_seeds,
+    check_jobs,
+    read_seeds,
+)
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import UsageError, add_command, positive
-from perdure.errors import DivergenceError
-from perdure.wording import counted
+from perdure.errors import DivergenceError, JobError
+from perdure.wording import counted, printable
 
 if TYPE_CHECKING:
     from perdure.cli.progress import Display
@@ -44,6 +52,14 @@ def add(verbs: Any) -> None:
     add_seeds(command, "run every setting once per seed")
     add_head(command, "whose accuracy counts; default: the first")
     command.option("--out", "DIR", "default: runs/tune/PRESET")
+    command.option(
+        "--at-once",
+        "N",
+        "trials under way together: a setting is chosen without the N − 1 before it",
+        type=positive,
+        default=1,
+    )
+    add_jobs(command, "make trials on Ray, each seed in a process of its own")
     add_quiet(command)
 
 
@@ -56,6 +72,7 @@ def tune(args: argparse.Namespace) -> int:
         perdure tune digits/l2p img_size=64 --head gaussian
         perdure tune cifar100-10s/nsp2 --first-task
         perdure tune cifar100-10s/nsp2 --on data=digits tasks=B0-Inc2
+        perdure tune digits/nsp2 --budget 16 --ray --at-once 4      by Ray, with the same result
 
         The same command goes on after an interruption; a larger budget adds trials.
     """
@@ -63,6 +80,7 @@ def tune(args: argparse.Namespace) -> int:
     from perdure.keys import keys_of
     from perdure.streams.config import StreamConfig
 
+    check_jobs(args)
     # What was mistyped is said before torch is imported.
     config = load_config(args.what, args.overrides)
     space = _space(args.space, config) if args.space else None
@@ -80,7 +98,7 @@ def tune(args: argparse.Namespace) -> int:
     from perdure.experiment import default_folder
 
     chosen_on: ChosenOn = "first_task" if args.first_task else "same_stream"
-    search = tuning.make_search(config, space, seeds, args.head, chosen_on, other)
+    search = tuning.make_search(config, space, seeds, args.head, chosen_on, other, args.at_once)
     out = (
         Path(args.out)
         if args.out
@@ -94,8 +112,19 @@ def tune(args: argparse.Namespace) -> int:
     def display(number: int, one: Config) -> Display:
         return open_display(one, quiet=args.quiet, label=f"trial {number + 1} of {count}")
 
-    trials = tuning.tune(search, args.budget, out, display)
+    if args.ray is None:
+        trials = tuning.tune(search, args.budget, out, display)
+    else:
+        trials = _tune_on_ray(args, search, out, count)
     winner = tuning.best(trials)
+    failed = [trial for trial in trials if trial.fault]
+    if failed:
+        messages().print(
+            f"{counted(len(failed), 'trial')} of {len(trials)} failed, first: "
+            f"{printable(failed[0].fault)}. The same command makes them again."
+        )
+    if winner is None and failed:
+        raise JobError("No trial has a score.")
     if winner is None:
         raise DivergenceError(
             f"All {counted(len(trials), 'trial')} diverged. Search lower learning rates, as "
@@ -107,11 +136,33 @@ def tune(args: argparse.Namespace) -> int:
         rows = [dataclasses.asdict(trial) for trial in trials]
         found = {"winner": str(path), "values": winner.values, "chosen_on": search.chosen_on}
         print_json({**found, "trials": rows})
-        return 0
+        return 1 if failed else 0
     _print(search, trials)
     print(f"winner   {path}")
     print(f"run      perdure run {path}")
-    return 0
+    return 1 if failed else 0
+
+
+def _tune_on_ray(
+    args: argparse.Namespace, search: Search, out: Path, count: int
+) -> list[SearchTrial]:
+    """Make the trials on Ray."""
+    from perdure import tuning
+    from perdure.cluster.jobs import Resources, jobs_on_ray
+
+    def say(number: int, trial: SearchTrial) -> None:
+        if not args.quiet:
+            shown = trial.fault or (f"{_scores(trial)[0]} %" if trial.score else "diverged")
+            messages().print(printable(f"trial {number + 1} of {count}: {shown}"))
+
+    modules = (*args.imports, *args.more_imports)
+    with jobs_on_ray(args.ray, Resources(args.cpus or 1, args.gpus), modules) as submit:
+
+        def start(number: int, chosen: Any, seed: int, folder: Path) -> Any:
+            runner = tuning.TrialRunner(search)
+            return submit(runner.run, number, chosen, seed, folder.absolute())
+
+        return tuning.tune(search, args.budget, out, start=start, on_trial=say)
 
 
 def _space(given: Sequence[str], config: Config) -> dict[str, tuple[Any, ...]]:
@@ -158,7 +209,7 @@ def _print(search: Search, trials: Sequence[SearchTrial]) -> None:
 
 def _scores(trial: SearchTrial) -> list[str]:
     if trial.score is None:
-        return ["diverged", ""]
+        return ["failed" if trial.fault else "diverged", ""]
     lost = [one["forgetting"] for one in trial.metrics if one["forgetting"] is not None]
     shown = f"{100 * sum(lost) / len(lost):.1f}" if lost else ""
     return [f"{100 * trial.score:.1f}", shown]
