@@ -106,7 +106,7 @@ def swapped_found(x: Tensor, y: Tensor, seed: int) -> float:
         others = [label for label in range(classes) if label != int(y[image])]
         labels[image] = int(drawn.choice(others))
     ranked = rank_suspects(fitted(x, labels, classes), x, labels)
-    first = {place for place, _, _ in ranked[: math.ceil(LOOKED_AT * len(y))]}
+    first = {place for place, *_ in ranked[: math.ceil(LOOKED_AT * len(y))]}
     return 100 * len(first & set(wrong.tolist())) / len(wrong)
 
 

@@ -25,7 +25,7 @@ from perdure.bench.training import random_pixels
 from perdure.engine.config import make_config
 from perdure.engine.model import Model
 from perdure.learner import ContinualClassifier
-from perdure.learner.export.onnx import export_onnx
+from perdure.learner.export.exported import export_model
 from perdure.types import Task
 
 CLASSES = 100
@@ -62,7 +62,7 @@ def timed(model: Model, pairs: int, threads: int) -> tuple[list[float], list[flo
     pixels = random_pixels(model.backbone, 1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        export_onnx(ContinualClassifier.from_model(model), file)
+        export_model(ContinualClassifier.from_model(model), file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

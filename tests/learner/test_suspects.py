@@ -107,3 +107,32 @@ def test_both_commands_write_tables_and_sheets(
 def _write(path: Path, picture: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(picture)).save(path)
+
+
+def test_a_lesson_tells_its_own_suspects() -> None:
+    """Classes of earlier lessons compete, and so the lesson may be of a single class."""
+    clf = classifier(calibration_fraction=0.1).learn(lesson("a", "b", count=8))
+    assert clf.suspects_ == ()
+    images, names = lesson("c", count=8)
+    images[3] = pictures("a", 1, seed=7)[0]
+    clf.learn(images, names)
+    (suspect,) = clf.suspects_
+    assert (suspect.place, suspect.label, suspect.named) == (3, "c", "a")
+    assert suspect.margin > 0
+    assert 0.5 < suspect.probability <= 1
+    clf.learn([*pictures("d", 6), *pictures("a", 5, seed=9)], [*"dddddd", *"aabaa"])
+    assert [(one.place, one.label, one.named) for one in clf.suspects_] == [(8, "b", "a")]
+
+
+def test_a_suspect_is_judged_as_by_a_model_that_never_saw_it() -> None:
+    images, names = lesson("a", "b", "c", count=8)
+    images[2] = pictures("b", 1, seed=7)[0]
+    fixed = {"shrinkage": 0.5}
+    clf = classifier(calibration_fraction=0, **fixed).learn(images, names)
+    (suspect,) = clf.suspects_
+    rest = [k for k in range(len(images)) if k != suspect.place]
+    literal = classifier(calibration_fraction=0, **fixed)
+    literal.learn([images[k] for k in rest], [names[k] for k in rest])
+    ((best, *_),) = literal.top([images[2]], 1)
+    assert best.name == suspect.named == "b"
+    assert suspect.probability == pytest.approx(best.probability, abs=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,6 +210,105 @@ def faulty(page: Page, tmp_path: Path) -> None:
     page.add(tmp_path / "bad.png")
     assert "not readable" in page.text('.tile[data-kind="fault"]')
     assert "1 not readable" in page.text("#summary")
+
+
+def test_suspects_are_kept_relabelled_or_dropped(
+    address: str, tmp_path: Path, photos: dict[str, list[Path]]
+) -> None:
+    for place, name in enumerate(("eel", "owl")):  # two that are none of their folder's class
+        photos["cat"][place].write_bytes(png("dog", 7, place))
+        photos["dog"][place].write_bytes(png(name, 7, place) if place else png("cat", 7))
+    with chromium(tmp_path / "profile", 1280, 900) as browser:
+        page = Page(browser, "suspects")
+        browser.get(address)
+        page.until("document.body.dataset.state === 'empty'")
+        page.one("#choose-folder").send_keys(str(photos["cat"][0].parent.parent))
+        page.until("document.querySelectorAll('.tile').length === 12")
+        page.until("[...document.querySelectorAll('.tile')].every((one) => one.picture.answer)")
+        page.script("document.getElementById('select-all').click()")
+        page.script("document.getElementById('teach-folders').click()")
+        page.until("!document.getElementById('suspects').hidden")
+        told = page.script(
+            "return [...document.querySelectorAll('#suspect-list p')].map((one) => one.textContent)"
+        )
+        whose = page.script(
+            "return [...document.querySelectorAll('#suspect-list select')].map((one) => one.ariaLabel)"
+        )
+        assert {f"Class of {name}.png" for name in ("cat 0", "cat 1", "dog 0")} <= {*whose}
+        assert any("Taught as cat; without it: dog" in one for one in told)
+        assert page.browser.switch_to.active_element.get_attribute("id") == "suspects-title"
+        page.shoot()
+        choose = """for (const select of document.querySelectorAll('#suspect-list select')) {
+            const name = select.ariaLabel.replace('Class of ', '');
+            if (name in arguments[0]) select.value = arguments[0][name];
+        }
+        document.getElementById('suspects-done').click();"""
+        version = page.text("#model-about")
+        page.script(choose, {"cat 0.png": "dog", "cat 1.png": "\0", "dog 0.png": "cat"})
+        page.until(
+            "document.querySelector('.alert:last-child p').textContent.includes('11 pictures')"
+        )
+        page.settled()
+        assert page.text("#model-about") == version, "one lesson stands in the other's place"
+        marks = page.script(
+            "return Object.fromEntries([...document.querySelectorAll('.tile')]"
+            ".map((one) => [one.title, one.picture.taught ?? '']))"
+        )
+        assert [marks[f"{name}.png"] for name in ("cat 0", "cat 1", "dog 0", "dog 1")] == [
+            "dog", "", "cat", "dog",
+        ]  # fmt: skip
+        counts = (
+            "return [...document.querySelectorAll('.class-images')].map((one) => one.textContent)"
+        )
+        assert page.script(counts) == ["5 images", "6 images"]
+        assert page.fits()
+        page.shoot()
+
+
+def test_pictures_are_pasted_dropped_and_photographed(
+    address: str, tmp_path: Path, photos: dict[str, list[Path]]
+) -> None:
+    """As files of a clipboard and of a drag; the camera is Chromium's own stand-in."""
+    hand_over = """const [name, kind, encoded, done] = arguments;
+        const bytes = Uint8Array.from(atob(encoded), (one) => one.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], name, { type: 'image/png' }));
+        transfer.items.add(new File(['no picture'], 'notes.txt', { type: 'text/plain' }));
+        const event = kind === 'paste'
+          ? new ClipboardEvent('paste', { clipboardData: transfer, bubbles: true })
+          : new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
+        document.getElementById('drop').dispatchEvent(event);
+        return document.body.classList.contains('over');"""
+    with chromium(tmp_path / "profile", 390, 844) as browser:
+        page = Page(browser, "handed")
+        browser.get(address)
+        page.until("document.body.dataset.state === 'empty'")
+
+        def hand(kind: str, path: Path) -> Any:
+            return page.script(
+                hand_over, path.name, kind, base64.b64encode(path.read_bytes()).decode()
+            )
+
+        hand("paste", photos["cat"][0])
+        page.until("document.querySelectorAll('.tile').length === 1")
+        assert hand("dragover", photos["dog"][0]), "where it may be dropped is shown"
+        assert not hand("drop", photos["dog"][0])
+        page.until("document.querySelectorAll('.tile').length === 2")
+        page.script("document.getElementById('open-camera').click()")
+        page.until(
+            "document.getElementById('camera').open && document.getElementById('video').videoWidth"
+        )
+        page.shoot()
+        page.script("document.getElementById('camera-take').click()")
+        page.until("document.querySelectorAll('.tile').length === 3")
+        page.script("document.getElementById('camera-close').click()")
+        page.until("document.querySelector('#camera:not([open])')")
+        assert not page.script("return document.getElementById('video').srcObject.active")
+        labels = "return [...document.querySelectorAll('.tile')].map((one) => one.title)"
+        titles = page.script(labels)
+        assert titles[:2] == ["cat 0.png", "dog 0.png"]
+        assert titles[2].startswith("camera ")
+        assert page.fits()
 
 
 def test_read_only_and_token(pets: Path, tmp_path: Path) -> None:

@@ -134,6 +134,15 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def count(text: str) -> int:
+    """Read a whole number of 0 or more.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 0)
+
+
 def counts(text: str) -> tuple[int, ...]:
     """Read whole numbers of 0 or more, joined by commas."""
     return tuple(_whole(part, 0) for part in text.split(","))

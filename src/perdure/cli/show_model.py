@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from perdure.cli.output import print_columns, print_fields
+from perdure.learner.history import SHARES, Lesson
 from perdure.learner.saved.contents import read_contents
 from perdure.learner.separation import KEPT, described_separations
-from perdure.wording import listed, per_cent
+from perdure.wording import listed, per_cent, printable
+
+MOST_CLASSES = 20
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
@@ -31,6 +35,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
         "classes": list(contents.known),
         "forgotten": list(contents.forgotten),
         "lessons": [asdict(lesson) for lesson in history.lessons],
+        "curve": _curve(contents.known, history.lessons),
         "temperatures": history.temperatures,
         "unknown": described_separations(history.separations),
         "can_learn_on": not about.inference_only,
@@ -63,6 +68,7 @@ def print_model(item: dict[str, Any]) -> None:
         print()
         print_lessons(item)
     _print_separations(item["unknown"])
+    _print_curve(item["curve"])
 
 
 def print_lessons(item: dict[str, Any]) -> None:
@@ -82,6 +88,46 @@ def print_lessons(item: dict[str, Any]) -> None:
         f"{head}: {what}" for what in ("accuracy", "calibration error") for head in item["heads"]
     ]
     print_columns(["lesson", "new classes", "images", "measured on", *scores], rows)
+
+
+def _curve(known: Sequence[str], lessons: Sequence[Lesson]) -> dict[str, dict[str, Any]]:
+    """By class that is known, the learning curve of the last lesson that measured it."""
+    found: dict[str, dict[str, Any]] = {}
+    for lesson in lessons:
+        for name in lesson.curve:
+            points = lesson.curve[name]
+            half, whole = points[-2:]
+            gain = None if half is None or whole is None else whole - half
+            images = lesson.images[name]
+            found[name] = {"images": images, "accuracy": list(points), "last_doubling": gain}
+    return {name: found[name] for name in known if name in found}
+
+
+def _print_curve(curve: dict[str, dict[str, Any]]) -> None:
+    """Print the classes to which more images brought most, first."""
+    rows = [(name, row) for name, row in curve.items() if row["last_doubling"] is not None]
+    rows.sort(key=lambda pair: (-pair[1]["last_doubling"], pair[1]["accuracy"][-1]))
+    if not rows:
+        return
+    print()
+    shares = [f"at {per_cent(share, 0)} of them" for share in SHARES]
+    print_columns(
+        ["class", "images", *shares, "last doubling"],
+        [
+            [
+                printable(name),
+                f"{row['images']:,}",
+                *map(per_cent, row["accuracy"]),
+                f"{100 * row['last_doubling']:+.1f}",
+            ]
+            for name, row in rows[:MOST_CLASSES]
+        ],
+    )
+    more = f"; {len(rows) - MOST_CLASSES} more with --json" if len(rows) > MOST_CLASSES else ""
+    print(
+        "Accuracy of each class's images, left out in turn, when so many of its last lesson are known: "
+        f"more images help most where the last doubling did{more}."
+    )
 
 
 def _print_separations(unknown: dict[str, list[dict[str, Any]]]) -> None:

@@ -28,7 +28,7 @@ from perdure.learner.evaluation import Report, evaluate
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
 from perdure.learner.labelled import gather
-from perdure.learner.lessons import teach
+from perdure.learner.lessons import Taught, teach
 from perdure.learner.predict_files import Answer, predict_files
 from perdure.learner.renaming import merge, rename
 from perdure.learner.saved import hub
@@ -45,7 +45,7 @@ from perdure.learner.settings import (
 )
 from perdure.learner.state import LearnerState, Prediction
 from perdure.learner.suggest import By, Suggestion, suggest
-from perdure.learner.suspects import Suspects, find_suspects
+from perdure.learner.suspects import Suspect, Suspects, find_suspects
 from perdure.learner.unlabelled import pictures_to_predict
 from perdure.streams.decoding import ImageFile
 from perdure.streams.images.find_images import Listed
@@ -163,6 +163,15 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return lessons[-1]
 
     @property
+    def suspects_(self) -> tuple[Suspect, ...]:
+        """Images of this object's last call of `learn` that it names otherwise without them.
+
+        The clearest first; they are not saved. None where images cannot be left out, as under
+        trained prompts, or nothing was learned by this object.
+        """
+        return getattr(self, "_suspects", ())
+
+    @property
     def classes_(self) -> Shaped[np.ndarray, "c"]:
         """All known classes, sorted, as numbers where all labels were; forgotten ones are left out.
 
@@ -194,7 +203,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DivergenceError: a loss that is not finite.
         """
         with self._teaching():
-            self._state = self._taught(getattr(self, "_state", None), data, labels, on_event)
+            self._learned(self._taught(getattr(self, "_state", None), data, labels, on_event))
         return self
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> ContinualClassifier:
@@ -210,7 +219,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any = None) -> ContinualClassifier:
         """Start anew, and learn as `learn` does; if that fails, all is as before."""
         with self._teaching():
-            self._state = self._taught(None, X, y, ignore)
+            self._learned(self._taught(None, X, y, ignore))
         return self
 
     def forget_class(self, name: str) -> Forgotten:
@@ -444,7 +453,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ----------------------------------------------------------------------------- save and load
 
     def save(
-        self, folder: Path | str, *, inference_only: bool = False, keep_versions: int = KEPT
+        self,
+        folder: Path | str,
+        *,
+        inference_only: bool = False,
+        keep_versions: int = KEPT,
+        replace: bool = False,
     ) -> Sizes:
         """Write weights, classes, description and card; the backbone's weights are not part of it.
 
@@ -454,6 +468,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             folder: created if need be; a model found there is replaced.
             inference_only: leave out what only learning on reads.
             keep_versions: number of versions of a model found there that are kept for `undo`.
+            replace: stand in the place of a model found there: versions before it are kept, it is not.
 
         Returns:
             Bytes of its tensors.
@@ -466,6 +481,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.state_,
             inference_only=inference_only,
             keep_versions=keep_versions,
+            replace=replace,
         )
 
     @classmethod
@@ -573,6 +589,9 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return make_settings({key: getattr(self, key) for key in PARAMETERS}, self.options)
 
+    def _learned(self, taught: Taught) -> None:
+        self._state, self._suspects = taught.state, taught.suspects
+
     @contextlib.contextmanager
     def _teaching(self) -> Iterator[None]:
         """Wait until no other thread teaches this object."""
@@ -582,9 +601,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             yield
 
     @learning_mode()
-    def _taught(
-        self, before: LearnerState | None, data: Any, labels: Any, sink: Sink
-    ) -> LearnerState:
+    def _taught(self, before: LearnerState | None, data: Any, labels: Any, sink: Sink) -> Taught:
         config = self.settings()
         if before is not None:
             before.model.check_can_learn()

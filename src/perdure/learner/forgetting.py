@@ -75,7 +75,12 @@ def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
     overwritten = [h for h, part in model.heads.items() if type(part).forget is not Head.forget]
     if overwritten:
         removed.append(f"its vectors in the heads {', '.join(overwritten)}, overwritten with zeros")
-    after = replace(history, forgotten=tuple(sorted((*history.forgotten, *labels))))
+    lessons = tuple(
+        replace(lesson, curve={k: v for k, v in lesson.curve.items() if k != name})
+        for lesson in history.lessons
+    )
+    gone = tuple(sorted((*history.forgotten, *labels)))
+    after = replace(history, forgotten=gone, lessons=lessons)
     return LearnerState(model, after), Forgotten(name, tuple(removed), tuple(remains))
 
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 
 from perdure.learner.separation import Separation
 
+SHARES = (0.25, 0.5, 1.0)
+"""Shares of each class's images at which a learning curve is measured."""
+Curve = tuple[float | None, ...]
+"""Share of a class's images named right at each of `SHARES`; None where none could be left out."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -23,6 +28,9 @@ class Lesson:
         calibration_error: per evaluated head, expected calibration error on them, after tempering;
             a little too good, as the temperature was fitted on the same images.
         untempered_error: the same before tempering.
+        curve: by class, how many of its images are named right without them when `SHARES` of the
+            lesson's images of each class are known: what more images would bring. Empty where images
+            cannot be left out.
     """
 
     images: dict[str, int]
@@ -33,6 +41,7 @@ class Lesson:
     accuracy: dict[str, float] = field(default_factory=dict)
     calibration_error: dict[str, float] = field(default_factory=dict)
     untempered_error: dict[str, float] = field(default_factory=dict)
+    curve: dict[str, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

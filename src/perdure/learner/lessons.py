@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from perdure.engine.training import Training, refuse_single_class, remarking
 from perdure.errors import ConfigError
 from perdure.learner.calibration import calibrate, calibrate_left_out
 from perdure.learner.classes_left_out import features_of, separate_held_out, separate_left_out
-from perdure.learner.history import Lesson
+from perdure.learner.history import Curve, Lesson
 from perdure.learner.labelled import NONE, LabelledImages
+from perdure.learner.learning_curve import lesson_curve
 from perdure.learner.state import LearnerState
+from perdure.learner.suspects import Suspect, lesson_suspects
 from perdure.randomness import permutation
 from perdure.streams import Subset, TaskData
 from perdure.types import Task
@@ -33,13 +35,27 @@ MIN_IMAGES = 10
 """Images of a class below which none of them is held out."""
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What came of a lesson.
+
+    Attributes:
+        state: after it.
+        suspects: its images that the model names otherwise without them, the clearest first; none
+            where images cannot be left out, under trained prompts say.
+    """
+
+    state: LearnerState
+    suspects: tuple[Suspect, ...] = ()
+
+
 def teach(
     before: LearnerState,
     config: Config,
     labelled: LabelledImages,
     calibration_fraction: float,
     sink: Sink = ignore,
-) -> LearnerState:
+) -> Taught:
     """Learn one lesson on a copy, under this configuration; the state before is not touched.
 
     ``calibration_fraction`` of every class is `held_out` to fit temperatures on; where features are
@@ -68,23 +84,27 @@ def teach(
     fraction = 0.0 if in_turn else calibration_fraction
     split = _Split(labelled, arrival, fraction, config, len(before.history.lessons))
     taken_in: list[tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]] = []
-    if labelled.left_out:
-        sink(Event("note", fields={"text": labelled.left_out}))
-    for text in labelled.skipped:
-        sink(Event("note", fields={"text": f"left out: {text}"}))
+    places: list[NDArray[np.int64]] = []
+    left_out = [labelled.left_out] if labelled.left_out else []
+    for text in (*left_out, *(f"left out: {one}" for one in labelled.skipped)):
+        sink(Event("note", fields={"text": text}))
     if new:
         refuse_single_class(task, config)
         check_text(task, model.backbone, config)
         folder = config.training.drift_images
         others = None if folder is None else unlabelled(folder)
-        training = Training(model, split.task_data(task, new), sink, others=others)
+        data = split.task_data(task, new)
+        training = Training(model, data, sink, others=others)
         training.start()
         training.train()
         training.finish()
         if in_turn:
             taken_in.append(training.features())
+            places.append(data.train.indices)
     if old:
-        taken_in.append(_take_in(model, split.task_data(task, old), sink))
+        data = split.task_data(task, old)
+        taken_in.append(_take_in(model, data, sink))
+        places.append(data.train.indices)
     history = before.history
     counts = {k: n for k, n in labelled.counts(split.train).items() if k in arrival}
     lesson = Lesson(counts, new, negatives=len(split.negatives))
@@ -96,9 +116,19 @@ def teach(
         features, labels = (torch.cat(parts) for parts in zip(*taken_in, strict=True))
         if calibration_fraction:
             after = calibrate_left_out(after, features, labels, sink)
-        return separate_left_out(after, features, labels, negatives)
+        after = separate_left_out(after, features, labels, negatives)
+        after = _with_curve(after, lesson_curve(before.model, after, task, features, labels))
+        judged = lesson_suspects(after, labelled, np.concatenate(places), features, labels)
+        return Taught(after, judged)
     after = calibrate(after, split.calibration, sink)
-    return separate_held_out(after, split.calibration, negatives)
+    return Taught(separate_held_out(after, split.calibration, negatives))
+
+
+def _with_curve(state: LearnerState, curve: dict[str, Curve]) -> LearnerState:
+    """Note the learning curve of the newest lesson."""
+    *lessons, last = state.history.lessons
+    history = replace(state.history, lessons=(*lessons, replace(last, curve=curve)))
+    return LearnerState(state.model, history)
 
 
 def held_out(

@@ -83,4 +83,7 @@ def _lesson(lesson: Lesson, called: Callable[[str], str]) -> Lesson:
     images: dict[str, int] = {}
     for name, count in lesson.images.items():
         images[called(name)] = images.get(called(name), 0) + count
-    return replace(lesson, images=images, new=tuple(dict.fromkeys(map(called, lesson.new))))
+    merged = len(images) < len(lesson.images)  # then their common curve was not measured
+    curve = {called(name): points for name, points in lesson.curve.items() if not merged}
+    new = tuple(dict.fromkeys(map(called, lesson.new)))
+    return replace(lesson, images=images, new=new, curve=curve)

@@ -129,19 +129,28 @@ class LearnerState:
             Scores, and in (0, 1] the share of known images that look at least as strange; None where
             no lesson has measured that.
         """
-        columns, part = self.columns, self.model.heads[head]
         scores, shares = [], []
-        measured = self.separation(head)
         for images in batches:
             with torch.no_grad():
                 readout = self.model.forward(images, float32=float32, additions=additions)[0]
-                scores.append(columns.class_scores(part.logits(readout)))
-                if measured is not None:
-                    score, separation = measured
-                    evidence = columns.class_evidence(part.evidence(readout))
-                    values = familiarity_scores(evidence, self.temperature(head))[score]
-                    shares.append(familiar_shares(values, separation))
+                score, share = self.judged(readout, head)
+            scores.append(score)
+            if share is not None:
+                shares.append(share)
         return torch.cat(scores), torch.cat(shares).cpu() if shares else None
+
+    def judged(
+        self, readout: Float[Tensor, "n d"], head: str
+    ) -> tuple[Float[Tensor, "n c"], Float64[Tensor, "n"] | None]:
+        """Scores and familiarity of images whose readouts are known; see `familiarity`."""
+        columns, part = self.columns, self.model.heads[head]
+        scores, measured = columns.class_scores(part.logits(readout)), self.separation(head)
+        if measured is None:
+            return scores, None
+        score, separation = measured
+        evidence = columns.class_evidence(part.evidence(readout))
+        values = familiarity_scores(evidence, self.temperature(head))[score]
+        return scores, familiar_shares(values, separation)
 
     def separation(self, head: str) -> tuple[str, Separation] | None:
         """The score by which a head tells known images from unknown ones, and how well it does.

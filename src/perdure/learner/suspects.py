@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perdure.errors import ConfigError, StreamError
 from perdure.heads import HEADS, Head
 from perdure.learner.classes_left_out import features_of
+from perdure.learner.known_features import KnownFeatures
 from perdure.learner.labelled import NONE, LabelledImages
+from perdure.learner.learning_curve import measured_curve
 from perdure.learner.state import LearnerState
-from perdure.randomness import generator, permutation
+from perdure.randomness import generator
 from perdure.streams import Subset
-from perdure.types import Observer, Split, Task
+from perdure.types import Task
 
 TWIN = 0.95
 """Cosine of near duplicates, of features less the mean of all images."""
@@ -27,8 +30,6 @@ ALIKE = 0.9
 """Median cosine within a class from which its images are told to be too alike."""
 FEW = 5
 """Images of a class below which it is told to have few."""
-SHARES = (0.25, 0.5, 1.0)
-"""Shares of each class's images at which the learning curve is measured."""
 ROWS = 1024
 
 
@@ -42,6 +43,7 @@ class Suspect:
         label: class that it was given.
         named: best class beside that, by all other images.
         margin: tempered score of ``named`` less that of ``label``; above 0 it is named otherwise.
+        probability: of ``named`` among all classes, tempered, in [0, 1].
     """
 
     place: int
@@ -49,6 +51,7 @@ class Suspect:
     label: str
     named: str
     margin: float
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Suspects:
         twins: near duplicates, those of two classes first.
         classes: what may be wrong with a class, by name.
         curve: per class, share of its images that are named right without them when so many of all
-            images are known (`SHARES`); None for fewer than two. What more images would bring.
+            images are known (`history.SHARES`); None for fewer than two. What more images would bring.
         optimistic: whether features were trained on images, perhaps these: then what they are named
             without them is too often right.
     """
@@ -123,17 +126,8 @@ def find_suspects(
     features = features_of(state, Subset(labelled.images, places, labels), on_progress)
     names = [labelled.images.names[int(place)] for place in places]
     fitted = _fitted(state, head, features, labels, classes)
-    ranked = rank_suspects(fitted, features, labels)
-    images = tuple(
-        Suspect(
-            place=int(places[one]),
-            image=names[one],
-            label=classes[int(labels[one])],
-            named=classes[named],
-            margin=margin / state.temperature(head),
-        )
-        for one, named, margin in ranked
-    )
+    ranked = rank_suspects(fitted, features, labels, state.temperature(head))
+    images = _suspects(ranked, places, labelled, labels, classes)
     unit = F.normalize(features.double() - features.double().mean(dim=0), dim=1)
     called = [classes[label] for label in labels.tolist()]
     twins = tuple(
@@ -146,30 +140,103 @@ def find_suspects(
         for one, other, similarity in near_duplicates(unit, labels)
     )
     trained = not state.model.method.traits.frozen_features
-    curve = _curve(state, head, features, labels, classes)
+    seed = state.model.config.training.seed
+    curve = measured_curve(
+        lambda part: _fitted(state, head, features[part], labels[part], classes).scores_left_out(
+            features[part], labels[part]
+        ),
+        labels,
+        classes,
+        seed,
+    )
     return Suspects(images, twins, _poor(unit, labels, classes), curve, trained)
 
 
+def lesson_suspects(
+    state: LearnerState,
+    labelled: LabelledImages,
+    places: NDArray[np.int64],
+    features: Float[Tensor, "n d"],
+    labels: Int[Tensor, "n"],
+) -> tuple[Suspect, ...]:
+    """A lesson's images that the model after it names otherwise without them, the clearest first.
+
+    Each is left out exactly, and classes of earlier lessons compete. Under the head that predicts;
+    only where features are fixed and it `leaves_out`.
+
+    Args:
+        state: after the lesson, with its temperatures.
+        labelled: the lesson's images.
+        places: those that were trained on.
+        features: readouts of these.
+        labels: their classes, in order of arrival.
+    """
+    head, columns = state.head_name(None), state.columns
+    with torch.no_grad():
+        judged, scores = state.model.heads[head].scores_left_out(features, labels)
+    by_class = columns.class_scores(scores)
+    own = columns.of(labels[judged])
+    ranked = _ranked(judged, by_class, own, state.temperature(head))
+    wrong = [row for row in ranked if row[2] > 0]
+    return _suspects(wrong, places, labelled, columns.of(labels), columns.names)
+
+
+Row = tuple[int, int, float, float]
+"""Place, best other class, its tempered score less that of the own, its probability."""
+
+
 def rank_suspects(
-    head: Head, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
-) -> list[tuple[int, int, float]]:
-    """Place, best other class and its score less that of the own, by descending difference.
+    head: Head, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], temperature: float = 1.0
+) -> list[Row]:
+    """Images by how clearly another class scores best without them, the clearest first.
 
     Args:
         head: fitted to these images, among others perhaps.
         features: of the images.
         labels: as the head knows them.
+        temperature: what scores are divided by.
     """
     with torch.no_grad():
         judged, scores = head.scores_left_out(features, labels)
-    own = labels[judged].to(scores.device)[:, None]
+    return _ranked(judged, scores, labels[judged], temperature)
+
+
+def _ranked(
+    judged: Bool[Tensor, "n"],
+    scores: Float[Tensor, "j c"],
+    labels: Int[Tensor, "j"],
+    temperature: float,
+) -> list[Row]:
     if scores.shape[1] == 1:
         return []
-    others = scores.scatter(1, own, -torch.inf).max(dim=1)
-    margins = others.values - scores.gather(1, own)[:, 0]
+    tempered = scores.double() / temperature
+    own = labels.to(scores.device)[:, None]
+    others = tempered.scatter(1, own, -torch.inf).max(dim=1)
+    margins = others.values - tempered.gather(1, own)[:, 0]
+    shares = tempered.softmax(dim=1).gather(1, others.indices[:, None])[:, 0]
     places = judged.nonzero()[:, 0].tolist()
     order = margins.argsort(descending=True, stable=True).tolist()
-    return [(places[k], int(others.indices[k]), float(margins[k])) for k in order]
+    return [(places[k], int(others.indices[k]), float(margins[k]), float(shares[k])) for k in order]
+
+
+def _suspects(
+    ranked: Sequence[Row],
+    places: NDArray[np.int64],
+    labelled: LabelledImages,
+    labels: Int[Tensor, "n"],
+    classes: Sequence[str],
+) -> tuple[Suspect, ...]:
+    return tuple(
+        Suspect(
+            place=int(places[one]),
+            image=labelled.images.names[places[one]],
+            label=classes[int(labels[one])],
+            named=classes[named],
+            margin=margin,
+            probability=probability,
+        )
+        for one, named, margin, probability in ranked
+    )
 
 
 def near_duplicates(
@@ -183,33 +250,6 @@ def near_duplicates(
             if start + row < other:
                 pairs.append((start + row, other, float(cosines[row, other])))
     return sorted(pairs, key=lambda pair: (bool(labels[pair[0]] == labels[pair[1]]), -pair[2]))
-
-
-class _Given:
-    """A survey of features that are known, for a head to be fitted to."""
-
-    def __init__(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
-        self._images = features, labels
-
-    def __call__(self, observer: Observer, split: Split = "train") -> None:
-        """Refuse: heads ask for features alone."""
-        raise NotImplementedError("there are no images to show")
-
-    def features(
-        self, split: Split = "train", plain: bool = False
-    ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-        """The features, whatever the split."""
-        return self._images
-
-    def gradients(
-        self, probes: Callable[[int], Float[Tensor, "k d"]], most: int
-    ) -> Iterator[Mapping[str, Float[Tensor, "b p d"]]]:
-        """Refuse: heads ask for features alone."""
-        raise NotImplementedError("there are no images to take gradients of")
-
-    def has(self, split: Split) -> bool:
-        """Whether there are images of the split: for training alone."""
-        return split == "train"
 
 
 def _fitted(
@@ -236,32 +276,8 @@ def _fitted(
     task = Task(0, tuple(range(len(classes))), tuple(classes), len(classes))
     head.to(features.device).start_task(task)
     with torch.no_grad():
-        head.end_task(task, _Given(features, labels.to(features.device)))
+        head.end_task(task, KnownFeatures(features, labels.to(features.device)))
     return head
-
-
-def _curve(
-    state: LearnerState,
-    head: str,
-    features: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"],
-    classes: Sequence[str],
-) -> dict[str, tuple[float | None, ...]]:
-    """Leave-one-out accuracy of every class at each of `SHARES` of the images."""
-    seed, points = state.model.config.training.seed, []
-    for share in SHARES:
-        rows = []
-        for label, name in enumerate(classes):
-            own = (labels == label).nonzero()[:, 0]
-            order = permutation(len(own), seed, "curve", name)
-            rows.append(own[order[: max(1, int(share * len(own) + 0.5))].copy()])
-        part = torch.cat(rows)
-        fitted = _fitted(state, head, features[part], labels[part], classes)
-        judged: dict[int, list[bool]] = {}
-        for place, _, margin in rank_suspects(fitted, features[part], labels[part]):
-            judged.setdefault(int(labels[part][place]), []).append(margin < 0)
-        points.append({label: sum(right) / len(right) for label, right in judged.items()})
-    return {name: tuple(point.get(label) for point in points) for label, name in enumerate(classes)}
 
 
 def _poor(

@@ -39,6 +39,7 @@ from perdure.serve.uploads import (
     read_labelled,
     read_pictures,
     refuse_unreadable,
+    sweep_unpacked,
 )
 from perdure.streams.decoding import EncodedImage, decode
 from perdure.version import __version__
@@ -215,6 +216,10 @@ Reject = Annotated[
     float | None,
     Query(description="Share of known images to give up: what is stranger gets the class null."),
 ]
+InsteadOf = Annotated[
+    int | None,
+    Query(description="Number of the last lesson: this one stands in its place."),
+]
 router = APIRouter()
 
 
@@ -275,7 +280,9 @@ async def evaluate(
 
 
 @router.post("/api/lessons", status_code=202, summary="Teach a lesson", openapi_extra=_LABELLED)
-async def teach(request: Request, response: Response, server: Shared) -> dict[str, Any]:
+async def teach(
+    request: Request, response: Response, server: Shared, instead_of: InsteadOf = None
+) -> dict[str, Any]:
     """The lesson is learned in the background; `Location` says where its progress is told."""
     server.model.refuse_change()  # before anything is uploaded
     given = await read_labelled(request, server.limits, server.limits.taught, server.photos)
@@ -291,7 +298,9 @@ async def teach(request: Request, response: Response, server: Shared) -> dict[st
     try:
         if given.labels is not None:
             await anyio.to_thread.run_sync(refuse_unreadable, given.data, server.limits)
-        job = server.model.teach(given.data, given.labels, images=given.images, on_done=done)
+        job = server.model.teach(
+            given.data, given.labels, images=given.images, instead_of=instead_of, on_done=done
+        )
     except BaseException:
         given.close()
         raise
@@ -383,6 +392,7 @@ def make_application(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweep_unpacked()
         yield
         server.batches.close()
 

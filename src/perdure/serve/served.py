@@ -16,12 +16,15 @@ from perdure.errors import PerdureError
 from perdure.learner import ContinualClassifier, Forgotten
 from perdure.learner.changes import changes
 from perdure.learner.saved import versions
-from perdure.learner.saved.contents import is_model
+from perdure.learner.saved.contents import is_model, read_contents
 from perdure.learner.saved.format import CONFIG
+from perdure.learner.saved.model import state_of
 from perdure.learner.state import LearnerState
+from perdure.learner.suspects import Suspect
 from perdure.serve.problems import Problem, as_problem
 
 Progress = Literal["learning", "done", "failed"]
+MOST_SUSPECTS = 100
 _BUSY = "Another lesson or change is in progress. Try again when it is done."
 
 
@@ -39,6 +42,9 @@ class LessonJob:
         notes: what to know of its images.
         error: why it failed.
         lesson: what was learned.
+        suspects: its images that the model names otherwise without them, the clearest first, at most
+            `MOST_SUSPECTS`: ``place`` among the images handed in, ``image``, ``label``, ``answer``
+            and its ``probability``.
         seconds: that it took, or takes so far.
     """
 
@@ -51,6 +57,7 @@ class LessonJob:
     notes: list[str] = field(default_factory=list)
     error: str | None = None
     lesson: dict[str, Any] | None = None
+    suspects: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     def note(self, event: Event) -> None:
@@ -88,6 +95,7 @@ class ServedModel:
         self._fresh, self._device, self._on_change = fresh, device, on_change
         self._state: LearnerState | None = None
         self._pointer = b""
+        self._last_lesson = 0, b""
         self._writing = threading.Lock()
         self._numbers = 0
         self.version = 0
@@ -120,6 +128,7 @@ class ServedModel:
         labels: Any = None,
         *,
         images: int | None = None,
+        instead_of: int | None = None,
         on_done: Callable[[bool], None] = lambda learned: None,
     ) -> LessonJob:
         """Begin a lesson in the background; see `ContinualClassifier.learn`.
@@ -128,22 +137,40 @@ class ServedModel:
             data: as for ``learn``.
             labels: as for ``learn``.
             images: how many there are, where that is known.
+            instead_of: number of the last lesson, where this one is to stand in its place, as if that
+                had never been learned.
             on_done: is called at the end, with whether it was learned.
 
         Raises:
-            Problem: another change is in progress, or changes are refused.
+            Problem: another change is in progress, changes are refused, or the last change was not
+                that lesson.
         """
         self._acquire()
+        if instead_of is not None and not self._was_last(instead_of):
+            self._writing.release()
+            raise Problem(
+                409,
+                f"Lesson {instead_of} is not the last change of this model, so nothing can stand in "
+                "its place. GET /api/lessons lists what can be undone.",
+            )
         self._numbers += 1
         self.job = job = LessonJob(self._numbers, images)
         work = threading.Thread(
-            target=self._teach, args=(job, data, labels, on_done), name="lesson", daemon=True
+            target=self._teach,
+            args=(job, data, labels, instead_of is not None, on_done),
+            name="lesson",
+            daemon=True,
         )
         work.start()
         return job
 
     def _teach(
-        self, job: LessonJob, data: Any, labels: Any, on_done: Callable[[bool], None]
+        self,
+        job: LessonJob,
+        data: Any,
+        labels: Any,
+        instead: bool,
+        on_done: Callable[[bool], None],
     ) -> None:
         began = time.monotonic()
 
@@ -152,8 +179,11 @@ class ServedModel:
             job.seconds = time.monotonic() - began
 
         try:
-            classifier = self._change(lambda one: one.learn(data, labels, on_event=note))
+            change = self._change_instead if instead else self._change
+            classifier = change(lambda one: one.learn(data, labels, on_event=note))
             job.lesson = asdict(classifier.last_lesson_)
+            job.suspects = [_told(one) for one in classifier.suspects_[:MOST_SUSPECTS]]
+            self._last_lesson = job.number, self._pointer
             job.state = "done"
         except BaseException as error:  # whatever it is, who asks for the lesson is told
             detail = as_problem(error).detail
@@ -193,9 +223,11 @@ class ServedModel:
             Problem: there is nothing to undo.
         """
         with self._alone():
-            kept = [] if self._state is None or self.is_gone else changes(self.folder)
+            if self._state is None:
+                raise Problem(409, "There is nothing to undo: nothing was learned yet.")
+            kept = changes(self.folder)
             if not kept:
-                raise Problem(409, "There is nothing to undo: no earlier version is kept.")
+                raise Problem(409, versions.nothing_to_undo(read_contents(self.folder)))
             versions.undo(self.folder)
             self._read()
             self._changed()
@@ -249,6 +281,30 @@ class ServedModel:
         self._changed()
         return classifier
 
+    def _was_last(self, number: int) -> bool:
+        """Whether a lesson of this number was the last change, by whatever process."""
+        return self._last_lesson == (number, self._on_disk())
+
+    def _change_instead(
+        self, change: Callable[[ContinualClassifier], object]
+    ) -> ContinualClassifier:
+        """Change the model as it was before the last change, and save it in its place."""
+        assert self._state is not None, "a lesson was learned"
+        with alone(self.folder, "saving a model"):
+            kept = versions.undoable(self.folder)
+            if kept:
+                before = state_of(kept[-1].contents, self._state.model.backbone, self._device)
+                classifier = ContinualClassifier.from_model(before.model, before.history)
+            elif len(self._state.history.lessons) == 1:
+                classifier = self._fresh()
+            else:
+                raise Problem(409, "The version before that lesson is not kept any more.")
+            change(classifier)
+            classifier.save(self.folder, replace=True)
+            self._state, self._pointer = classifier.state_, self._on_disk()
+        self._changed()
+        return classifier
+
     def _changed(self) -> None:
         self.version += 1
         self._on_change()
@@ -263,6 +319,16 @@ class ServedModel:
         with contextlib.suppress(OSError):
             return (self.folder / CONFIG).read_bytes()
         return b""
+
+
+def _told(suspect: Suspect) -> dict[str, Any]:
+    return {
+        "place": suspect.place,
+        "image": Path(suspect.image).name,
+        "label": suspect.label,
+        "answer": suspect.named,
+        "probability": suspect.probability,
+    }
 
 
 def described(model: ServedModel) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import binascii
 import contextlib
 import io
 import json
+import os
 import shutil
 import tempfile
 import unicodedata
@@ -21,7 +22,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from perdure.atomic import atomic_write, make_folder
+from perdure.atomic import atomic_write, lives, make_folder
 from perdure.class_names import class_name
 from perdure.errors import UnreadableImageError
 from perdure.serve.limits import Limits
@@ -32,6 +33,8 @@ from perdure.streams.images.left_out import LeftOut
 from perdure.streams.sources.folder import class_files, image_root, parts
 from perdure.wording import counted, listed, printable
 
+_UNPACKED = "perdure-lesson-"
+"""How temporary folders begin that zips are unpacked to; the number of the process follows."""
 ONE_OF_EACH = (
     "Send multipart/form-data with files and a field labels for each of them (or one for all), or one "
     "zip with a folder per class; or JSON with images of data and label."
@@ -312,6 +315,14 @@ def _allowed(given: Any, photos: Path | None) -> Path:
     return folder
 
 
+def sweep_unpacked() -> None:
+    """Remove what zips were unpacked to by servers that were killed: nobody's photographs stay."""
+    for place in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
+        process = place.name.removeprefix(_UNPACKED).partition("-")[0]
+        if process.isdecimal() and not lives(int(process)):
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:
     try:
         with zipfile.ZipFile(io.BytesIO(image.content)) as archive:
@@ -325,7 +336,8 @@ def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:
             f"The zip '{image}' holds {len(files):,} files of {size / 1e6:,.0f} MB. Allowed are "
             f"{most:,} files of {limits.unpacked_bytes // 10**6:,} MB together.",
         )
-    place = tempfile.TemporaryDirectory(prefix="perdure-lesson-")
+    sweep_unpacked()
+    place = tempfile.TemporaryDirectory(prefix=f"{_UNPACKED}{os.getpid()}-")
     try:
         packed, folder = Path(place.name) / "upload.zip", Path(place.name) / "photos"
         packed.write_bytes(image.content)

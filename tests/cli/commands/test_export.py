@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from perdure.learner.export.check import Agreement
-from perdure.learner.export.onnx import Exported
+from perdure.learner.export.exported import Exported
+from perdure.learner.export.rounding import Attempt
 from tests.cli.command import Perdure
 
 
@@ -18,20 +19,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return what was to be exported; nothing is traced, which takes seconds."""
     calls: list[Any] = []
 
-    def stand_in(classifier: Any, path: Path, head: str | None, images: list[Path]) -> Exported:
+    def stand_in(
+        classifier: Any, path: Path, head: str | None, images: list[Path], precision: Any
+    ) -> Exported:
         calls.append((classifier.classes_.tolist(), path, head, images))
+        tried = Attempt("weights in half precision", 3, 4, 1e-3, None)
         return Exported(
             path=path,
             bytes=3 * 2**20,
+            runtime="ONNX Runtime",
             opset=18,
+            precision=precision,
             head=head or "gaussian",
             inputs={"images": "uint8 (batch, 3, 32, 32)"},
             outputs={"logits": "float32 (batch, 4)", "probabilities": "float32 (batch, 4)"},
             about={"preprocessing": '{"resize": 32}'},
             agreement=Agreement(4, len(images), 8.3e-7),
+            attempts=() if precision == "fp32" else (tried,),
         )
 
-    monkeypatch.setattr("perdure.learner.export.onnx.export_onnx", stand_in)
+    monkeypatch.setattr("perdure.learner.export.exported.export_model", stand_in)
     return calls
 
 
@@ -39,10 +46,10 @@ def test_for_people(
     perdure: Perdure, finished: Path, photos: Path, tmp_path: Path, asked: list[Any]
 ) -> None:
     out = tmp_path / "a.onnx"
-    said = perdure("export", finished, out, "--head", "linear", "--images", photos / "dog")
+    said = perdure("export", finished, out, "--head", "linear", "--check", photos / "dog")
     assert said.code == 0
     assert "Tracing the model" in said.err
-    ((classes, path, head, images),) = asked
+    classes, path, head, images = asked[0]
     assert (classes[0][:8], path, head) == ("pattern_", out, "linear")
     assert images == sorted((photos / "dog").iterdir())
     shown = [line.split(maxsplit=1) for line in said.out.splitlines()]
@@ -52,6 +59,9 @@ def test_for_people(
     assert ["output", "logits: float32 (batch, 4)"] in shown
     assert "on 4 random images and 4 of yours" in said.out
     assert "8e-07 of a logit" in said.out
+    assert ["rounded", "nothing: fp32"] in shown
+    said = perdure("export", finished, out, "--precision", "fp16")
+    assert "weights in half precision: 3 of 4 images agree (75.0 %)" in said.out
 
 
 def test_as_json(perdure: Perdure, finished: Path, tmp_path: Path, asked: list[Any]) -> None:
@@ -66,10 +76,12 @@ def test_as_json(perdure: Perdure, finished: Path, tmp_path: Path, asked: list[A
 def test_refusals(perdure: Perdure, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
     for words, code, text in (
-        ((finished, tmp_path / "a.pb"), 2, "must end in .onnx, as a.onnx"),
+        ((finished, tmp_path / "a.pb"), 2, "must end in .onnx (ONNX) or .xml (OpenVINO), as a"),
+        ((finished, out, "--precision", "int4"), 2, "It has: fp32"),
+        ((finished, out, "--precision", "int8"), 2, "needs at least 150 photographs"),
         ((f"{finished}s", out), 1, f"does not exist. Did you mean '{finished.name}'?"),
         ((tmp_path, out), 1, "holds no model"),
-        ((finished, out, "--images", tmp_path / "b.png"), 2, "There is no image"),
+        ((finished, out, "--check", tmp_path / "b.png"), 2, "There is no image"),
         ((finished, out, "--head", "gausian"), 2, "has no head 'gausian'. It has: linear, gau"),
         ((finished, tmp_path / "no" / "a.onnx", "--head", "x"), 1, "mkdir -p"),
     ):
@@ -82,7 +94,7 @@ def test_refusals(perdure: Perdure, finished: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_file(perdure: Perdure, finished: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
-    said = perdure("export", finished, out, "--images", photos / "dog", "--json")
+    said = perdure("export", finished, out, "--check", photos / "dog", "--json")
     assert said.code == 0
     found = json.loads(said.out)
     assert found["bytes"] == out.stat().st_size

@@ -213,7 +213,11 @@ def _print_suspects(suspects: Suspects, top: int) -> None:
         ]
         print_columns(["cosine", "class", "class", "image", "image"], pairs)
     growing = sorted(
-        ((last - half, name) for name, (_, half, last) in suspects.curve.items() if half and last),
+        (
+            (last - half, name)
+            for name, (_, half, last) in suspects.curve.items()
+            if half is not None and last is not None
+        ),
         reverse=True,
     )
     points = []

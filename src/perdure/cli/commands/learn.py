@@ -10,7 +10,7 @@ from perdure.atomic import alone
 from perdure.cli.arguments import add_overrides, add_quiet
 from perdure.cli.new_model import add_new_model, check_folder, check_values, open_model, values_of
 from perdure.cli.output import print_json
-from perdure.cli.parsing import add_command
+from perdure.cli.parsing import add_command, count
 from perdure.wording import counted, listed, per_cent
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ def add(verbs: Any) -> None:
     add_overrides(command, "of a new model; or, as lr, of this lesson")
     add_new_model(command)
     command.flag("--skip-unreadable", "leave out images that cannot be decoded, and name them")
+    command.option(
+        "--keep-versions",
+        "N",
+        "versions of the model kept for `perdure undo`; default: 5, and 0 removes all",
+        type=count,
+    )
     add_quiet(command)
 
 
@@ -47,13 +53,15 @@ def learn(args: argparse.Namespace) -> int:
     check_values(folder, values)
 
     from perdure.cli.progress import open_display
+    from perdure.learner.saved.versions import KEPT
 
     # Of two lessons at the same time, first ones too, that of the first to be done would be lost.
     with alone(folder, "saving a model"):
         classifier = open_model(folder, values)
         with open_display(classifier.settings(), quiet=args.quiet) as display:
             classifier.learn(args.data, on_event=display)
-        sizes = classifier.save(folder)
+        kept = KEPT if args.keep_versions is None else args.keep_versions
+        sizes = classifier.save(folder, keep_versions=kept)
     lesson = classifier.last_lesson_
     if args.json:
         print_json(_as_object(folder, classifier, lesson, sizes))

@@ -1,4 +1,4 @@
-"""Export to ONNX, and the check of the exported file."""
+"""Export to ONNX and OpenVINO, small files among them, and the check of what is written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from perdure.learner.export.onnx import Exported, export_onnx
+    from perdure.learner.export.exported import Exported, export_model
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
-__all__ = ["Exported", "export_onnx"]
+__all__ = ["Exported", "export_model"]

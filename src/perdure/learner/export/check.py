@@ -1,30 +1,45 @@
-"""Compare an exported ONNX file with the PyTorch model, in ONNX Runtime."""
+"""Check of an exported file: its answers beside those of the model."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from perdure.engine.model import Model
 from perdure.errors import ExportError
+from perdure.learner.export.formats import Run
 from perdure.learner.state import LearnerState
 from perdure.randomness import generator
 
 ATOL = RTOL = 1e-4
-"""Allowed difference from the model's own logits and probabilities."""
+"""Allowed difference from the model's own logits and probabilities, see `check_agreement`."""
 RANDOM_BATCHES = (1, 3)
 """Images of random pixels: a batch of one, and one of another size than was traced."""
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A batch of images, with the model's own answers in float32.
+
+    Attributes:
+        kind: ``random`` pixels or ``your`` images.
+        images: as they enter the network.
+        logits: of the head.
+        shares: how familiar they are; None where that was not measured.
+    """
+
+    kind: str
+    images: UInt8[Tensor, "b 3 s s"]
+    logits: Float[Tensor, "b c"]
+    shares: Float64[Tensor, "b"] | None
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """Result of a comparison.
+    """Result of a comparison in float32.
 
     Attributes:
         random: images of random pixels.
@@ -37,38 +52,55 @@ class Agreement:
     largest_difference: float
 
 
+def answers(
+    state: LearnerState, head: str, real: Sequence[UInt8[Tensor, "3 s s"]] = ()
+) -> list[Answered]:
+    """The model's own answers to random pixels and to transformed images of the caller's."""
+    return [
+        Answered(kind, images, *state.familiarity([images], head, float32=True))
+        for kind, images in _batches(state, real)
+    ]
+
+
+def _batches(
+    state: LearnerState, real: Sequence[UInt8[Tensor, "3 s s"]]
+) -> Iterator[tuple[str, UInt8[Tensor, "b 3 s s"]]]:
+    side, random = state.model.backbone.img_size, generator(0, "export")
+    for count in RANDOM_BATCHES:
+        drawn = torch.randint(0, 256, (count, 3, side, side), generator=random)
+        yield "random", drawn.to(torch.uint8)
+    size = state.model.config.runtime.eval_batch_size
+    for start in range(0, len(real), size):
+        yield "your", torch.stack(list(real[start : start + size]))
+
+
 def check_agreement(
-    data: bytes, state: LearnerState, head: str, real: Sequence[UInt8[Tensor, "3 s s"]] = ()
+    run: Run,
+    answered: Sequence[Answered],
+    state: LearnerState,
+    head: str,
+    in_float64: bool = True,
 ) -> Agreement:
-    """Compare ONNX Runtime's answers with the model's own, computed in float32.
+    """Compare a file's answers with the model's own.
 
     Logits must agree within ``ATOL`` + ``RTOL`` × their size, and so must probabilities; and the
-    best class must be the same, unless two are as close as that. They are asked for random pixels
-    and for ``real``, transformed images of the caller's.
+    best class must be the same, unless two are as close as that. For a runtime without float64 the
+    size is that of an image's largest logit.
 
     Raises:
         ExportError: they do not agree.
     """
-    runtime = importlib.import_module("onnxruntime")
-    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    largest, temperature = 0.0, state.temperature(head)
-    for kind, images in _batches(state.model, real):
-        ours, shares = state.familiarity([images], head, float32=True)
-        theirs = [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
-        largest = max(largest, largest_difference(ours, temperature, theirs, kind))
-        if shares is not None:
-            check_shares(shares, theirs[-1], state, head, kind)
-    return Agreement(sum(RANDOM_BATCHES), len(real), largest)
-
-
-def _batches(model: Model, real: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
-    side, random = model.backbone.img_size, generator(0, "export")
-    for count in RANDOM_BATCHES:
-        drawn = torch.randint(0, 256, (count, 3, side, side), generator=random)
-        yield "random", drawn.to(torch.uint8)
-    size = model.config.runtime.eval_batch_size
-    for start in range(0, len(real), size):
-        yield "your", torch.stack(list(real[start : start + size]))
+    largest, counts = 0.0, {"random": 0, "your": 0}
+    for batch in answered:
+        theirs = [torch.from_numpy(output) for output in run(batch.images)]
+        far = largest_difference(
+            batch.logits, state.temperature(head), theirs, batch.kind, in_float64
+        )
+        largest = max(largest, far)
+        if batch.shares is not None:
+            check_shares(batch.shares, theirs[-1], state, head, batch.kind)
+        counts[batch.kind] += len(batch.images)
+    return Agreement(counts["random"], counts["your"], largest)
 
 
 def check_shares(
@@ -91,7 +123,11 @@ def check_shares(
 
 
 def largest_difference(
-    ours: Float[Tensor, "b c"], temperature: float, theirs: Sequence[Any], kind: str
+    ours: Float[Tensor, "b c"],
+    temperature: float,
+    theirs: Sequence[Tensor],
+    kind: str,
+    in_float64: bool = True,
 ) -> float:
     """Return the largest difference of logits.
 
@@ -101,7 +137,8 @@ def largest_difference(
     shares = (ours / temperature).softmax(dim=1)
     pairs = {"logits": (ours, theirs[0]), "probabilities": (shares, theirs[1])}
     for name, (own, other) in pairs.items():
-        if other.shape != own.shape or not torch.allclose(other, own, rtol=RTOL, atol=ATOL):
+        size = own.abs() if in_float64 else own.abs().amax(dim=1, keepdim=True)
+        if other.shape != own.shape or not bool(((other - own).abs() <= ATOL + RTOL * size).all()):
             far = (other - own).abs().max() if other.shape == own.shape else float("nan")
             raise ExportError(
                 f"The exported graph does not agree with the model: on {kind} images its {name} "

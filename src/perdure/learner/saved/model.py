@@ -60,12 +60,14 @@ def write_model(
     inference_only: bool = False,
     publication: Publication | None = None,
     keep_versions: int = 0,
+    replace: bool = False,
 ) -> Sizes:
     """Write a model; whenever this is interrupted, the folder holds the old or the new one.
 
     The backbone's weights are not part of it. A model that came back without what only learning on
     reads stays without. Into a folder that is to be published no path of this machine is written.
-    The model that was there is kept as a version; in all versions a class that is forgotten now is
+    The model that was there is kept as a version, unless this one stands in its place (``replace``); in
+    all versions a class that is forgotten now is
     forgotten too.
 
     Raises:
@@ -73,7 +75,7 @@ def write_model(
     """
     encoded = _encode(saved, inference_only, publication)
     with alone(folder, "saving a model"):
-        if keep_versions:
+        if keep_versions and not replace:
             versions.keep(folder, encoded.pointer, saved.history.forgotten)
         replace_files(
             folder,
@@ -134,7 +136,7 @@ def _forget_in_versions(folder: Path, saved: LearnerState) -> None:
             held = version.holds(gone)
             if not held:
                 continue
-            state = _state_of(version.contents, backbone, "auto")
+            state = state_of(version.contents, backbone, "auto")
             for name, label in held.items():
                 now = saved.model.label_names[label]
                 state = state if name == now else rename(state, name, now)
@@ -155,11 +157,16 @@ def read_model(
         CheckpointError: a file is missing or damaged, the format is newer, or the backbone is another.
         BackboneError: the backbone cannot be built.
     """
-    return _state_of(read_contents(folder), backbone, device)
+    return state_of(read_contents(folder), backbone, device)
 
 
-def _state_of(contents: Contents, backbone: FrozenBackbone | None, device: str) -> LearnerState:
-    """The classifier's state that some contents are of."""
+def state_of(contents: Contents, backbone: FrozenBackbone | None, device: str) -> LearnerState:
+    """The classifier's state that some contents are of.
+
+    Raises:
+        CheckpointError: the contents do not fit together, or the backbone is another.
+        BackboneError: the backbone cannot be built.
+    """
     config = contents.config(device=device)
     backbone = backbone or make_backbone(config)
     _check_backbone(contents.folder, backbone, contents.description)

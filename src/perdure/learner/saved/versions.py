@@ -162,11 +162,7 @@ def undo(folder: Path) -> Contents:
     with alone(folder, "saving a model"):
         versions = undoable(folder)
         if not versions:
-            raise CheckpointError(
-                f"There is nothing to undo: no version of '{folder}' before this one is kept. Kept "
-                f"are the last {KEPT}, of {MOST_BYTES // 10**6} MB together; forgetting a class "
-                "cannot be undone."
-            )
+            raise CheckpointError(nothing_to_undo(read_contents(folder)))
         target = versions[-1]
         pointer = (CONFIG, target.pointer)
         old = read_description(folder).files
@@ -176,6 +172,21 @@ def undo(folder: Path) -> Contents:
             path.unlink()
         _tidy(folder / FOLDER)
     return dataclasses.replace(target.contents, folder=folder)
+
+
+def nothing_to_undo(contents: Contents) -> str:
+    """Say why there is nothing to undo, and what to do instead."""
+    if len(contents.description.history.lessons) == 1 and not contents.classes.forgotten:
+        return (
+            f"There is nothing to undo: the first lesson made the model in '{contents.folder}', and "
+            "there is none before it. Teach what was wrong anew in another folder, or remove this one "
+            "and start again."
+        )
+    return (
+        f"There is nothing to undo: no version of '{contents.folder}' before this one is kept. Kept "
+        f"are the last {KEPT} unless told otherwise, of {MOST_BYTES // 10**6} MB together; forgetting "
+        "a class cannot be undone."
+    )
 
 
 def paths(folder: Path) -> list[Path]:

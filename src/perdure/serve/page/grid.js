@@ -58,7 +58,9 @@ export class Grid {
       class: (a, b) => (a.answer?.class ?? "").localeCompare(b.answer?.class ?? "") || certainty(b) - certainty(a),
     };
     this.pictures.sort(orders[by]);
-    this.#list.append(...this.pictures.map((picture) => picture.tile));
+    const tiles = this.pictures.map(({ tile }) => tile);
+    // A tile that is moved loses the focus: nothing is moved that stands where it belongs.
+    if (tiles.some((tile, place) => tile !== this.#list.children[place])) this.#list.append(...tiles);
   }
 
   /** Draw a tile anew: its answer, what it was taught as, whether it is selected. */

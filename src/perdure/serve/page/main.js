@@ -35,7 +35,9 @@ async function refresh() {
   strangers();
   outdate();
   changedSelection();
-  if (before !== undefined && before !== model.version) answer(grid.pictures);
+  if (before === undefined || before === model.version) return;
+  at("suspects").hidden = true; // of a lesson that is not the last change any more
+  answer(grid.pictures);
 }
 
 /** Offer to mark strangers as far as the model can tell them; at first 5 % of known ones are given up. */
@@ -138,8 +140,9 @@ function changedSelection() {
 
 // ---------------------------------------------------------------------------------------- lessons
 
-/** Teach pictures, each under its label, and watch the lesson until it ends. */
-async function teach(pictures, labels) {
+/** Teach pictures, each under its label, and watch the lesson until it ends; `instead` of the last one.
+ *  True where it was learned. */
+async function teach(pictures, labels, instead = null) {
   const sound = pictures.filter(({ answer: given }) => !given?.error);
   if (!sound.length) return say("None of the selected pictures can be read.");
   const named = labels.filter((_, place) => !pictures[place].answer?.error);
@@ -147,7 +150,8 @@ async function teach(pictures, labels) {
   try {
     work("Sending pictures", 0, 1);
     const form = formOf(sound.map(({ file }) => file), named);
-    job = await send("POST", "api/lessons", form, (sent) => work("Sending pictures", sent, 1));
+    const path = instead === null ? "api/lessons" : `api/lessons?instead_of=${instead}`;
+    job = await send("POST", path, form, (sent) => work("Sending pictures", sent, 1));
     at("teach-button").disabled = true;
     while (job.state === "learning") {
       work(`Learning: ${job.phase}`, job.done, job.total);
@@ -164,8 +168,9 @@ async function teach(pictures, labels) {
     say(job.error);
     return refresh();
   }
+  const lesson = model.lessons + (instead === null ? 1 : 0);
   sound.forEach((picture, place) => {
-    Object.assign(picture, { taught: named[place], lesson: model.lessons + 1 });
+    Object.assign(picture, { taught: named[place], lesson });
     grid.draw(picture);
   });
   grid.select(pictures, false);
@@ -173,23 +178,35 @@ async function teach(pictures, labels) {
   const names = [...new Set(named)];
   say(`Learned ${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""} from ${counted(sound.length, "picture")} in ${job.seconds.toFixed(1)} s.`, "good");
   await refresh();
-  suspect(job.suspects ?? [], sound);
+  suspect(job, sound);
+  return true;
 }
 
-/** Let the suspects of a lesson be looked through; what is changed is taught instead. */
-function suspect(suspects, pictures) {
-  review(suspects, pictures, model.classes.map(({ name }) => name), async (changes) => {
+/** Let the suspects of a lesson be looked through; what is changed is learned in the lesson's place. */
+function suspect(job, pictures) {
+  review(job.suspects, pictures, model.classes.map(({ name }) => name), async (changes) => {
     const labels = new Map(pictures.map((picture) => [picture, changes.has(picture) ? changes.get(picture) : picture.taught]));
     const kept = pictures.filter((picture) => labels.get(picture) !== null);
-    try {
-      await send("DELETE", "api/lessons/last");
-    } catch (error) {
-      return say(error.message);
+    const dropped = pictures.filter((picture) => labels.get(picture) === null);
+    const learned = kept.length
+      ? await teach(kept, kept.map((picture) => labels.get(picture)), job.number)
+      : await takeBack();
+    for (const picture of learned ? dropped : []) {
+      picture.taught = undefined;
+      grid.draw(picture);
     }
-    pictures.forEach((picture) => Object.assign(picture, { taught: undefined }));
-    await refresh();
-    await teach(kept, kept.map((picture) => labels.get(picture)));
   });
+}
+
+async function takeBack() {
+  try {
+    await send("DELETE", "api/lessons/last");
+  } catch (error) {
+    say(error.message);
+    return false;
+  }
+  await refresh();
+  return true;
 }
 
 // ----------------------------------------------------------------------------------------- wiring

@@ -14,10 +14,11 @@ export function review(suspects, pictures, names, done) {
       select.append(...others.map((name) => make("option", { value: name, textContent: `relabel: ${name}` })));
       select.append(make("option", { value: "\0", textContent: "drop" }));
       row.select = select;
-      const told = `Taught as ${row.label}; without it: ${row.answer}${row.probability ? `, ${share(row.probability)}` : ""}.`;
+      const told = `Taught as ${row.label}; without it: ${row.answer}, ${share(row.probability)}.`;
       return make("li", {}, shot(row.picture), make("div", { className: "text" }, make("p", { textContent: told }), select));
     }),
   );
+  if (rows.length) at("suspects-title").focus();
   at("suspects-done").onclick = () => {
     at("suspects").hidden = true;
     const changes = rows.filter(({ select, label }) => select.value !== label);

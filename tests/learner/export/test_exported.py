@@ -22,8 +22,10 @@ from perdure.engine.model import Model
 from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.heads import HEADS
 from perdure.learner import ContinualClassifier
-from perdure.learner.export import onnx as export
-from perdure.learner.export.onnx import Exported, export_onnx
+from perdure.learner.export import exported as exporting
+from perdure.learner.export import graph
+from perdure.learner.export.exported import Exported, export_model
+from perdure.learner.export.graph import Traced
 from perdure.learner.state import LearnerState
 from perdure.methods import METHODS
 from perdure.randomness import generator
@@ -56,7 +58,7 @@ def exported(trial: Trial, path: Path, head: str | None = None) -> Case:
         ContinualClassifier.from_model(trial.run().model),
         evaluation_pictures(trial),
     )
-    return Case(classifier, export_onnx(classifier, path, head, pictures[:3]), pictures)
+    return Case(classifier, export_model(classifier, path, head, pictures[:3]), pictures)
 
 
 def check(case: Case, head: str | None = None, rtol: float = 1e-4) -> None:
@@ -94,13 +96,13 @@ def test_answers_are_those_of_the_classifier(case: Case) -> None:
 
 def test_prompts_are_constants(case: Case) -> None:
     """No norm or product but the backbone's own and the head's."""
-    graph = onnx.load(case.made.path).graph
-    operators = [node.op_type for node in graph.node]
+    drawn = onnx.load(case.made.path).graph
+    operators = [node.op_type for node in drawn.node]
     assert operators.count("LayerNormalization") == 2 * BLOCKS + 1
     # Four linear layers and two products of attention; in the last block one more, because only
     # the class row has a query there; and the head.
     assert operators.count("MatMul") + operators.count("Gemm") == 6 * BLOCKS + 1 + 1
-    assert not [held.name for held in graph.initializer if "prompts" in held.name]
+    assert not [held.name for held in drawn.initializer if "prompts" in held.name]
 
 
 def test_what_the_file_says_of_itself(case: Case) -> None:
@@ -128,7 +130,7 @@ def test_page_shows_how_to_use_it(
     model = onnx.load(case.made.path)
     for entry in model.metadata_props:
         if entry.key == "preprocessing":
-            entry.value = json.dumps(export.preprocessing(transform, SIDE))
+            entry.value = json.dumps(graph.preprocessing(transform, SIDE))
     onnx.save(model, tmp_path / "digits.onnx")
     drawn = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(drawn).save(tmp_path / "image.png")
@@ -152,7 +154,8 @@ def test_what_is_traced_is_the_model(method: str) -> None:
     model.start_task(trial.stream.tasks[0].task)
     head = model.config.head_names[-1]
     images = torch.randint(0, 256, (3, 3, SIDE, SIDE), generator=generator(0, "images"))
-    logits, probabilities = export.Network(LearnerState(model), head)(images.to(torch.uint8))
+    network = graph.Network(LearnerState(model), head)
+    _, logits, probabilities = network(images.to(torch.uint8))
     wanted = model.logits(images.to(torch.uint8))[head]
     torch.testing.assert_close(logits, wanted)
     torch.testing.assert_close(probabilities, wanted.softmax(1))
@@ -177,37 +180,41 @@ def test_every_method_and_head(method: str, head: str, tmp_path: Path) -> None:
 def test_a_graph_that_disagrees_is_not_written(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def changed(state: LearnerState, head: str) -> onnx.ModelProto:
+    def changed(state: LearnerState, head: str) -> Traced:
         proto = onnx.load(case.made.path)
-        del proto.metadata_props[:]
         (bias,) = (held for held in proto.graph.initializer if held.name == "head.bias")
         moved = onnx.numpy_helper.to_array(bias) + 0.1 * np.arange(4)
         bias.CopyFrom(onnx.numpy_helper.from_array(moved, "head.bias"))
-        return proto
+        return Traced(proto, frozenset())
 
-    monkeypatch.setattr(export, "_graph", changed)
+    monkeypatch.setattr(exporting, "trace", changed)
     with pytest.raises(ExportError, match=r"on random images its logits differ by up to 0\.3"):
-        export_onnx(case.classifier, tmp_path / "a.onnx")
+        export_model(case.classifier, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_names_and_folders(case: Case, tmp_path: Path) -> None:
     for path, head, kind, text in (
-        (tmp_path / "a.pt", None, ConfigError, r"must end in \.onnx, as a\.onnx"),
+        (tmp_path / "a.pt", None, ConfigError, r"must end in \.onnx .ONNX. or \.xml .Open"),
         (tmp_path / "a.onnx", "linea", ConfigError, "no head 'linea'. It has: linear, gaussian"),
         (case.made.path / "a.onnx", None, OutputError, "mkdir -p '"),
     ):
         with pytest.raises(kind, match=text):
-            export_onnx(case.classifier, path, head)
+            export_model(case.classifier, path, head)
 
 
-@pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("package", "file", "extra"),
+    [("onnxscript", "a.onnx", "export"), ("onnxruntime", "a.onnx", "export"),
+     ("openvino", "a.xml", "openvino")],
+)  # fmt: skip
 def test_missing_packages(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, file: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=rf"needs {package}\. Type: pip install 'perdure\[export"):
-        export_onnx(case.classifier, tmp_path / "a.onnx")
+    told = rf"needs {package}\. Type: pip install 'perdure\[{extra}\]'"
+    with pytest.raises(ConfigError, match=told):
+        export_model(case.classifier, tmp_path / file)
 
 
 def test_models_that_no_graph_can_stand_for(
@@ -216,15 +223,15 @@ def test_models_that_no_graph_can_stand_for(
     trial = small(make_trial("l2p", sizes=(2,), images=4, vote="batch"))
     model = Model(trial.backbone, trial.config)
     with pytest.raises(ExportError, match="'l2p' has learned nothing yet"):
-        export_onnx(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
+        export_model(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
     model.start_task(trial.stream.tasks[0].task)
     with pytest.raises(ExportError, match=r"'l2p' with vote='batch' cannot be exported"):
-        export_onnx(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
+        export_model(ContinualClassifier.from_model(model), tmp_path / "a.onnx")
     with pytest.raises(ExportError, match=r"The weights are 2\.0 GiB"):
-        export.check_size(2**31)
+        graph.check_size(2**31)
     monkeypatch.setattr(case.classifier.model.backbone, "device", torch.device("meta"))
     with pytest.raises(ExportError, match=r"on meta; .* .*load\(folder, device='cpu'\)"):
-        export_onnx(case.classifier, tmp_path / "a.onnx")
+        export_model(case.classifier, tmp_path / "a.onnx")
 
 
 def test_what_the_tracer_cannot_follow(
@@ -235,12 +242,12 @@ def test_what_the_tracer_cannot_follow(
 
     monkeypatch.setattr(case.classifier.model.backbone, "normalise", depends)
     with pytest.raises(ExportError, match="Method 'nsp2' on 'small' cannot be exported: "):
-        export_onnx(case.classifier, tmp_path / "a.onnx")
+        export_model(case.classifier, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_transforms_that_cannot_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
     other = dataclasses.replace(build_transform("plain", SIDE), test=lambda image: torch.zeros(1))
-    monkeypatch.setattr(export, "build_transform", lambda name, size: other)
+    monkeypatch.setattr(graph, "build_transform", lambda name, size: other)
     with pytest.raises(ExportError, match=r"transform='odd' does \[\] at test time"):
-        export.preprocessing("odd", SIDE)
+        graph.preprocessing("odd", SIDE)

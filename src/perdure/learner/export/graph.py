@@ -1,15 +1,12 @@
-"""ONNX export: a classifier as one file that predicts without perdure and PyTorch."""
+"""Graph of a classifier, traced: from pixels to the scores of one head, as ONNX."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import itertools
 import json
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -17,13 +14,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from perdure.atomic import atomic_write, check_place
 from perdure.backbones.additions import Additions
 from perdure.engine.model import Model
-from perdure.errors import ConfigError, ExportError, OutputError
-from perdure.learner.classifier import ContinualClassifier
-from perdure.learner.export.check import Agreement, check_agreement
-from perdure.learner.pictures import Picture, open_picture
+from perdure.errors import ExportError
 from perdure.learner.state import LearnerState
 from perdure.streams import build_transform
 
@@ -31,108 +24,21 @@ OPSET = 18
 """Of ONNX's operators: old enough for the runtimes in use."""
 MOST_BYTES = 2**31 - 2**20
 """A protocol buffer ends at 2 GiB; the graph itself needs less than the rest."""
+READOUT = "readout"
 PIXELS = "uint8 RGB, batch x 3 x side x side, 0 to 255; normalised inside the graph"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """An exported file and the result of its check.
+class Traced:
+    """A traced network.
 
     Attributes:
-        path: the file.
-        bytes: its size.
-        opset: version of ONNX's operators.
-        head: head whose scores it gives.
-        inputs: type and shape by name; ``batch`` is any number of images.
-        outputs: type and shape by name.
-        about: metadata of the file.
-        agreement: the check against perdure's own answers.
+        proto: the graph, with its metadata.
+        backbone: names of the nodes that lead to the readout; the head's are the others.
     """
 
-    path: Path
-    bytes: int
-    opset: int
-    head: str
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-    about: dict[str, str]
-    agreement: Agreement
-
-
-def export_onnx(
-    classifier: ContinualClassifier,
-    path: Path | str,
-    head: str | None = None,
-    pictures: Sequence[Picture] = (),
-) -> Exported:
-    """Write the classifier as one ONNX file, once ONNX Runtime gives the same answers with it.
-
-    The input ``images`` is uint8 (batch, 3, side, side); the outputs ``logits`` and
-    ``probabilities`` are float32 (batch, classes), and ``familiarity``, where lessons have measured
-    it, float32 (batch): reject what is below the share of known images to give up. Everything is
-    computed in float32, whatever the precision of the run, and the Gaussian head in float64, as
-    here. Prompts that are the same for every image are in the file as the keys and values that they
-    make.
-
-    Args:
-        classifier: on the CPU.
-        path: where to; a file of that name is replaced.
-        head: one of the evaluated heads; the last one named in the configuration by default.
-        pictures: files, PIL images or arrays to check the file with, beside random pixels.
-
-    Raises:
-        ConfigError: a name that does not end in ``.onnx``, no such head, or a missing package.
-        ExportError: what cannot be exported, or does not agree; nothing is written.
-        OutputError: the file cannot be written.
-        UnreadableImageError: a picture that cannot be decoded.
-    """
-    path, state = Path(path), classifier.state_
-    check_target(path)
-    head, transform = state.head_name(head), state.transform
-    check_exportable(state.model)
-    real = [transform(open_picture(picture)) for picture in pictures]
-    proto = _graph(state, head)
-    about = _about(state, head)
-    for key, value in about.items():
-        proto.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(proto, full_check=True)
-    data = proto.SerializeToString()
-    agreement = check_agreement(data, state, head, real)
-    atomic_write(path, data)
-    return Exported(
-        path=path,
-        bytes=len(data),
-        opset=OPSET,
-        head=head,
-        inputs={value.name: _type(value) for value in proto.graph.input},
-        outputs={value.name: _type(value) for value in proto.graph.output},
-        about=about,
-        agreement=agreement,
-    )
-
-
-def check_target(path: Path) -> None:
-    """Check that an ONNX file can be written there, and that the packages for it are installed.
-
-    Raises:
-        ConfigError: it does not end in ``.onnx``, or a package is missing.
-        OutputError: its folder is not there or cannot be written.
-    """
-    if path.suffix != ".onnx":
-        raise ConfigError(f"OUT '{path}': the name must end in .onnx, as {path.stem}.onnx.")
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"There is no folder '{path.parent}' to write '{path.name}' to. Create it with: "
-            f"mkdir -p '{path.parent}'"
-        )
-    for package in ("onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ConfigError(
-                f"Exporting needs {package}. Type: pip install 'perdure[export]'"
-            ) from error
-    check_place(path.parent)
+    proto: onnx.ModelProto
+    backbone: frozenset[str]
 
 
 def check_exportable(model: Model) -> None:
@@ -171,14 +77,13 @@ class Network(nn.Module):
         state.separation(head)  # what the head makes once is made here, not in the graph
 
     def forward(self, images: UInt8[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Return logits and probabilities, and familiarity where it was measured."""
-        logits, shares = self._state.familiarity(
-            [images], self._name, float32=True, additions=self._constant
-        )
+        """Return readout, logits and probabilities, and familiarity where it was measured."""
+        model = self._state.model
+        readout = model.forward(images, float32=True, additions=self._constant)[0]
+        logits, shares = self._state.judged(readout, self._name)
         probabilities = (logits / self._state.temperature(self._name)).softmax(dim=1)
-        return (
-            (logits, probabilities) if shares is None else (logits, probabilities, shares.float())
-        )
+        found = (readout, logits, probabilities)
+        return found if shares is None else (*found, shares.float())
 
 
 def outputs_of(state: LearnerState, head: str) -> tuple[str, ...]:
@@ -188,9 +93,14 @@ def outputs_of(state: LearnerState, head: str) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def _graph(state: LearnerState, head: str) -> onnx.ModelProto:
-    """Trace the classifier for batches of any size."""
+def trace(state: LearnerState, head: str) -> Traced:
+    """Trace the classifier for batches of any size.
+
+    Raises:
+        ExportError: no graph can stand for it, or it is too large for one file.
+    """
     model = state.model
+    check_exportable(model)
     side = model.backbone.img_size
     # Two images, because a batch of one would be taken for a size that never changes.
     images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
@@ -204,7 +114,7 @@ def _graph(state: LearnerState, head: str) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images"],
-                output_names=list(outputs_of(state, head)),
+                output_names=[READOUT, *outputs_of(state, head)],
                 dynamic_shapes=sizes,
                 verbose=False,
             )
@@ -219,7 +129,24 @@ def _graph(state: LearnerState, head: str) -> onnx.ModelProto:
     assert program is not None
     held = program.model.graph.initializers.values()
     check_size(sum(value.const_value.nbytes for value in held if value.const_value is not None))
-    return _stripped(program.model_proto)
+    proto = _stripped(program.model_proto)
+    del proto.graph.output[0]  # it has told which nodes lead to it
+    for key, value in _about(state, head).items():
+        proto.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(proto, full_check=True)
+    return Traced(proto, _leading_to(proto, READOUT))
+
+
+def _leading_to(proto: onnx.ModelProto, tensor: str) -> frozenset[str]:
+    """Names of the nodes that a tensor is computed by."""
+    maker = {name: node for node in proto.graph.node for name in node.output}
+    found, waiting = set[str](), [tensor]
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting.extend(node.input)
+    return frozenset(found)
 
 
 def check_size(count: int) -> None:
@@ -290,11 +217,3 @@ def preprocessing(transform: str, img_size: int) -> dict[str, Any]:
         "interpolation": steps[0].interpolation.value,
         "crop": img_size,
     }
-
-
-def _type(value: Any) -> str:
-    """Type and shape of an input or output, as ``uint8 (batch, 3, 32, 32)``."""
-    tensor = value.type.tensor_type
-    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    sides = (side.dim_param or str(side.dim_value) for side in tensor.shape.dim)
-    return f"{kind} ({', '.join(sides)})"

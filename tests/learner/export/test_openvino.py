@@ -1,0 +1,45 @@
+"""OpenVINO's representation: two files that give the model's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from perdure.learner.export.exported import export_model
+from perdure.testing.trial import make_trial
+from tests.learner.export.test_exported import Case, exported, small
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    trial = small(make_trial("lda", sizes=(2, 2), images=4))
+    return exported(trial, tmp_path_factory.mktemp("ir") / "a.xml")
+
+
+def test_answers_are_those_of_the_classifier(case: Case) -> None:
+    assert case.made.runtime == "OpenVINO"
+    assert sorted(path.name for path in case.made.path.parent.iterdir()) == ["a.bin", "a.xml"]
+    assert case.made.bytes == sum(p.stat().st_size for p in case.made.path.parent.iterdir())
+    core = openvino.Core()
+    model = core.read_model(case.made.path)
+    transform = case.classifier.state_.transform
+    pixels = np.stack([transform(picture).numpy() for picture in case.pictures])
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    outputs = core.compile_model(model, "CPU", precise)({"images": pixels})
+    wanted = case.classifier.logits(case.pictures)
+    np.testing.assert_allclose(outputs["logits"], wanted, rtol=1e-4, atol=1e-4)
+    assert json.loads(model.get_rt_info(["perdure", "classes"]).astype(str)) == list(
+        case.classifier.classes_
+    )
+
+
+def test_half_precision(case: Case, tmp_path: Path) -> None:
+    made = export_model(
+        case.classifier, tmp_path / "a.xml", pictures=case.pictures, precision="fp16"
+    )
+    assert made.attempts[0].passes
+    assert made.bytes < 0.8 * case.made.bytes
