@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--formats", default=".onnx,.xml", help="endings, joined by commas")
     parser.add_argument("--images", type=int, default=450)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
@@ -47,15 +48,18 @@ def main() -> None:
     handed = [drawn.images.names[k] for k in permutation(len(drawn.images), 0, "export")]
     made = {}
     for suffix, precision in FILES:
+        if suffix not in args.formats.split(","):
+            continue
         path = args.out / f"{precision}{suffix}"
         try:
             made[suffix, precision] = export_model(
                 classifier, path, pictures=handed[: args.images], precision=precision
             )  # type: ignore[arg-type]  # one of the three
         except ExportError as error:
-            print(f"{suffix} {precision}: {error}")
-    for (suffix, precision), one in made.items():
-        print(f"{suffix} {precision}: {'; '.join(map(str, one.attempts))}")
+            print(f"{suffix} {precision}: {error}", flush=True)
+            continue
+        tried = "; ".join(map(str, made[suffix, precision].attempts))
+        print(f"{suffix} {precision}: {tried or 'written'}", flush=True)
     runs = {key: runner(one) for key, one in made.items()}
     asked = pictures(classifier, args.photos, "test")
     transform = classifier.state_.transform

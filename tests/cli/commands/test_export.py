@@ -77,7 +77,7 @@ def test_refusals(perdure: Perdure, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
     for words, code, text in (
         ((finished, tmp_path / "a.pb"), 2, "must end in .onnx (ONNX) or .xml (OpenVINO), as a"),
-        ((finished, out, "--precision", "int4"), 2, "It has: fp32"),
+        ((finished, out, "--precision", "int4"), 2, "Known: fp16, fp32, int8"),
         ((finished, out, "--precision", "int8"), 2, "needs at least 150 photographs"),
         ((f"{finished}s", out), 1, f"does not exist. Did you mean '{finished.name}'?"),
         ((tmp_path, out), 1, "holds no model"),

@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
     add_head(command)
     command.option(
         "--precision",
-        "NAME",
+        "PRECISION",
         f"one of {', '.join(PRECISIONS)}: of the weights; int8 needs --check",
         choices=PRECISIONS,
         default="fp32",
