@@ -23,7 +23,7 @@ from forks import Work, in_child
 from PIL import Image
 
 import perdure.experiment
-import perdure.learner.export.exported
+import perdure.learner.export.graph
 import perdure.reports.page.html
 import perdure.tuning
 from perdure.atomic import LOCK, atomic_write
@@ -131,11 +131,11 @@ def _archive(path: Path, photographs: Path) -> None:
 
 def _settle_export(world: Path) -> None:
     """Trace the network once."""
-    exported = perdure.learner.export.exported
+    graph = perdure.learner.export.graph
     classifier = ContinualClassifier.load(world / "m", device="cpu")
     state = classifier.state_
-    traced = exported.trace(state, state.head_name(None))
-    exported.trace = lambda state, head: traced
+    traced = graph.trace(state, state.head_name(None))
+    graph.trace = lambda state, head: traced
 
 
 def _settle_report(world: Path) -> None:

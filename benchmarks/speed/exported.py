@@ -24,11 +24,12 @@ from perdure.errors import ExportError
 from perdure.learner import ContinualClassifier
 from perdure.learner.export.exported import Exported, export_model
 from perdure.learner.export.formats import Run, format_of
+from perdure.learner.export.rounding import PRECISIONS, Precision
 from perdure.learner.labelled import LabelledImages, Side, gather
 from perdure.randomness import permutation
 
-FILES = [
-    (suffix, precision) for suffix in (".onnx", ".xml") for precision in ("fp32", "fp16", "int8")
+FILES: list[tuple[str, Precision]] = [
+    (suffix, precision) for suffix in (".onnx", ".xml") for precision in PRECISIONS
 ]
 BASE = FILES[0]
 
@@ -54,7 +55,7 @@ def main() -> None:
         try:
             made[suffix, precision] = export_model(
                 classifier, path, pictures=handed[: args.images], precision=precision
-            )  # type: ignore[arg-type]  # one of the three
+            )
         except ExportError as error:
             print(f"{suffix} {precision}: {error}", flush=True)
             continue
@@ -96,10 +97,10 @@ def runner(made: Exported) -> Run:
 
 
 def timed(
-    runs: dict[tuple[str, str], Run], pixels: list[Tensor]
-) -> dict[tuple[str, str], list[float]]:
+    runs: dict[tuple[str, Precision], Run], pixels: list[Tensor]
+) -> dict[tuple[str, Precision], list[float]]:
     """Seconds of every image by every file, in turn, but for the first."""
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    seconds: dict[tuple[str, Precision], list[float]] = {key: [] for key in runs}
     for one in pixels:
         for key, run in runs.items():
             began = time.perf_counter()

@@ -22,7 +22,6 @@ from perdure.engine.model import Model
 from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.heads import HEADS
 from perdure.learner import ContinualClassifier
-from perdure.learner.export import exported as exporting
 from perdure.learner.export import graph
 from perdure.learner.export.exported import Exported, export_model
 from perdure.learner.export.graph import Traced
@@ -187,7 +186,7 @@ def test_a_graph_that_disagrees_is_not_written(
         bias.CopyFrom(onnx.numpy_helper.from_array(moved, "head.bias"))
         return Traced(proto, frozenset())
 
-    monkeypatch.setattr(exporting, "trace", changed)
+    monkeypatch.setattr(graph, "trace", changed)
     with pytest.raises(ExportError, match=r"on random images its logits differ by up to 0\.3"):
         export_model(case.classifier, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from perdure.errors import ConfigError, ExportError
 from perdure.learner.export import exported as exporting
-from perdure.learner.export import rounding
+from perdure.learner.export import graph, rounding
 from perdure.learner.export.exported import export_model
 from perdure.learner.export.graph import Traced, trace
 from perdure.learner.export.rounding import LADDER, LEAST_IMAGES, halved, layers, smoothed, split
@@ -42,7 +42,7 @@ def traced(case: Case) -> Traced:
 @pytest.fixture
 def at_hand(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace once: it takes longer than all else here."""
-    monkeypatch.setattr(exporting, "trace", lambda state, head: traced)
+    monkeypatch.setattr(graph, "trace", lambda state, head: traced)
 
 
 def test_images_to_calibrate_with_and_to_judge_by_are_apart() -> None:
@@ -74,8 +74,8 @@ def test_half_the_weights_and_the_same_answers(case: Case, tmp_path: Path) -> No
     assert (attempt.agreed, attempt.images) == (20, 20)
     assert 0 < attempt.difference < 0.01
     assert "20 of 20 images agree (100.0 %)" in str(attempt)
-    graph = onnx.load(made.path).graph
-    held = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) >= 1024}
+    drawn = onnx.load(made.path).graph
+    held = {tensor.data_type for tensor in drawn.initializer if np.prod(tensor.dims) >= 1024}
     assert held == {onnx.TensorProto.FLOAT16}
     assert made.bytes < 0.8 * case.made.bytes
     (alone,) = export_model(case.classifier, tmp_path / "b.onnx", precision="fp16").attempts
@@ -87,9 +87,9 @@ def test_what_half_precision_cannot_hold_stays() -> None:
     small_one = onnx.numpy_helper.from_array(np.ones((40, 40), np.float32), "small")
     value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [40, 40])
     node = onnx.helper.make_node("Add", ["large", "small"], ["y"], "sum")
-    graph = onnx.helper.make_graph([node], "g", [], [value], [kept, small_one])
+    sums = onnx.helper.make_graph([node], "g", [], [value], [kept, small_one])
     versions = {"opset_imports": [onnx.helper.make_opsetid("", 18)], "ir_version": 10}
-    made = halved(onnx.helper.make_model(graph, **versions))
+    made = halved(onnx.helper.make_model(sums, **versions))
     assert [tensor.name for tensor in made.graph.initializer] == ["large", "small_half"]
     session = onnxruntime.InferenceSession(made.SerializeToString())
     assert (session.run(None, {})[0] == 70001).all()

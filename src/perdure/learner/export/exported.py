@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import onnx
 
 from perdure.atomic import atomic_write, check_place
 from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.learner.classifier import ContinualClassifier
+from perdure.learner.export import graph
 from perdure.learner.export.check import Agreement, answers, check_agreement
 from perdure.learner.export.formats import format_of
-from perdure.learner.export.graph import OPSET, check_exportable, trace
+from perdure.learner.export.graph import OPSET, check_exportable
 from perdure.learner.export.rounding import (
     MOST_DIFFERENCE,
+    PRECISIONS,
     Attempt,
     Precision,
     halved,
@@ -98,7 +100,7 @@ def export_model(
     check_exportable(state.model)
     real = [transform(open_picture(picture)) for picture in pictures]
     calibrating, left = split(len(real)) if precision == "int8" else ([], list(range(len(real))))
-    target, traced = format_of(path), trace(state, head)
+    target, traced = format_of(path), graph.trace(state, head)
     answered = answers(state, head, [real[place] for place in left])
     files = target.pack(traced.proto)
     run = target.runner(files)
@@ -121,7 +123,6 @@ def export_model(
             )
     for suffix, content in files.items():
         atomic_write(path.with_suffix(suffix), content)
-    graph = traced.proto.graph
     return Exported(
         path=path,
         bytes=sum(map(len, files.values())),
@@ -129,8 +130,8 @@ def export_model(
         opset=OPSET,
         precision=precision,
         head=head,
-        inputs={value.name: _type(value) for value in graph.input},
-        outputs={value.name: _type(value) for value in graph.output},
+        inputs={value.name: _type(value) for value in traced.proto.graph.input},
+        outputs={value.name: _type(value) for value in traced.proto.graph.output},
         about={entry.key: entry.value for entry in traced.proto.metadata_props},
         agreement=agreement,
         attempts=tuple(attempts),
@@ -160,8 +161,8 @@ def check_precision(precision: Any, pictures: int) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision={precision!r}: allowed are {', '.join(get_args(Precision))}.")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r}: allowed are {', '.join(PRECISIONS)}.")
     if precision == "int8":
         split(pictures)
 

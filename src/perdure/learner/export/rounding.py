@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from perdure.randomness import permutation
 from perdure.wording import counted, per_cent
 
 Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LEAST_AGREEMENT = 0.99
 """Share of images that must get the class that the model gives them."""
 MOST_DIFFERENCE = 0.02
