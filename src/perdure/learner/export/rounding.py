@@ -36,6 +36,7 @@ LEAST_IMAGES = 150
 MOST_CALIBRATING = 128
 _WEIGHTS = ("MatMul", "Gemm", "Conv")
 _LARGEST_HALF = 65504.0
+_TINY = 1e-12
 _SCALES = (1e-2, 1e2)
 """Bounds on what a column is divided by: one that is always 0 has no size of its own."""
 _SMALL = 1024
@@ -262,7 +263,8 @@ def smoothed(
     for node in chosen:
         weight = onnx.numpy_helper.to_array(weights[node.input[1]])
         inputs = columns[node.input[0]]
-        scale = np.sqrt(_positive(inputs.size) / _positive(np.abs(weight).max(axis=1)))
+        rows = np.abs(weight).max(axis=1).astype(np.float64)
+        scale = np.sqrt(np.maximum(inputs.size, _TINY) / np.maximum(rows, _TINY))
         scale = np.clip(scale, *_SCALES).astype(np.float32)
         noise[node.name] = inputs.noise(scale)
         divided, factor = f"{node.name}_smoothed", f"{node.name}_smoothing"
@@ -298,7 +300,7 @@ class _Columns:
     def noise(self, scale: NDArray[np.float32]) -> float:
         """Variance of what 8 bits round away of the columns, divided by these scales, to their own."""
         step = ((self.highest / scale).max() - (self.lowest / scale).min()) / 255
-        return float(step**2 / 12 / _positive((self.square / scale**2).mean()))
+        return float(step**2 / 12 / max((self.square / scale**2).mean(), _TINY))
 
 
 def _columns(
@@ -327,10 +329,6 @@ def _columns(
             one.highest = np.maximum(one.highest, rows.max(axis=0))
             one.square = one.square + square
     return found
-
-
-def _positive(values: NDArray[np.float64] | np.floating[Any]) -> NDArray[np.float64]:
-    return np.maximum(values, 1e-12)
 
 
 class _Reader:
