@@ -13,6 +13,8 @@ from perdure.learner.export.exported import export_model
 from perdure.testing.trial import make_trial
 from tests.learner.export.test_exported import Case, exported, small
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:

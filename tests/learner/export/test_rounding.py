@@ -19,6 +19,8 @@ from perdure.learner.export.rounding import LADDER, LEAST_IMAGES, halved, layers
 from perdure.testing.trial import evaluation_pictures, make_trial
 from tests.learner.export.test_exported import BLOCKS, Case, exported, small
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
