@@ -209,7 +209,9 @@ Start = Callable[[int, Mapping[str, Any], int, Path], Callable[[], SeedRun]]
 
 
 class TrialRunner:
-    """Runner of trials in this process; streams and backbone are built once.
+    """Runner of trials in this process; streams and backbones are built once.
+
+    Random weights are of a seed, so that there is a backbone for each.
 
     Args:
         search: space and configuration.
@@ -225,7 +227,7 @@ class TrialRunner:
     ) -> None:
         self._search, self._on_run = search, on_run
         self._streams: dict[int, Stream] = {}
-        self._backbone: FrozenBackbone | None = None
+        self._backbones: dict[int, FrozenBackbone] = {}
 
     def start(
         self, number: int, chosen: Mapping[str, Any], seed: int, folder: Path
@@ -240,14 +242,16 @@ class TrialRunner:
             PerdureError: as a run does, but for a loss that diverges.
         """
         config = self._search.trial(chosen, seed)
-        self._backbone = self._backbone or make_backbone(config)
+        of = seed if config.training.weights == "random" else 0
+        if of not in self._backbones:
+            self._backbones[of] = make_backbone(config)
         if seed not in self._streams:
             self._streams[seed] = self._search.stream(seed)
         stream = self._streams[seed]
         try:
             with self._on_run(number, config) as sink:
                 sink(announced(config, stream))
-                outcome = Run(config, stream, self._backbone, folder, sink)()
+                outcome = Run(config, stream, self._backbones[of], folder, sink)()
         except DivergenceError:
             return SeedRun(None, 0.0)
         summary = summarise(outcome.counts[self._search.head])

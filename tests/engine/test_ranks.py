@@ -127,7 +127,7 @@ def test_run_stops_with_a_rank_and_goes_on_with_other_numbers(tmp_path: Path) ->
     stopped = functools.partial(resumed, folder=tmp_path / "b", stop=7)
     assert sorted(map(str, together(2, stopped, tmp_path / "2"))) == ["RankError", "StopIteration"]
     ended = together(3, functools.partial(resumed, folder=tmp_path / "b", stop=-1), tmp_path / "3")
-    compared(alone, ended, 1e-9)
+    compared(alone, ended, 1e-6)  # what a checkpoint holds in float32 is rounded
 
 
 def differing(ranks: Ranks) -> str:

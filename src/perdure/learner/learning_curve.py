@@ -34,7 +34,8 @@ def lesson_curve(
     """Measure the curve of a lesson's classes, among all classes then known; {} where that is dear.
 
     Images of earlier lessons count in full. Under the head that predicts; only where features are
-    fixed and it `leaves_out`.
+    fixed and it `leaves_out`, and not where it asks for validation images (``shrinkage=validation``),
+    of which a share has none.
 
     Args:
         before: the model before the lesson.
@@ -44,7 +45,9 @@ def lesson_curve(
         labels: their classes, in order of arrival.
     """
     name, columns = after.head_name(None), after.columns
-    if after.model.heads[name].space(features[:1]).shape[1] > MOST_WIDTH:
+    head = after.model.heads[name]
+    asks = getattr(head.config, "shrinkage", None) == "validation"
+    if asks or head.space(features[:1]).shape[1] > MOST_WIDTH:
         return {}
 
     def judge(part: Int[Tensor, "m"]) -> tuple[Bool[Tensor, "m"], Float[Tensor, "j c"]]:
