@@ -67,7 +67,8 @@ def check(case: Case, head: str | None = None, rtol: float = 1e-4) -> None:
     pixels = torch.stack([test(picture) for picture in case.pictures]).numpy()
     wanted = case.classifier.logits(case.pictures, head)
     logits, probabilities = session.run(None, {"images": pixels})
-    np.testing.assert_allclose(logits, wanted, rtol=rtol, atol=1e-4)
+    cancelled = 1e-6 * float(wanted.abs().max())  # in a small logit, of terms that are not
+    np.testing.assert_allclose(logits, wanted, rtol=rtol, atol=1e-4 + cancelled)
     assert (logits.argmax(1) == wanted.argmax(1).numpy()).all()
     alone, _ = session.run(None, {"images": pixels[:1]})
     np.testing.assert_allclose(alone, logits[:1], rtol=rtol, atol=1e-4)

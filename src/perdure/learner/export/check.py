@@ -16,6 +16,8 @@ from perdure.randomness import generator
 
 ATOL = RTOL = 1e-4
 """Allowed difference from the model's own logits and probabilities, see `check_agreement`."""
+CANCELLED = 0.01
+"""A logit that terms have cancelled in is measured by this share of the image's largest."""
 RANDOM_BATCHES = (1, 3)
 """Images of random pixels: a batch of one, and one of another size than was traced."""
 
@@ -84,8 +86,8 @@ def check_agreement(
     """Compare a file's answers with the model's own.
 
     Logits must agree within ``ATOL`` + ``RTOL`` × their size, and so must probabilities; and the
-    best class must be the same, unless two are as close as that. For a runtime without float64 the
-    size is that of an image's largest logit.
+    best class must be the same, unless two are as close as that. A size counts as `CANCELLED` × that
+    of the image's largest logit at least; for a runtime without float64 it is the largest one's.
 
     Raises:
         ExportError: they do not agree.
@@ -137,7 +139,8 @@ def largest_difference(
     shares = (ours / temperature).softmax(dim=1)
     pairs = {"logits": (ours, theirs[0]), "probabilities": (shares, theirs[1])}
     for name, (own, other) in pairs.items():
-        size = own.abs() if in_float64 else own.abs().amax(dim=1, keepdim=True)
+        largest = own.abs().amax(dim=1, keepdim=True)
+        size = torch.maximum(own.abs(), CANCELLED * largest) if in_float64 else largest
         if other.shape != own.shape or not bool(((other - own).abs() <= ATOL + RTOL * size).all()):
             far = (other - own).abs().max() if other.shape == own.shape else float("nan")
             raise ExportError(
