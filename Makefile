@@ -67,7 +67,7 @@ test: setup ## Run the default tests, the long ones, those of the server and of 
 	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m pytest -q -n auto -m "long and not slow and not gpu and not net and not weights and not serve and not ray"
 	$(BIN)/python -m pytest -q -n auto -m "serve and not slow" tests/serve
-	$(BIN)/python -m pytest -q -m ray tests/cluster
+	$(BIN)/python -m pytest -q -m "ray and not slow" tests/cluster
 	$(BIN)/python -m pytest -q -m weights tests/cli/test_smoke_weights.py
 
 campaign: setup ## Kill, damage and let meet whatever writes: benchmarks/reliability, some minutes

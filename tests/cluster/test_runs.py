@@ -86,6 +86,7 @@ def test_a_run_that_fails_stops_no_other(perdure: Perdure, cluster: str, tmp_pat
     assert (tmp_path / "all" / "digits" / "ncm" / "results.json").is_file()
 
 
+@pytest.mark.slow
 @ray()
 def test_a_search_makes_the_trials_of_one_process(
     perdure: Perdure, cluster: str, tmp_path: Path
@@ -126,6 +127,7 @@ def test_what_fits_on_no_machine_is_refused(cluster: str, resources: Resources) 
         pass
 
 
+@pytest.mark.slow
 @ray()
 def test_a_search_goes_on_after_its_driver_is_killed(perdure: Perdure, tmp_path: Path) -> None:
     words = [*TUNE, "--budget", "5", "--out", "two", "--ray"]
