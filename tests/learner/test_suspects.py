@@ -102,6 +102,12 @@ def test_both_commands_write_tables_and_sheets(
     assert len(list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))) == 3
     assert main(["data", "check", photos, *files]) == 2
     assert "--model MODEL" in capsys.readouterr().err
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "cut.png").write_bytes((tmp_path / "out.png").read_bytes()[:300])
+    assert main(["suggest", model, photos, str(tmp_path / "bad"), "--count", "1"]) == 0
+    assert "left out, not readable: 1 image\n" in capsys.readouterr().err
+    assert main(["suggest", model, str(tmp_path / "bad")]) == 1
+    assert "none can be read" in capsys.readouterr().err
 
 
 def _write(path: Path, picture: Pixels) -> None:

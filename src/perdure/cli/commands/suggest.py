@@ -13,7 +13,8 @@ from perdure.atomic import atomic_write, check_place
 from perdure.cli.arguments import add_head, add_model, check_images, find_images, model_folder
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import add_command, positive
-from perdure.wording import csv_cell, per_cent, printable
+from perdure.errors import StreamError
+from perdure.wording import counted, csv_cell, per_cent, printable
 
 WAYS = ("all", "uncertainty", "unknown", "diversity")
 
@@ -56,6 +57,11 @@ def suggest(args: argparse.Namespace) -> int:
     found = [one.path for one in find_images(args.pool, state.model.config.stream) if not one.fault]
     names = [str(path) for path in found]
     pool, unreadable = checked_pictures(found, np.zeros(len(found), np.int64), names, True)
+    if not len(pool):
+        raise StreamError(
+            f"Of {counted(len(unreadable), 'image')} none can be read; the first: "
+            f"{unreadable[0]}. Name a folder with images that are whole."
+        )
     with ProgressBar() as bar:
         chosen = suggested(
             state,
@@ -88,5 +94,5 @@ def suggest(args: argparse.Namespace) -> int:
         ]
         print_columns(["probability", "named", "or", "image"], cells)
     if unreadable:
-        messages().print(f"{len(unreadable):,} images could not be read and are left out")
+        messages().print(f"left out, not readable: {counted(len(unreadable), 'image')}")
     return 0
