@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from perdure.atomic import LOCK
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.config import load_config
 from perdure.engine.run import Run
-from perdure.errors import CheckpointError, ConfigError, StreamError
+from perdure.errors import BusyError, CheckpointError, ConfigError, StreamError
 from perdure.methods import METHODS
 from perdure.streams import Stream, TaskData
 from perdure.tuning import (
@@ -274,3 +276,8 @@ def test_a_diverging_setting_is_recorded_and_the_search_goes_on(tmp_path: Path) 
     assert scores[0.01] is not None
     assert scores[1e30] is None
     assert best(trials) in trials
+
+
+def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK), pytest.raises(BusyError, match="searching in"):
+        tune(small_search(), 1, tmp_path)

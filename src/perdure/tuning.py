@@ -23,10 +23,10 @@ from typing import Any
 import optuna
 import tomli_w
 
-from perdure.atomic import atomic_write, make_folder
+from perdure.atomic import alone, atomic_write
 from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.build import make_backbone, make_stream, with_text
-from perdure.engine.config import ChosenOn, Config, make_config
+from perdure.engine.config import NEUTRAL, ChosenOn, Config, make_config
 from perdure.engine.events import Sink, ignore
 from perdure.engine.run import Run, plan
 from perdure.errors import CheckpointError, ConfigError, DivergenceError, JobError, StreamError
@@ -174,14 +174,22 @@ def make_search(
         at_once: trials that may be under way together, see `Search`.
 
     Raises:
-        ConfigError: nothing to search, a key or value that a run would refuse, or no such head.
+        ConfigError: nothing to search, a key or value that a run would refuse, no such head, or a
+            run that several processes would share.
     """
+    if (config.runtime.devices, config.runtime.nodes) != (1, 1):
+        raise ConfigError(
+            f"devices={config.runtime.devices} nodes={config.runtime.nodes}: every trial of a search "
+            "is learned by one process. Leave them out; --ray makes several trials at once."
+        )
     if other:
         chosen_on = "other_stream"
         config.replace(**other)
     if not config.stream.validation_fraction:
         config = config.replace(validation_fraction=FRACTION)
     space = default_space(config) if space is None else space
+    if useless := [key for key in space if key in NEUTRAL]:
+        raise ConfigError(f"{useless[0]} cannot be searched: it changes no result.")
     if not space or not all(space.values()):
         raise ConfigError(
             f"There is nothing to search for method '{config.training.method}'. Name keys and "
@@ -285,11 +293,22 @@ def tune(
     Raises:
         ConfigError: a budget below 1.
         CheckpointError: the folder holds another search.
+        BusyError: another process searches in it.
     """
     if budget < 1:
         raise ConfigError(f"budget={budget}: it must be 1 or more.")
-    make_folder(out)
-    start = start or TrialRunner(search, on_run).start
+    with alone(out, "searching"):
+        return _tuned(search, budget, out, start or TrialRunner(search, on_run).start, on_trial)
+
+
+def _tuned(
+    search: Search,
+    budget: int,
+    out: Path,
+    start: Start,
+    on_trial: Callable[[int, SearchTrial], None],
+) -> list[SearchTrial]:
+    """Run trials as `tune` does, alone in the folder."""
     trials = read_trials(search, out)
     failed = [number for number, trial in enumerate(trials) if trial.fault]
     for number in set(range(len(trials))) - set(failed):  # of a search killed while it cleared up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "iprompt": {"heads": BOTH},
     "coda_prompt": {"heads": BOTH},
     "l2p": {"heads": BOTH},
-    "clip_nsp2": {},
+    "clip_nsp2": {"temperature": 28.0},  # at CLIP's own scale nothing is left to learn here
     "pgp": {"drift": "linear", "heads": ["linear", "gaussian"]},
     "dualprompt": {"protect": "sensitivity", "cache_queries": True},
     "l2p_nsp2": {"transform": "flip_crop"},
@@ -74,13 +75,26 @@ def compared(alone: Any, several: list[Any], tolerance: float) -> None:
                 assert np.array_equal(table, alone[1][head][name]), (head, name)
     for name, value in alone[0].items():
         theirs = several[0][0][name]
-        if "sensitivity_basis" in name:
-            continue  # eigenvectors of nearly equal eigenvalues: any turn of them is as good
         if not value.is_floating_point():
             assert torch.equal(value, theirs), name
             continue
-        distance = float((value - theirs).norm() / value.norm().clamp(min=1e-30))
+        if "sensitivity_basis" in name:
+            # Where eigenvalues lie within rounding of the largest, any turn of their vectors is as
+            # good: what is the same is the Gram that they are taken from.
+            distance = _distance(_gram(alone[0], name), _gram(several[0][0], name))
+        else:
+            distance = _distance(value, theirs)
         assert distance < tolerance, (name, distance)
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / one.norm().clamp(min=1e-30))
+
+
+def _gram(state: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """The matrix of which a state holds eigenvectors, and eigenvalues beside them."""
+    basis, values = state[name], state[name.replace("sensitivity_basis", "sensitivity_values")]
+    return (basis * values) @ basis.T
 
 
 def doubled(ranks: Ranks, names: tuple[str, ...]) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def resumed(ranks: Ranks, folder: Path, stop: int) -> Any:
     return outcome.model.state(), {head: vars(one) for head, one in outcome.counts.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_stops_with_a_rank_and_goes_on_with_other_numbers(tmp_path: Path) -> None:
     """Rank 0 fails in the second task; the other says so, and three processes end the run."""
     alone = together(1, functools.partial(resumed, folder=tmp_path / "a", stop=-1), tmp_path / "1")[
@@ -128,8 +142,7 @@ def test_run_stops_with_a_rank_and_goes_on_with_other_numbers(tmp_path: Path) ->
     stopped = functools.partial(resumed, folder=tmp_path / "b", stop=7)
     assert sorted(map(str, together(2, stopped, tmp_path / "2"))) == ["RankError", "StopIteration"]
     ended = together(3, functools.partial(resumed, folder=tmp_path / "b", stop=-1), tmp_path / "3")
-    # Beside others at work it came to 2e-6 here, and to 1e-9 alone; why is not known.
-    compared(alone, ended, 1e-5)
+    compared(alone, ended, 1e-9)
 
 
 def differing(ranks: Ranks) -> str:
@@ -167,6 +180,44 @@ def test_batches_that_cannot_be_shared_are_refused() -> None:
         Run(voting.config, voting.stream, voting.backbone, ranks=group(0, 2))
 
 
+STEPS = 4
+"""Of an epoch of sixteen images: batches of 5, 5, 5 and 1."""
+
+
+def summed(ranks: Ranks) -> dict[str, Any]:
+    """Gradients and loss terms of every step of an epoch in which nothing moves, by method."""
+    steps: dict[str, list[Any]] = {name: [] for name in FIRST}
+    sum_gradients = ranks.sum_gradients
+    for name, told in steps.items():
+
+        def noting(parameters: Any, terms: Any, weight: float, told: list[Any] = told) -> Any:
+            terms = sum_gradients(parameters, terms, weight)
+            told.append(([p.grad for p in parameters], terms))
+            if len(told) == STEPS:
+                raise StopIteration
+            return terms
+
+        ranks.sum_gradients = noting  # type: ignore[method-assign]
+        with contextlib.suppress(StopIteration):
+            learned(ranks, name, **CASES[name], sizes=(2,), lr=1e-30)
+    return steps
+
+
+@pytest.mark.long
+def test_summed_gradients_are_those_of_one_process(tmp_path: Path) -> None:
+    """In float32; of the last batch's one image, all ranks but one compute with weight 0."""
+    alone = together(1, summed, tmp_path / "1")[0]
+    for count in (2, 3):
+        for steps in together(count, summed, tmp_path / str(count)):
+            for name in FIRST:
+                assert len(steps[name]) == STEPS
+                for (ours, terms), (theirs, expected) in zip(steps[name], alone[name], strict=True):
+                    assert terms == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+                    for one, other in zip(ours, theirs, strict=True):
+                        assert (one is None) == (other is None), name
+                        assert one is None or float((one - other).norm()) <= 1e-5 * other.norm()
+
+
 def one_step(ranks: Ranks) -> dict[str, Any]:
     found = {}
     for name in FIRST:
@@ -185,7 +236,7 @@ def test_one_step_in_float32_is_the_same_within_rounding(count: int, tmp_path: P
             if "projector" in key or not value.is_floating_point():
                 continue  # the null space of a task is compared in float64
             distance = float((value - several[0][name][0][key]).norm() / value.norm())
-            # Adam's first step is nearly the gradient's sign, and rounding where that is nearly zero:
-            # of some keys and components it is. In float64 they agree too.
+            # Adam's first step is g / (|g| + 1e-8): a component of about 1e-8 or less, as most are of
+            # I-Prompt's keys, moves by its rounding. The gradients themselves agree, see above.
             bound = {"iprompt": 1e-3, "coda_prompt": 1e-4}.get(name, 1e-5)
             assert not value.any() or distance < bound, (name, key, distance)

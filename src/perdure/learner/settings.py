@@ -99,8 +99,8 @@ def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:
             )
         if key in OF_RUNS:
             raise ConfigError(
-                f"options={{{key!r}: …}} has no use: images come with every call of learn, and no "
-                f"checkpoint is kept. Leave {key} out."
+                f"options={{{key!r}: …}} has no use: images come with every call of learn, one "
+                f"process learns them, and no checkpoint is kept. Leave {key} out."
             )
     return values
 

@@ -131,6 +131,12 @@ def test_demo(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(said.out)["rows"] == rows
 
 
+def test_demo_of_several_processes_is_refused(perdure: Perdure) -> None:
+    said = perdure("demo", *FEW, "devices=2")
+    assert (said.code, said.out) == (2, "")
+    assert "The demo runs in one process" in said.err
+
+
 def test_demo_with_other_settings_is_refused_at_once(perdure: Perdure, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     assert perdure("run", "demo/lda", *FEW, "--out", out / "lda", "-q").code == 0

@@ -52,6 +52,8 @@ def test_a_search_prints_its_trials_and_leaves_a_preset(perdure: Perdure, tmp_pa
         (["--budget", "0"], "'0' is not a whole number of 1 or more"),
         (["--head", "gaussian1"], "this configuration evaluates linear, gaussian"),
         (["--seeds", "1,1"], "different whole numbers"),
+        (["devices=2"], "devices=2 nodes=1: every trial of a search is learned by one process"),
+        (["--space", "devices=1,2"], "devices cannot be searched"),
     ],
 )
 def test_wrong_words(perdure: Perdure, tmp_path: Path, words: list[str], text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from perdure.cli.arguments import add_overrides, add_quiet
 from perdure.cli.output import messages
-from perdure.cli.parsing import add_command
+from perdure.cli.parsing import UsageError, add_command
 
 DEMO = ("demo/finetune", "demo/nsp2", "demo/ncm", "demo/lda")
 """The presets of the demo, in the order in which they run."""
@@ -44,6 +44,8 @@ def demo(args: argparse.Namespace) -> int:
     out = Path(args.out)
     configs = {out / name.partition("/")[2]: load_config(name, args.overrides) for name in DEMO}
     for folder, config in configs.items():
+        if (config.runtime.devices, config.runtime.nodes) != (1, 1):
+            raise UsageError("The demo runs in one process: leave devices and nodes out.")
         experiment.check_folder(folder, config, resume=True)
     entries: list[Entry] = []
     for folder, config in configs.items():
