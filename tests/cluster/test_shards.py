@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def test_a_tar_without_its_end_is_refused(tmp_path: Path) -> None:
     last = list(tars.members(str(place)))[-1]
     place.write_bytes(place.read_bytes()[: last.offset - 512])
     with pytest.raises(StreamError, match="its end is missing"):
+        list(tars.members(str(place)))
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_tar_whose_images_are_links_is_refused(tmp_path: Path, kind: bytes) -> None:
+    """Left out, they would be missing from the answers without a word."""
+    place = tar(tmp_path / "x.tar", [("a.png", png("a", 0))])
+    with tarfile.open(place, "a") as packed:
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = kind, "a.png"
+        packed.addfile(link)
+    with pytest.raises(StreamError, match=r"b.png' is a link or sparse: pack with --dereference"):
         list(tars.members(str(place)))
 
 
@@ -127,6 +140,18 @@ def test_urls_are_read_through_fsspec(bucket: str, tmp_path: Path) -> None:
 def test_a_url_that_leads_nowhere_is_told(url: str) -> None:
     with pytest.raises((ConfigError, StreamError), match=url):
         list(shards.images_at(url))
+
+
+def test_a_listing_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    def images() -> Iterator[tuple[str, str]]:
+        yield "a.png", ""
+        raise StreamError("gone")
+
+    with pytest.raises(StreamError, match="gone"):
+        shards.write_listing(images(), tmp_path / shards.LISTING, 2)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match="could not be written"):
+        shards.write_listing([("a.png", "")], Path("/dev/full/x"), 2)
 
 
 def test_shards_and_images_in_one_folder_are_refused(tmp_path: Path) -> None:

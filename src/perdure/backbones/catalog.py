@@ -173,7 +173,7 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
             wrote, tensors only.
         img_size: side of the images in pixels, in steps of the patch where there is one; native when
             None. Position embeddings are resampled, and windows scaled, as timm does.
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; see ``resolve_precision``.
+        precision: ``"auto"``, ``"fp32"``, ``"tf32"`` or ``"bf16"``; see ``resolve_precision``.
         device: ``"auto"`` or a torch device.
         attention: ``"auto"``, ``"fused"`` or ``"products"``; see ``choose_kernel``.
         fold: ``"auto"`` or ``"off"``; see `FrozenBackbone`.
@@ -196,6 +196,8 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
     described = describe(name)
     place = resolve_device(device)
     kind = resolve_precision(precision, place)
+    if place.startswith("cuda"):
+        _use_tf32(precision == "tf32")
     file = _weight_file(weights)
     side = described.img_size if img_size is None else img_size
     options = options_for(described.name, described.architecture, described.img_size, side)
@@ -277,14 +279,28 @@ def resolve_device(device: str) -> str:
         place = torch.device(device)
     except RuntimeError as problem:
         raise ConfigError(
-            f"Unknown device '{device}'. Allowed: auto, cpu, cuda, cuda:N."
+            f"Unknown device '{device}'. Allowed: auto, cpu, cuda, cuda:N, mps."
         ) from problem
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"Device '{device}' was asked for, and {torch.cuda.device_count()} CUDA devices are "
             "visible. Type device=cpu or device=auto."
         )
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(
+            f"Device '{device}' was asked for: it is that of Apple's processors, with a PyTorch made "
+            "for them. Type device=cpu or device=auto."
+        )
     return device
+
+
+def _use_tf32(wanted: bool) -> None:
+    """Let CUDA round the factors of float32 matrix products to TF32's 10 bits, or forbid it."""
+    import torch
+
+    products = torch.backends.cuda.matmul
+    if (products.fp32_precision == "tf32") != wanted:
+        products.fp32_precision = "tf32" if wanted else "ieee"
 
 
 def resolve_precision(precision: str, device: str) -> Precision:
@@ -292,9 +308,10 @@ def resolve_precision(precision: str, device: str) -> Precision:
 
     ``"auto"`` is bf16 where the hardware has it (CUDA; a CPU with AVX512-BF16 or AMX-BF16), else
     fp32. An explicit ``"bf16"`` is obeyed everywhere; a CPU without it is then slower than in fp32.
+    ``"tf32"`` is fp32 whose products CUDA may round.
 
     Args:
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
+        precision: ``"auto"``, ``"fp32"``, ``"tf32"`` or ``"bf16"``.
         device: device returned by ``resolve_device``.
 
     Raises:
@@ -304,12 +321,12 @@ def resolve_precision(precision: str, device: str) -> Precision:
 
     from perdure.backbones.attention import bf16_units
 
-    if precision == "fp32":
+    if precision in ("fp32", "tf32"):
         return "fp32"
     if precision == "bf16":
         return "bf16"
     if precision != "auto":
-        raise unknown_name("precision", precision, ("auto", "fp32", "bf16"))
+        raise unknown_name("precision", precision, ("auto", "fp32", "tf32", "bf16"))
     kind = torch.device(device).type
     if kind == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)

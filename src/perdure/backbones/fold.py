@@ -23,6 +23,8 @@ from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from perdure.backbones.frozen import exact_device
+
 Fold = Literal["auto", "off"]
 QUICK = 1.702
 
@@ -68,22 +70,28 @@ def _fold_scales(block: Any, dtype: torch.dtype) -> None:
         linear = getattr(getattr(block, part), layer)
         if scale is None or not isinstance(linear, nn.Linear):
             continue
-        setattr(getattr(block, part), layer, _scaled(linear, rows=scale.double(), dtype=dtype))
+        setattr(getattr(block, part), layer, _scaled(linear, rows=_exact(scale), dtype=dtype))
         if module is None:
             setattr(block, f"gamma_{branch}", None)
         else:
             setattr(block, f"ls{branch}", nn.Identity())
 
 
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.to(exact_device(tensor.device)).double()
+
+
 def _scaled(
     linear: nn.Linear, *, rows: Tensor | float = 1.0, columns: float = 1.0, dtype: torch.dtype
 ) -> nn.Linear:
     """The layer times a factor of its outputs and one of its inputs; weights as exact as they come."""
-    factor = torch.as_tensor(rows, dtype=torch.float64, device=linear.weight.device)
+    device = linear.weight.device
+    factor = torch.as_tensor(rows, dtype=torch.float64, device=exact_device(device))
     made = copy.copy(linear)
     made._parameters = dict(linear._parameters)
-    weight = linear.weight.double() * factor.reshape(-1, 1) * columns
-    made.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    weight = _exact(linear.weight) * factor.reshape(-1, 1) * columns
+    made.weight = nn.Parameter(weight.to(dtype).to(device), requires_grad=False)
     if linear.bias is not None:
-        made.bias = nn.Parameter((linear.bias.double() * factor).to(dtype), requires_grad=False)
+        bias = _exact(linear.bias) * factor
+        made.bias = nn.Parameter(bias.to(dtype).to(device), requires_grad=False)
     return made

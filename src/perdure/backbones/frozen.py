@@ -28,7 +28,13 @@ from perdure.types import BackboneSpec, CachedTokens, Features, Observer
 
 ALL: frozenset[Read] = frozenset({"cls", "tokens"})
 CLS: frozenset[Read] = frozenset({"cls"})
+_WITHOUT_FLOAT64 = ("mps",)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Device where float64 is there for what is on a device: itself, or the CPU for Apple's ``mps``."""
+    return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
 
 
 class FrozenBackbone(abc.ABC):
@@ -129,7 +135,9 @@ class FrozenBackbone(abc.ABC):
 
     def normalise(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
         """Turn stored pixels (0 to 255) into the backbone's input, on its device, in float32."""
-        pixels = images.to(self.device, non_blocking=True).float().div_(255)
+        # Only CUDA copies in the order of what is computed after it.
+        aside = self.device.type == "cuda"
+        pixels = images.to(self.device, non_blocking=aside).float().div_(255)
         return pixels.sub_(self._shift).div_(self._scale)
 
     def forward(

@@ -18,7 +18,7 @@ def add_new_model(command: Parser) -> None:
     """Add what a new model is made from."""
     command.option("--method", "NAME", "of a new model; see `perdure ls methods`")
     command.option("--backbone", "NAME", "of a new model; see `perdure ls backbones`")
-    command.option("--device", "NAME", "auto, cpu or cuda")
+    command.option("--device", "NAME", "auto, cpu, cuda or mps")
 
 
 def values_of(args: argparse.Namespace) -> dict[str, Any]:

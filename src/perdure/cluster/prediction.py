@@ -302,7 +302,8 @@ def _predicted(ray: Any, pool: _Pool, shards: Sequence[Shard]) -> Iterator[dict[
         for row in work.iter_rows():
             yield json.loads(row["result"])
     except ray.exceptions.RayError as error:
-        reason = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()[-1]
+        text = re.sub(r"\x1b\[\d*m", "", str(error)).strip() or type(error).__name__
+        reason = text.splitlines()[-1]
         raise JobError(
             f"A process that holds the model failed ({reason}). The same command goes on; where "
             "memory is short, type fewer --actors."

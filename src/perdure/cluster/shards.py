@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import itertools
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perdure.errors import StreamError
+from perdure.errors import OutputError, StreamError
 from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import SUFFIXES, EncodedImage
 from perdure.streams.images.find_images import Listed, is_hidden, is_image_name
@@ -126,13 +127,24 @@ def write_listing(images: Iterable[tuple[str, str]], path: Path, rows: int) -> N
     schema = arrow.schema([("place", arrow.binary()), ("fault", arrow.string())])
     images = iter(images)
     waiting = path.with_name(f".{path.name}.part")
-    with parquet.ParquetWriter(waiting, schema) as writer:
-        while group := list(itertools.islice(images, rows)):
-            # File names are bytes, and need be no text.
-            places = [os.fsencode(place) for place, _ in group]
-            faults = [fault for _, fault in group]
-            writer.write_table(arrow.table([places, faults], schema=schema), row_group_size=rows)
-    waiting.replace(path)
+    try:
+        with parquet.ParquetWriter(waiting, schema) as writer:
+            while group := list(itertools.islice(images, rows)):
+                # File names are bytes, and need be no text.
+                places = [os.fsencode(place) for place, _ in group]
+                faults = [fault for _, fault in group]
+                writer.write_table(
+                    arrow.table([places, faults], schema=schema), row_group_size=rows
+                )
+        waiting.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"'{path}' could not be written ({error.strerror or error}). Free some space, or choose "
+            "another --out."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            waiting.unlink(missing_ok=True)
 
 
 def shards_of(places: Iterable[str], rows: int) -> Iterator[Shard]:

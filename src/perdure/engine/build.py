@@ -15,7 +15,9 @@ from perdure.engine.config import Config
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import check_backbone
 from perdure.errors import ConfigError
+from perdure.heads import HEADS
 from perdure.language import text_features
+from perdure.methods import METHODS
 from perdure.streams import Stream, build_stream, load_source
 
 
@@ -25,6 +27,7 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenBackbone:
     Raises:
         BackboneError: it cannot be built, found or fetched, or is not for this method and its heads.
     """
+    check_device(config)
 
     def tell(text: str) -> None:
         sink(Event("progress", fields={"phase": text}))
@@ -54,6 +57,28 @@ def make_backbone(config: Config, sink: Sink = ignore) -> FrozenBackbone:
         )
         sink(Event("note", fields={"text": text}))
     return backbone
+
+
+def check_device(config: Config) -> None:
+    """Refuse what a device cannot compute.
+
+    Raises:
+        ConfigError: prompts, or heads behind an image projection, on Apple's ``mps``.
+    """
+    if not config.runtime.device.startswith("mps"):
+        return
+    projected = any(HEADS.declared[c.kind].needs_projection for c in config.built_heads.values())
+    if projected or not config.traits.frozen_features:
+        able = [
+            name
+            for name, declared in METHODS.declared.items()
+            if declared.traits.frozen_features
+            and not any(HEADS.declared[head].needs_projection for head in declared.traits.heads)
+        ]
+        raise ConfigError(
+            f"device={config.runtime.device}: there, frozen features alone are computed, by "
+            f"{', '.join(able)}. Type device=cpu for '{config.training.method}'."
+        )
 
 
 def make_stream(config: Config, *, fetch: bool = True) -> Stream:

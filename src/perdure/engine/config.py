@@ -110,11 +110,14 @@ class RuntimeConfig:
     """Keys of the machine: precision, device, workers, checkpoints, logger.
 
     Attributes:
-        precision: compute type; ``auto`` is bf16 where the hardware has it.
+        precision: compute type; ``auto`` is bf16 where the hardware has it. ``tf32`` is fp32 in which
+            CUDA rounds the factors of matrix products to 10 bits, those of surveys too; elsewhere it is
+            fp32.
         survey_precision: compute type of surveys, from which statistics and heads are made; sums are
             in float64 in any case. ``fp32`` (the papers'), ``bf16``, or ``auto``: that of the run, but
             fp32 where a head follows drift.
-        device: where to compute: ``auto``, ``cpu`` or ``cuda``.
+        device: where to compute: ``auto``, ``cpu``, ``cuda``, or ``mps`` (Apple's; frozen features
+            alone).
         attention: kernel of attention: ``fused``, ``products`` (two matrix products and a softmax),
             or ``auto``, the faster for this machine and compute type; results agree within
             rounding.
@@ -131,7 +134,7 @@ class RuntimeConfig:
             results.
     """
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     survey_precision: Literal["fp32", "bf16", "auto"] = "fp32"
     device: str = key("auto", neutral=True, parameter=True)
     attention: Literal["auto", "fused", "products"] = "auto"

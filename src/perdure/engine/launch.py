@@ -70,7 +70,8 @@ def layout(devices: int = 1, nodes: int = 1) -> Layout:
         nodes: machines; the same.
 
     Raises:
-        ConfigError: ``torchrun`` or ``srun`` has started others than are asked for.
+        ConfigError: ``torchrun`` or ``srun`` has started others than are asked for, or a machine's
+            number is none.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
@@ -83,7 +84,10 @@ def layout(devices: int = 1, nodes: int = 1) -> Layout:
         found = Layout(local, machines, int(env["SLURM_PROCID"]), started=True)
         starter = "srun"
     else:
-        first = int(env.get("NODE_RANK", "0")) * devices if nodes > 1 else 0
+        node = env.get("NODE_RANK", "0") if nodes > 1 else "0"
+        if not node.isdecimal() or int(node) >= nodes:
+            raise ConfigError(f"NODE_RANK={node} with nodes={nodes}: set it to 0 … {nodes - 1}.")
+        first = int(node) * devices
         rank = int(env.get(_RANK, first))
         return Layout(devices, nodes, rank, started=_RANK in env)
     if (devices, nodes) not in ((1, 1), (found.devices, found.nodes)):

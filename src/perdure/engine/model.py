@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
 from perdure.backbones.convert import not_finite
-from perdure.backbones.frozen import FrozenBackbone
+from perdure.backbones.frozen import FrozenBackbone, exact_device
 from perdure.capabilities import CAPABILITIES, Capability
 from perdure.engine.anchors import Anchors
 from perdure.engine.config import Config
@@ -198,7 +198,7 @@ class Model:
         self.method.to(self.backbone.device)
         for head in self.heads.values():
             head.start_task(task)
-            head.to(self.backbone.device)
+            head.to(exact_device(self.backbone.device))
         if self.anchors is not None:
             self.anchors.start_task(task)
         self.tasks.append(task)
@@ -266,7 +266,8 @@ class Model:
             else:
                 additions = self.method.oracle(query, oracle)
         features = backbone(pixels, additions, self._read, observer)
-        return self.method.readout(features), features
+        # Statistics and heads compute in float64.
+        return self.method.readout(features).to(exact_device(backbone.device)), features
 
     def training_loss(
         self,

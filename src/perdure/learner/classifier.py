@@ -75,7 +75,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             choice.
         epochs: passes over a lesson's images.
         seed: seed of initialisation, order and held-out images.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         calibration_fraction: share of every class with at least ten images that is kept from
             training in each lesson, to fit the temperature of the probabilities on; 0 trains on
             all images and leaves probabilities as they are. On fixed features under heads in

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.backbones.additions import Additions
+from perdure.backbones.frozen import exact_device
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
 from perdure.learner.class_columns import ClassColumns
@@ -159,7 +160,8 @@ class LearnerState:
         probability alone. None where no lesson has measured it.
         """
         measured = self.history.separations.get(head, {})
-        nothing = torch.zeros(1, self.model.backbone.spec.dim, device=self.model.backbone.device)
+        backbone = self.model.backbone
+        nothing = torch.zeros(1, backbone.spec.dim, device=exact_device(backbone.device))
         with torch.no_grad():
             evidence = self.model.heads[head].evidence(nothing)
         score = best_score(measured, familiarity_scores(evidence, 1.0))

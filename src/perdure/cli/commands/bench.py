@@ -251,7 +251,7 @@ def _timing(parser: Parser) -> None:
 
 def _size(parser: Parser) -> None:
     """Options of everything that computes."""
-    parser.option("--precision", "TYPE", "auto, fp32 or bf16", default="auto")
+    parser.option("--precision", "TYPE", "auto, fp32, tf32 or bf16", default="auto")
     parser.option("--img-size", "PX", type=positive, default=224)
 
 

@@ -169,8 +169,7 @@ def _on_ray(args: argparse.Namespace) -> int:
     failed = len(done.faults)
     if failed:
         messages().print(
-            f"{failed:,} of {done.shards:,} shards could not be read and have no answers; the same "
-            "command tries them again."
+            f"{failed:,} of {done.shards:,} shards have no answers; the same command tries them again."
         )
     if done.faulty:
         messages().print(f"{done.faulty:,} of {done.images:,} images could not be read")

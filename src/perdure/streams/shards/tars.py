@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import tarfile
-import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from perdure.errors import StreamError
+from perdure.streams.images.find_images import is_image_name
 from perdure.streams.shards.opening import open_place
 
 TARS = (".tar", ".tar.gz", ".tgz")
 """What the names of tar shards end in."""
-_DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OverflowError, ValueError)
 
 
 class Member(NamedTuple):
@@ -60,6 +58,13 @@ def members(place: str) -> Iterator[Member]:
         try:
             with tarfile.open(fileobj=file, mode=mode) as tar:
                 for member in tar:
+                    # A link has no content of its own, and a sparse file not in one piece.
+                    linked = member.islnk() or member.issym() or member.issparse()
+                    if linked and is_image_name(member.name):
+                        raise tarfile.ReadError(
+                            f"'{member.name}' is a link or sparse: pack with --dereference and "
+                            "--hard-dereference, without --sparse"
+                        )
                     if member.isfile():
                         packed = tar.extractfile(member)
                         content = b"" if packed is None else packed.read()
@@ -75,7 +80,7 @@ def members(place: str) -> Iterator[Member]:
                 file.seek(end)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError("its end is missing")
-        except (*_DAMAGED, OSError) as error:
+        except Exception as error:  # of any kind: file systems of others
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise StreamError(
                 f"'{place}' is damaged or not whole ({reason}). Fetch it again, or pack it anew."
