@@ -20,6 +20,7 @@ from perdure.reports.figures.axes import (
     dress,
     look,
     name_axes,
+    scale_by_decades,
 )
 from perdure.reports.figures.render import write_png
 
@@ -66,16 +67,8 @@ def draw(rows: Rows, title: str, path: Path) -> None:
 
 def _draw_points(ax: Axes, values: list[float], lasts: list[float]) -> None:
     dress(ax)
-    ax.set_xscale("log")
     ax.grid(color=FAINT, linewidth=0.6)
     for place, (value, last) in enumerate(zip(values, lasts, strict=True)):
         colour, marker = look(place)
         ax.plot(value, last, color=colour, marker=marker, markersize=7)
-    ticks = [tick for tick in _round_ticks() if min(values) / 2 < tick < max(values) * 2]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set_xlim(min(values) / 1.3, max(values) * 1.3)
-
-
-def _round_ticks() -> list[float]:
-    return [one * 10.0**power for power in range(-2, 6) for one in (1, 2, 5)]
+    scale_by_decades(ax, values)

@@ -122,6 +122,21 @@ ROSTER: dict[str, dict[str, Any]] = {
     "coda_prompt, merged t^-1/2": {"method": "coda_prompt", "merge": 0.5, **POOL},
     "finetune, merged t^-1/2": {"method": "finetune", "merge": 0.5, **DEEP},
     "finetune, rate x 0.05": {"method": "finetune", "lr_after_first": 0.05, **DEEP},
+    "iprompt, merged t^-1/2, sensitivity": {
+        "method": "iprompt",
+        "merge": 0.5,
+        "protect": "sensitivity",
+        "protect_strength": 30.0,
+        **POOL,
+    },
+    "iprompt, merged t^-1/2, use": {"method": "iprompt", "merge": 0.5, "protect": "use", **POOL},
+    "iprompt, merged t^-1/2, grown": {
+        "method": "iprompt",
+        "merge": 0.5,
+        "pool_growth": 5,
+        **POOL,
+    },
+    "finetune, sensitivity": {"method": "finetune", "protect": "sensitivity", **DEEP},
     "pgp": {"method": "pgp", **DEEP},
     "l2p_nsp2": {"method": "l2p_nsp2", **POOL},
     "clip_nsp2": {

@@ -296,3 +296,29 @@ def test_names_that_no_page_can_have(tmp_path: Path) -> None:
 def test_no_run_is_no_report() -> None:
     with pytest.raises(OutputError, match="There is no result to report"):
         make_report([])
+
+
+def test_time_to_accuracy_is_by_epochs_under_the_frozen_methods_head(tmp_path: Path) -> None:
+    def made(name: str, method: str, accuracy: float, seconds: float, **config: Any) -> FinishedRun:
+        heads = config.pop("heads", ("gaussian",))
+        changes = {"last_accuracy": accuracy, "seconds": seconds}
+        changes["sees_old_images"] = method == "joint"
+        return finished_run(tmp_path / name, method, heads=heads, changes=changes, **config)
+
+    follows = ("gaussian(drift=linear)", "linear")
+    runs = [
+        made("lda", "lda", 0.5, 10.0),
+        made("short", "nsp2", 0.45, 20.0, heads=follows, epochs=1),
+        made("middle", "nsp2", 0.55, 40.0, heads=follows, epochs=2),
+        made("long", "nsp2", 0.6, 80.0, heads=follows, epochs=4),
+        made("other", "iprompt", 0.4, 30.0, epochs=2),
+        made("bound", "joint", 0.9, 90.0),
+    ]
+    section = sections(*runs)["Time to accuracy"]
+    rows = [[cell.text for cell in row] for row in section.tables[0].content.rows]
+    assert rows == [
+        ["nsp2 · gaussian(drift=linear)", "50.0 (lda)", "10.0", "40.0", "2", "1, 2, 4"],
+        ["iprompt · gaussian", "50.0 (lda)", "10.0", "never", "–", "2"],
+    ]
+    assert [name for name, _ in section.figures] == ["time-to-accuracy-1"]
+    assert "Time to accuracy" not in sections(*runs[1:]), "nothing frozen, nothing to pass"

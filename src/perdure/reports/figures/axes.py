@@ -239,6 +239,17 @@ def ticks(tasks: int) -> list[int]:
     return [tick for tick in range(1, tasks + 1) if tick % step == 0]
 
 
+def scale_by_decades(ax: Axes, values: Sequence[float]) -> None:
+    """Give a horizontal axis of positive values a logarithmic scale with round marks."""
+    low, high = min(values), max(values)
+    ax.set_xscale("log")
+    marks = [step * 10.0**power for power in range(-3, 9) for step in (1, 2, 5)]
+    marks = [mark for mark in marks if low / 2 < mark < high * 2]
+    ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    ax.minorticks_off()
+    ax.set_xlim(low / 1.3, high * 1.3)
+
+
 def name_axes(ax: Axes, x: str = "", y: str = "") -> None:
     """Name what axes show; an empty name leaves what is there."""
     if x:

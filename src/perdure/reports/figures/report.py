@@ -24,6 +24,7 @@ from perdure.reports.figures.axes import (
     INK,
     SCALE,
     SHARES,
+    SOFT,
     Curve,
     deviation,
     draw_cells,
@@ -36,12 +37,14 @@ from perdure.reports.figures.axes import (
     mean_curve,
     name_axes,
     number_tasks,
+    scale_by_decades,
     shared_scale,
     wrapped,
 )
 from perdure.reports.figures.render import printable
 from perdure.reports.results.groups import Group
 from perdure.reports.results.spectra import BlockSpectrum
+from perdure.reports.results.time_to_accuracy import TimeToAccuracy
 from perdure.reports.tables.comparison import ComparisonRow
 
 MOST_CLASSES = 20
@@ -193,6 +196,39 @@ def spectrum_figure(spectra: Sequence[BlockSpectrum], title: str) -> Figure:
         for one in spectra
     ]
     _legend(figure, handles, [f"block {one.block}" for one in spectra], columns=6)
+    return figure
+
+
+def time_figures(lines: Sequence[TimeToAccuracy]) -> list[Figure]:
+    """Draw last accuracy against seconds, a figure for each head, with a point per number of epochs."""
+    heads = dict.fromkeys(one.head for one in lines)
+    return [_time_figure(head, [one for one in lines if one.head == head]) for head in heads]
+
+
+def _time_figure(head: str, lines: Sequence[TimeToAccuracy]) -> Figure:
+    frozen = lines[0].frozen
+    labels = [fill(_named(one.label), _LONGEST["line"]) for one in lines]
+    height = 3.3 + 0.2 * sum(label.count("\n") + 1 for label in labels)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    ax = figure.add_subplot()
+    dress(ax)
+    ax.axhline(100 * frozen.accuracy, color=SOFT, linewidth=1, linestyle="--")
+    still = f"{_named(lines[0].frozen_label)}, frozen features"
+    ax.plot(frozen.seconds, 100 * frozen.accuracy, "o", color=SOFT, label=still)
+    epochs = {budget.epochs for one in lines for budget in one.budgets}
+    for place, (one, label) in enumerate(zip(lines, labels, strict=True)):
+        colour, marker = look(place)
+        points = [(budget.seconds, 100 * budget.accuracy) for budget in one.budgets]
+        ax.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label)
+        for budget, point in zip(one.budgets, points, strict=True) if len(epochs) > 1 else ():
+            beside = {"xytext": (5, 4), "textcoords": "offset points", "fontsize": FONT - 1}
+            ax.annotate(f"{budget.epochs}", point, color=colour, **beside)
+    ax.set_title(fill(_named(head), _LONGEST["line"]), fontsize=FONT, color=INK)
+    scale_by_decades(ax, [b.seconds for one in lines for b in (*one.budgets, frozen)])
+    ax.margins(y=0.1)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    name_axes(ax, "seconds of the whole run", "last accuracy, %")
+    _legend(figure, *ax.get_legend_handles_labels(), columns=1)
     return figure
 
 

@@ -19,11 +19,13 @@ from perdure.reports.figures.report import (
     named_curve,
     readings_figure,
     spectrum_figure,
+    time_figures,
 )
 from perdure.reports.page.run_differences import list_runs, settings_of
 from perdure.reports.results.groups import Entry
 from perdure.reports.results.runs import StreamRuns
 from perdure.reports.results.spectra import BlockSpectrum, read_spectra
+from perdure.reports.results.time_to_accuracy import times_to_accuracy
 from perdure.reports.tables.against_published import PublishedComparison
 from perdure.reports.tables.comparison import (
     ComparisonRow,
@@ -140,6 +142,7 @@ def sections_of(
         _selection(stream),
         _drift(rows),
         _cost(stream, rows),
+        _time_to_accuracy(stream),
         published and _published(published),
     ]
     return [section for section in sections if section]
@@ -282,6 +285,29 @@ def _cost(stream: StreamRuns, rows: Sequence[ComparisonRow]) -> ReportSection:
     cost = NamedTable("cost", TextTable.plain(heads, lines, align))
     runs = NamedTable("runs", list_runs(stream), "Runs", folded=True)
     return ReportSection("Cost and time", (about,), (cost, runs))
+
+
+def _time_to_accuracy(stream: StreamRuns) -> ReportSection | None:
+    """Of methods that train, where something frozen has the same head."""
+    found = times_to_accuracy(stream)
+    if not found:
+        return None
+    lines = []
+    for one in found:
+        passed, tried = one.passed, ", ".join(str(budget.epochs) for budget in one.budgets)
+        reached = "never" if passed is None else f"{passed.seconds:,.1f}"
+        epochs = MISSING if passed is None else str(passed.epochs)
+        target = f"{100 * one.frozen.accuracy:.1f} ({one.frozen_label})"
+        lines.append([one.label, target, f"{one.frozen.seconds:,.1f}", reached, epochs, tried])
+    heads = ["method", "to pass %", "its time, s", "passed after, s", "epochs", "epochs tried"]
+    about = (
+        "Seconds of the shortest run that ends above the best method that trains nothing, under the "
+        "same head (what a head does about drift apart: frozen features have none). Every number of "
+        "epochs is a run of its own, timed as a whole; never: none of these runs does."
+    )
+    table = NamedTable("time-to-accuracy", TextTable.plain(heads, lines, "llrrrr"))
+    figures = _numbered("time-to-accuracy", time_figures(found))
+    return ReportSection("Time to accuracy", (about,), (table,), figures)
 
 
 def _published(published: PublishedComparison) -> ReportSection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,13 +129,13 @@ class StreamRuns:
         """Return the run that one of `entries` comes from."""
         return next(run for run in self.runs if str(run.folder) == entry["folder"])
 
-    def label(self, run: FinishedRun) -> str:
-        """Return the run's method, with the options that set it apart."""
-        options = self.options(run)
+    def label(self, run: FinishedRun, without: Collection[str] = ()) -> str:
+        """Return the run's method, with the options that set it apart, some left out."""
+        options = self.options(run, without)
         return f"{run.method} ({options})" if options else run.method
 
-    def options(self, run: FinishedRun) -> str:
-        """Return the keys, with values, in which variants of the run's method differ."""
+    def options(self, run: FinishedRun, without: Collection[str] = ()) -> str:
+        """Return the keys, with values, in which variants of the run's method differ; some left out."""
         rivals = [
             variant[0].setting() for variant in self.variants if variant[0].method == run.method
         ]
@@ -143,7 +143,8 @@ class StreamRuns:
         return ", ".join(
             f"{key}={show(run.config.get(key))}"
             for key in keys
-            if key not in _TOLD_ELSEWHERE and len({show(r.get(key)) for r in rivals}) > 1
+            if key not in {*_TOLD_ELSEWHERE, *without}
+            and len({show(r.get(key)) for r in rivals}) > 1
         )
 
 
