@@ -189,12 +189,13 @@ class Survey(Protocol):
         """Show every image of the split to the observer, in data set order."""
 
     def features(
-        self, split: Split = "train", plain: bool = False
-    ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        self, split: Split = "train", plain: bool = False, mirrored: bool = False
+    ) -> tuple[Float[Tensor, "n *v d"], Int[Tensor, "n"]]:
         """Return readouts and labels of the split under test-time additions, computed once.
 
         With ``plain``, class tokens of the plain backbone: what they would be had nothing been
-        learned.
+        learned. With ``mirrored``, two views of every image, (n, 2, d): as it is, and its mirror
+        image.
         """
 
     def gradients(

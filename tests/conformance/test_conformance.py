@@ -18,6 +18,7 @@ BY_PRODUCTS = [
 """What is also checked by default with attention as two products and a softmax."""
 WITH_OPTIONS = [
     "gaussian(shrinkage=loo)",
+    "gaussian(mirrored=true,shrinkage=loo)",
     "gaussian(shrinkage=validation)",
     "gaussian(lift=cosine,lift_width=300)",
     "gaussian(lift=relu,lift_width=20,shrinkage=loo)",

@@ -58,6 +58,34 @@ def test_gaussian_scores_are_of_the_size_of_its_logits(name: str) -> None:
     assert float(apart.abs().max()) < 0.02 * float((logits - logits[:, :1]).abs().max())
 
 
+def test_a_mirror_image_counts_for_half_an_image() -> None:
+    """With a fixed shrinkage the head is that of twice as many images, each of one view."""
+    features, labels = drawn()
+    views, _ = FeatureSurvey((features, labels)).features(mirrored=True)
+    rows, twice = views.flatten(0, 1), labels.repeat_interleave(2)
+    ours = fitted("gaussian(mirrored=true,shrinkage=0.3)", features, labels)
+    theirs = fitted("gaussian(shrinkage=0.3)", rows, twice)
+    torch.testing.assert_close(ours.logits(features), theirs.logits(features))
+    assert ours.counts.tolist() == [3, 3, 1]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["ncm", "ridge", "gaussian(shrinkage=loo)"])
+def test_a_head_that_learns_no_mirror_images_looks_at_the_plain_view(name: str) -> None:
+    features, labels = drawn()
+    features = features.float()
+    views, _ = FeatureSurvey((features, labels)).features(mirrored=True)
+    heads = [fitted(name, features, labels) for _ in range(2)]
+    for head, given in zip(heads, (features, views), strict=True):
+        head.take_in(given[labels < 2], labels[labels < 2])
+    assert torch.equal(heads[0].logits(features), heads[1].logits(features))
+    judged = [heads[0].scores_left_out(given, labels)[1] for given in (features, views)]
+    left_out = [
+        heads[0].evidence_class_left_out(given, labels).scores for given in (features, views)
+    ]
+    for plain, seen in (judged, left_out):
+        assert torch.equal(plain, seen)
+
+
 def test_what_leaves_images_out_says_so() -> None:
     features, labels = drawn()
     assert all(fitted(name, features, labels).leaves_out for name in ("ncm", "gaussian", "ridge"))

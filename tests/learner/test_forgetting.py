@@ -69,13 +69,21 @@ def test_ncm_is_as_if_it_had_never_been() -> None:
 
 def test_gaussian_of_one_image_is_as_if_it_had_never_been() -> None:
     images, names = lesson("a", "c")
-    learner = classifier("lda", shrinkage="analytic")
+    options = {"shrinkage": "analytic", "mirrored": False}
+    learner = classifier("lda", **options)
     learner.learn([*images, *pictures("b", 1)], [*names, "b"])
     told = learner.forget_class("b")
     assert not any(trace.tensors for trace in told.remains)
-    never = classifier("lda", shrinkage="analytic").learn(images, names)
+    never = classifier("lda", **options).learn(images, names)
     scores = learner.logits(images)
     torch.testing.assert_close(scores, never.logits(images), rtol=1e-5, atol=1e-5)
+
+
+def test_of_one_image_and_its_mirror_image_the_spread_stays() -> None:
+    images, names = lesson("a", "c")
+    learner = classifier("lda").learn([*images, *pictures("b", 1)], [*names, "b"])
+    (trace,) = (one for one in learner.forget_class("b").remains if one.tensors)
+    assert "with the spread of its image and the mirror image" in trace.what
 
 
 @pytest.mark.parametrize("method", ["nsp2", "lda"])

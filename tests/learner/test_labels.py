@@ -129,7 +129,7 @@ def test_numbers_come_back_as_numbers_also_from_disk(tmp_path: Path, whole: list
 
 def test_columns_are_sorted_whatever_arrived_first() -> None:
     clf = (
-        classifier()
+        classifier(mirrored=False)
         .learn(PICTURES[:4], ["yak", "yak", "owl", "owl"])
         .learn(PICTURES[4:], ["ant"] * 2)
     )

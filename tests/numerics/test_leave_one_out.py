@@ -66,6 +66,21 @@ def test_gaussian_scores_left_out(seed: int, counts: list[int], dim: int, rho: f
 
 
 @few
+@given(seed=seeds, counts=sizes, dim=st.sampled_from([1, 3, 30]), rho=rhos, count=st.integers(1, 3))
+def test_an_image_is_left_out_with_all_its_views(
+    seed: int, counts: list[int], dim: int, rho: float, count: int
+) -> None:
+    """Each view counts for 1/v; the first is the one that is asked about."""
+    images, labels = drawn(seed, counts, dim)
+    noise = torch.randn(len(images), count, dim, generator=generator(seed, "views"))
+    views = images[:, None].double() + noise
+    found = gaussian_scores_left_out(moments_of(views, labels), views, labels, rho)
+    wanted = literal(views, labels, rho)
+    assert found.shape == wanted.shape
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-8)
+
+
+@few
 @given(seed=seeds, counts=sizes, rho=rhos)
 def test_a_thin_scatter_gives_the_same(seed: int, counts: list[int], rho: float) -> None:
     """Fewer images than columns: directions that no image knows have the level alone."""

@@ -20,15 +20,17 @@ def densities_without(
         Per class that is left, and of the background.
     """
     divisor = len(images) - 1
-    level = covariance(images, labels, divisor)[1].trace() / images.shape[1]
+    level = covariance(images, labels, divisor)[1].trace() / images.shape[-1]
     left, names = images[~out], labels[~out]
     means, pooled = covariance(left, names, divisor)
     _, total = covariance(left, torch.zeros_like(names), divisor)
-    identity = rho * level * torch.eye(images.shape[1], dtype=torch.float64)
+    identity = rho * level * torch.eye(images.shape[-1], dtype=torch.float64)
     found = {}
     for name, mean in means.items():
         found[name] = _density(asked, mean, (1 - rho) * pooled + identity)
-    return found, _density(asked, left.mean(dim=0), (1 - rho) * total + identity)
+    return found, _density(
+        asked, left.reshape(-1, left.shape[-1]).mean(dim=0), (1 - rho) * total + identity
+    )
 
 
 def _density(asked: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:

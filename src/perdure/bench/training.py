@@ -94,8 +94,10 @@ class TimedSurvey:
                 self._model.forward(self._images[positions], observer=seen, survey=True)
         self.seconds = now(self._model.backbone.device) - began
 
-    def features(self, split: Split = "train", plain: bool = False) -> tuple[Tensor, Tensor]:
-        """Readouts of all images; no head that is timed asks for plain features."""
+    def features(
+        self, split: Split = "train", plain: bool = False, mirrored: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Readouts of all images; no head that is timed asks for plain or mirrored ones."""
         with torch.no_grad():
             readout, _ = self._model.forward(self._images, survey=True)
         return readout.float(), torch.arange(len(self._images)) % CLASSES

@@ -186,6 +186,11 @@ class Model:
         """Whether features stay as they are: nothing is added to the backbone, or `adapted`."""
         return self.method.traits.frozen_features or self.adapted(task)
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether an evaluated head is taught mirror images, too."""
+        return any(self.heads[name].mirrored for name in self.config.head_names)
+
     def start_task(self, task: Task) -> None:
         """Start a task: heads grow, and the method where its prompts go on learning.
 

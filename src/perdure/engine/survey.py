@@ -147,6 +147,7 @@ class ImageSurvey:
         self._task = data.task.index
         self._sink = sink
         self._features: dict[tuple[Split, bool], Float[Tensor, "n d"]] = {}
+        self._mirrored: dict[Split, Float[Tensor, "n d"]] = {}
         self._plain_readouts: Float[Tensor, "n d"] | None = None
 
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
@@ -173,12 +174,18 @@ class ImageSurvey:
             model.ranks.merge(observer)
 
     def features(
-        self, split: Split = "train", plain: bool = False
-    ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        self, split: Split = "train", plain: bool = False, mirrored: bool = False
+    ) -> tuple[Float[Tensor, "n *v d"], Int[Tensor, "n"]]:
         """Return readouts and labels of the split; computed once.
 
-        With ``plain``, class tokens of the plain backbone.
+        With ``plain``, class tokens of the plain backbone; with ``mirrored``, readouts of every image
+        and of its mirror image.
         """
+        if mirrored:
+            features, labels = self.features(split)
+            if split not in self._mirrored:
+                self._mirrored[split] = self._pass(split, self._mirror)
+            return torch.stack([features, self._mirrored[split]], dim=1), labels
         plain = plain and not self._model.method.traits.frozen_features
         if (split, plain) not in self._features:
             if plain:
@@ -243,6 +250,11 @@ class ImageSurvey:
                 value, list(prompts.values()), retain_graph=number < len(read)
             )
             yield dict(zip(prompts, found, strict=True))
+
+    def _mirror(self, batch: Batch) -> Float[Tensor, "b d"]:
+        model, images = self._model, batch.images.flip(-1)
+        query = model.query(images, survey=True)
+        return model.forward(images, survey=True, query=query)[0].float()
 
     def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
         backbone = self._model.survey_backbone

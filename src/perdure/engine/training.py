@@ -208,9 +208,12 @@ class Training:
         evaluated = [model.heads[head] for head in model.config.head_names]
         return not model.adapted(task) or any(head is model.trained_head for head in evaluated)
 
-    def features(self) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-        """Readouts and labels of the task's training images, under what the method adds now."""
-        return self._survey().features("train")
+    def features(self) -> tuple[Float[Tensor, "n *v d"], Int[Tensor, "n"]]:
+        """Readouts and labels of the task's training images, under what the method adds now.
+
+        Of all views that evaluated heads are taught.
+        """
+        return self._survey().features("train", mirrored=self.model.mirrored)
 
     def _survey(self) -> ImageSurvey:
         """Return a new survey; where features never change, one for the whole task."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perdure.heads.config import HeadOptions, StatisticsConfig
 from perdure.numerics.evidence import Evidence
 from perdure.numerics.feature_drift import FeatureDrift
+from perdure.numerics.gaussians import views_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace
 
 
@@ -101,16 +102,25 @@ class Head(nn.Module, abc.ABC):
         """Return why more images of these classes cannot be taken in; empty where they can."""
         return "it takes in the images of a class together, when the class is new"
 
-    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+    def take_in(self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]) -> None:
         """Take in more images of classes that the head knows, as if they had been there before.
 
         Only where `refuses` has nothing to say.
 
         Args:
-            features: readouts, one row per image.
+            features: readouts, one row per image, or one per view of each; see `taught`.
             labels: classes in order of arrival.
         """
         raise NotImplementedError(f"{type(self).__name__} takes in no more images")
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is taught mirror images, too: its option ``mirrored``."""
+        return bool(getattr(self.config, "mirrored", False))
+
+    def taught(self, features: Float[Tensor, "n *v d"]) -> Float[Tensor, "n *w d"]:
+        """Return what it learns of images that it is given: all views if `mirrored`, else the plain."""
+        return features if self.mirrored else views_of(features)[:, 0]
 
     @property
     def leaves_out(self) -> bool:
@@ -118,7 +128,7 @@ class Head(nn.Module, abc.ABC):
         return type(self).scores_left_out is not Head.scores_left_out
 
     def scores_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
         """Score images that it took in, each as if it had taken in all others only.
 
@@ -126,7 +136,7 @@ class Head(nn.Module, abc.ABC):
         features are as they were.
 
         Args:
-            features: readouts, one row per image.
+            features: readouts as they were taken in; of several views the first is scored.
             labels: classes in order of arrival.
 
         Returns:
@@ -149,7 +159,7 @@ class Head(nn.Module, abc.ABC):
         return Evidence(self.logits(features), whole=True)
 
     def evidence_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> tuple[Bool[Tensor, "n"], Evidence]:
         """Evidence of images that it took in, each as if it had taken in all others only.
 
@@ -159,7 +169,7 @@ class Head(nn.Module, abc.ABC):
         return judged, Evidence(scores, whole=True)
 
     def evidence_class_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> Evidence:
         """Evidence of images of one class that it took in, as if it had taken in none of them.
 
@@ -167,10 +177,10 @@ class Head(nn.Module, abc.ABC):
         alone, unless it says otherwise here.
 
         Args:
-            features: readouts of the class's images at hand.
+            features: readouts of the class's images at hand, as they were taken in.
             labels: labels of the class, one per image.
         """
-        return self.evidence(features)
+        return self.evidence(views_of(features)[:, 0])
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's own tensors, and return what of it remains in shared ones.

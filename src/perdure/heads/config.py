@@ -118,11 +118,15 @@ class GaussianConfig(LiftConfig):
             ``loo`` (most right answers to training images that are left out in turn, over all tasks
             so far), ``validation`` (chosen on the current task's validation split), or a number in
             (0, 1].
+        mirrored: whether the statistics of the Gaussian head are of mirror images, too (left and
+            right changed), each view counting for half an image. It costs a pass over a task's
+            images; where left and right make the class, leave it off.
     """
 
     shrinkage: Literal["analytic", "loo", "validation"] | Annotated[float, Gt(0), Le(1)] = (
         "analytic"
     )
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class FeatureLift(nn.Module):
             self.gamma.fill_(self._gamma)
         self.digest.copy_(self._drawn(self.digest.device)[1])
 
-    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+    def forward(self, features: Float[Tensor, "*n d"]) -> Float[Tensor, "*n m"]:
         """Lifted features, in float64; only after `fit`."""
         return self._drawn(features.device)[0](features.double())
 

@@ -26,6 +26,7 @@ from perdure.numerics.gaussians import (
     merged_means,
     oracle_shrinkage,
     oracle_shrinkage_of,
+    views_of,
 )
 from perdure.numerics.leave_one_out import (
     GaussianMoments,
@@ -109,7 +110,7 @@ class GaussianHead(Head):
         self.weight = torch.cat([self.weight, self.weight.new_zeros(new, self.width)])
         self.bias = torch.cat([self.bias, self.bias.new_zeros(new)])
 
-    def space(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+    def space(self, features: Float[Tensor, "n *v d"]) -> Float[Tensor, "n *v m"]:
         """Features as its moments hold them: lifted, where it has a lift."""
         return features.double() if self.lift is None else self.lift(features)
 
@@ -138,9 +139,9 @@ class GaussianHead(Head):
         Raises:
             ConfigError: the shrinkage is to be chosen on a validation split that is empty.
         """
-        features, labels = survey.features("train")
+        features, labels = survey.features("train", mirrored=self.mirrored)
         if self.lift is not None:
-            self.lift.fit(features)
+            self.lift.fit(views_of(features)[:, 0])
         x = self.space(features)
         self._add(*centred_rows(x, labels, task.classes), list(task.classes))
         self._settle(x, labels, survey)
@@ -149,13 +150,13 @@ class GaussianHead(Head):
         """Refuse nothing: moments of more images are merged exactly."""
         return ""
 
-    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+    def take_in(self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]) -> None:
         """Merge the moments of more images of these classes, and solve anew.
 
         A shrinkage that was chosen on validation images stays as it is; with ``loo`` these images
         have a say in it, among all classes known now.
         """
-        rows, x = labels.unique().tolist(), self.space(features)
+        rows, x = labels.unique().tolist(), self.space(self.taught(features))
         means, counts, centred = centred_rows(x, labels, tuple(rows))
         merged = merged_means(self.means[rows], self.counts[rows], means, counts)
         self._add(*merged[:2], centred, rows)
@@ -163,16 +164,16 @@ class GaussianHead(Head):
         self._settle(x, labels)
 
     def scores_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
         """Log densities under the moments of all other images; ρ and the level stay."""
         judged = can_be_left_out(self.counts.to(labels.device), labels)
         moments = GaussianMoments(self.means, self.counts, self._spectrum())
-        x = self.space(features)
+        x = self.space(self.taught(features))
         scores = gaussian_scores_left_out(moments, x, labels, float(self.rho))
-        if self.gram is None and self.left_out is None and self._spread:
+        images = int(self.counts.sum())
+        if self.gram is None and self.left_out is None and self._spread and images > 1:
             # Those are for S/(n − 1), where the head scores by S/n.
-            images = int(self.counts.sum())
             scores = scores * (images / (images - 1))
         return judged, scores
 
@@ -182,30 +183,30 @@ class GaussianHead(Head):
         return Evidence(self.logits(features)) if measure is None else measure.of(features)
 
     def evidence_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> tuple[Bool[Tensor, "n"], Evidence]:
         """Log densities under the moments of all other images; ρ and the level stay."""
         judged, scores = self.scores_left_out(features, labels)
         measure = self._evidence()
         if measure is None:
             return judged, Evidence(scores)
-        background = measure.background_left_out(features, labels)
+        background = measure.background_left_out(self.taught(features), labels)
         return judged, Evidence(scores, background, whole=True)
 
     def evidence_class_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> Evidence:
         """Log densities under the moments of the images of all other classes; ρ and the level stay."""
         measure = self._evidence()
         if measure is None:
-            return Evidence(self.logits(features))
-        return measure.class_left_out(features, labels)
+            return Evidence(self.logits(views_of(features)[:, 0]))
+        return measure.class_left_out(self.taught(features), labels)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
 
-        A class of one image adds nothing to the pooled covariance, and leaves no trace but in the
-        sums of ``loo``. Of others the scatter cannot be taken out again, as it is not kept per
+        A class of one image, whose mirror image was not taken in, adds nothing to the pooled
+        covariance, and leaves no trace but in the sums of ``loo``. Of others the scatter cannot be taken out again, as it is not kept per
         class; their count stays with it, since the covariance is the mean over all images.
         """
         self.means[label], self.weight[label], self.bias[label] = 0, 0, 0
@@ -214,14 +215,15 @@ class GaussianHead(Head):
         sums = [name for name in state if name.startswith("left_out.")]
         traces = [] if self.lift is None else self.lift.traces(("means",))
         weights = "so the weights of all other classes, which are made with it"
-        if images == 1:
+        if images == 1 and not self.mirrored:
             self.counts[label] = 0
             moments = self._moments()
             self._solve(self._shrinkage(moments) if self._fits else float(self.rho), moments)
             what = "the shrinkage, chosen while images of other classes were compared with it;"
             chosen = Trace(f"{what} {weights}", (*sums, "rho", "weight", "bias"))
             return [*traces, chosen] if sums else traces
-        what = f"the covariance that all classes share, with the spread of its {images} images, and"
+        shown = f"its {images} images" if images > 1 else "its image and the mirror image"
+        what = f"the covariance that all classes share, with the spread of {shown}, and"
         scatter = [name for name in state if name == "scatter" or name.startswith("gram.")]
         tensors = (*scatter, "counts", "rho", "weight", "bias", *sums)
         return [*traces, Trace(f"{what} that number; {weights}", tensors)]
@@ -233,8 +235,10 @@ class GaussianHead(Head):
 
     def _evidence(self) -> GaussianEvidence | None:
         """Distances by the moments; None for lifted features, without spread, or without moments."""
-        if self._measure is None and self.gram is None and len(self.scatter) and self._spread:
-            known, images = self.means.any(dim=1), int(self.counts.sum())
+        images = int(self.counts.sum())
+        kept = self.gram is None and len(self.scatter) > 0 and images > 1
+        if self._measure is None and kept and self._spread:
+            known = self.means.any(dim=1)
             # Distances are for S/(n − 1), where the head may score by S/n.
             factor = 1.0 if self.left_out is not None else images / (images - 1)
             self._measure = GaussianEvidence(
@@ -277,7 +281,7 @@ class GaussianHead(Head):
             self.gram.add(rows)
 
     def _settle(
-        self, x: Float[Tensor, "n d"], labels: Int[Tensor, "n"], survey: Survey | None = None
+        self, x: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"], survey: Survey | None = None
     ) -> None:
         """Choose the shrinkage, with these images if it is by leaving images out, and solve."""
         moments = self._moments()
@@ -339,7 +343,7 @@ class GaussianHead(Head):
     def _best_left_out(
         self,
         sums: LeftOutSums,
-        x: Float[Tensor, "n d"],
+        x: Float[Tensor, "n *v d"],
         labels: Int[Tensor, "n"],
         moments: GaussianMoments | None,
     ) -> float:

@@ -63,11 +63,11 @@ class NearestMeanHead(Head):
         self.counts[list(task.classes)] = moments.counts.to(self.counts)
 
     def scores_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
         """Cosines with every class mean, that of an image's own class being without it."""
         judged = can_be_left_out(self.counts.to(labels.device), labels)
-        x, own = features[judged].double(), labels[judged]
+        x, own = self.taught(features)[judged].double(), labels[judged]
         count = self.counts[own].double()[:, None]
         without = (count * self.means[own] - x) / (count - 1)
         cosine = torch.nn.functional.cosine_similarity
@@ -80,10 +80,10 @@ class NearestMeanHead(Head):
             return ""
         return "the model was saved by a version that did not keep how many images a mean is of"
 
-    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+    def take_in(self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]) -> None:
         """Move the means of these classes."""
         rows = labels.unique().tolist()
-        new = class_moments(features, labels, tuple(rows))
+        new = class_moments(self.taught(features), labels, tuple(rows))
         total = self.counts[rows] + new.counts
         share = (new.counts.double() / total)[:, None]
         old = self.means[rows].double()

@@ -135,12 +135,12 @@ class RidgeHead(Head):
         """Refuse nothing: sums over more images are exact."""
         return ""
 
-    def take_in(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+    def take_in(self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]) -> None:
         """Add images to the sums, choose the penalty and solve anew.
 
         With ``ridge_ratio = "loo"`` they have a say in the penalty, among all classes known now.
         """
-        rows, classes = with_bias(self.space(features)), len(self.counts)
+        rows, classes = with_bias(self.space(self.taught(features))), len(self.counts)
         self.gram.add(rows)
         self.sums += rows.T @ one_hot(labels, classes)
         self.counts += labels.bincount(minlength=classes)
@@ -148,19 +148,19 @@ class RidgeHead(Head):
         self._solve(system, self._chosen(system, rows, labels))
 
     def scores_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "j c"]]:
         """Regressed targets by the weights of all other images, at the same λ."""
         judged = can_be_left_out(self.counts.to(labels.device), labels)
-        rows = with_bias(self.space(features[judged]))
+        rows = with_bias(self.space(self.taught(features)[judged]))
         ratio = float(self.ratio)
         return judged, ridge_scores_left_out(self._system(), self.sums, rows, labels[judged], ratio)
 
     def evidence_class_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> Evidence:
         """Regressed targets by the weights of the images of all other classes, at the same λ."""
-        rows = with_bias(self.space(features))
+        rows = with_bias(self.space(self.taught(features)))
         solver = self._system().at(float(self.ratio))
         return Evidence(ridge_scores_class_left_out(solver, self.sums, rows), whole=True)
 

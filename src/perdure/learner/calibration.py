@@ -48,7 +48,7 @@ def calibrate(state: LearnerState, held_out: Subset, sink: Sink) -> LearnerState
 
 
 def calibrate_left_out(
-    state: LearnerState, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], sink: Sink
+    state: LearnerState, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"], sink: Sink
 ) -> LearnerState:
     """Measure the newest lesson on its own training images, each left out in turn, and fit anew.
 
@@ -57,7 +57,7 @@ def calibrate_left_out(
 
     Args:
         state: after the lesson.
-        features: readouts of the lesson's training images.
+        features: readouts of the lesson's training images, as they were taken in.
         labels: their classes, in order of arrival.
         sink: receives the accuracy.
     """

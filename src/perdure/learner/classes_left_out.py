@@ -18,13 +18,14 @@ from perdure.numerics.evidence import Evidence
 from perdure.streams import Subset
 
 Features = Float[Tensor, "n d"]
+Views = Float[Tensor, "n *v d"]
 Labels = Int[Tensor, "n"]
 Negatives = Float[Tensor, "m d"]
 
 
 @torch.no_grad()
 def separate_left_out(
-    state: LearnerState, features: Features, labels: Labels, negatives: Negatives
+    state: LearnerState, features: Views, labels: Labels, negatives: Negatives
 ) -> LearnerState:
     """Add a lesson's images, each and then each class left out in turn, to what separates.
 
@@ -72,20 +73,21 @@ def features_of(
     state: LearnerState,
     images: Subset,
     on_progress: Callable[[int], None] = lambda images: None,
-) -> Features:
-    """Readouts of images as they are predicted."""
+    mirrored: bool = False,
+) -> Views:
+    """Readouts of images as they are predicted; with ``mirrored``, of their mirror images, too."""
     model = state.model
     found: list[Tensor] = []
     for batch in ordered_batches(model, images):
-        found.append(model.forward(batch.images, survey=True)[0].float())
+        views = [batch.images, batch.images.flip(-1)] if mirrored else [batch.images]
+        read = [model.forward(view, survey=True)[0].float() for view in views]
+        found.append(torch.stack(read, dim=1) if mirrored else read[0])
         on_progress(sum(map(len, found)))
     width = model.method.width(model.config.method, model.backbone.spec)
     return torch.cat(found) if found else torch.zeros(0, width)
 
 
-def _unknown(
-    state: LearnerState, head: Head, features: Features, labels: Labels
-) -> Evidence | None:
+def _unknown(state: LearnerState, head: Head, features: Views, labels: Labels) -> Evidence | None:
     """Every class's images by the head without it; None where there is no other class."""
     columns = state.columns.of(labels).to(labels.device)
     if len(state.columns.names) < 2:  # noqa: PLR2004  one and another

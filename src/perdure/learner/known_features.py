@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perdure.numerics.gaussians import views_of
 from perdure.types import Observer, Split
 
 
 class KnownFeatures:
-    """A survey of features that are known, for a head to be fitted to."""
+    """A survey of features that are known, of one view of each image or of two."""
 
-    def __init__(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
+    def __init__(self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]) -> None:
         self._images = features, labels
 
     def __call__(self, observer: Observer, split: Split = "train") -> None:
@@ -21,10 +22,11 @@ class KnownFeatures:
         raise NotImplementedError("there are no images to show")
 
     def features(
-        self, split: Split = "train", plain: bool = False
-    ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-        """The features, whatever the split."""
-        return self._images
+        self, split: Split = "train", plain: bool = False, mirrored: bool = False
+    ) -> tuple[Float[Tensor, "n *v d"], Int[Tensor, "n"]]:
+        """The features, whatever the split; of all views that are known, or of the first."""
+        features, labels = self._images
+        return features if mirrored else views_of(features)[:, 0], labels
 
     def gradients(
         self, probes: Callable[[int], Float[Tensor, "k d"]], most: int

@@ -12,6 +12,7 @@ from perdure.engine.model import Model
 from perdure.learner.history import SHARES, Curve
 from perdure.learner.known_features import KnownFeatures
 from perdure.learner.state import LearnerState
+from perdure.numerics.gaussians import views_of
 from perdure.randomness import permutation
 from perdure.types import Task
 
@@ -28,7 +29,7 @@ def lesson_curve(
     before: Model,
     after: LearnerState,
     task: Task,
-    features: Float[Tensor, "n d"],
+    features: Float[Tensor, "n *v d"],
     labels: Int[Tensor, "n"],
 ) -> dict[str, Curve]:
     """Measure the curve of a lesson's classes, among all classes then known; {} where that is dear.
@@ -41,13 +42,13 @@ def lesson_curve(
         before: the model before the lesson.
         after: what came of it.
         task: the lesson's new classes; without any, a task of none.
-        features: readouts of the images that were trained on.
+        features: readouts of the images that were trained on, as they were taken in.
         labels: their classes, in order of arrival.
     """
     name, columns = after.head_name(None), after.columns
     head = after.model.heads[name]
     asks = getattr(head.config, "shrinkage", None) == "validation"
-    if asks or head.space(features[:1]).shape[1] > MOST_WIDTH:
+    if asks or head.space(views_of(features)[:1, 0]).shape[1] > MOST_WIDTH:
         return {}
 
     def judge(part: Int[Tensor, "m"]) -> tuple[Bool[Tensor, "m"], Float[Tensor, "j c"]]:

@@ -83,7 +83,7 @@ def teach(
     in_turn = _can_leave_out(model, task)
     fraction = 0.0 if in_turn else calibration_fraction
     split = _Split(labelled, arrival, fraction, config, len(before.history.lessons))
-    taken_in: list[tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]] = []
+    taken_in: list[tuple[Float[Tensor, "n *v d"], Int[Tensor, "n"]]] = []
     places: list[NDArray[np.int64]] = []
     left_out = [labelled.left_out] if labelled.left_out else []
     for text in (*left_out, *(f"left out: {one}" for one in labelled.skipped)):
@@ -220,10 +220,10 @@ def _can_leave_out(model: Model, task: Task) -> bool:
 
 def _take_in(
     model: Model, data: TaskData, sink: Sink
-) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+) -> tuple[Float[Tensor, "n *v d"], Int[Tensor, "n"]]:
     """Let the evaluated heads, and anchors, take in more images of known classes; return these."""
     survey = ImageSurvey(model, data, sink)
-    features, labels = survey.features("train")
+    features, labels = survey.features("train", mirrored=model.mirrored)
     with torch.no_grad():
         if model.anchors is not None:
             model.anchors.take_in(survey.plain_readouts(), labels)

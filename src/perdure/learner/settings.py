@@ -22,6 +22,8 @@ USUAL_HEADS = ("gaussian",)
 EPOCHS = 4
 SMALL_DATA = {"shrinkage": "loo"}
 """Defaults that differ from those of runs, whatever the method; docs/heads.md has the reason."""
+FROZEN = {"mirrored": True}
+"""Those of methods that train nothing besides; docs/heads.md has the reason."""
 MERGE = {"iprompt": 0.5}
 """How far a method's prompts are merged after every lesson; docs/drift.md has the reason."""
 
@@ -66,7 +68,7 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
 def _recipe(method: str) -> dict[str, Any]:
     """Defaults for small data, some by the trained head; without those of keys the method lacks."""
     traits, known = METHODS.declared[method].traits, keys_of(*parts_of(method))
-    recipe = HEADS.declared[traits.trained_head].recipe if traits.trains else {}
+    recipe = HEADS.declared[traits.trained_head].recipe if traits.trains else FROZEN
     merge = {"merge": MERGE[method]} if method in MERGE else {}
     recipe = {**SMALL_DATA, **merge, **recipe}
     return {key: value for key, value in recipe.items() if key in known}

@@ -20,6 +20,7 @@ from perdure.learner.known_features import KnownFeatures
 from perdure.learner.labelled import NONE, LabelledImages
 from perdure.learner.learning_curve import measured_curve
 from perdure.learner.state import LearnerState
+from perdure.numerics.gaussians import views_of
 from perdure.randomness import generator
 from perdure.streams import Subset
 from perdure.types import Task
@@ -123,12 +124,15 @@ def find_suspects(
     numbered = numbers[labelled.images.labels]
     places = np.flatnonzero(numbered >= 0)
     labels = torch.from_numpy(numbered[places])
-    features = features_of(state, Subset(labelled.images, places, labels), on_progress)
+    mirrored = state.model.heads[head].mirrored
+    subset = Subset(labelled.images, places, labels)
+    features = features_of(state, subset, on_progress, mirrored)
     names = [labelled.images.names[int(place)] for place in places]
     fitted = _fitted(state, head, features, labels, classes)
     ranked = rank_suspects(fitted, features, labels, state.temperature(head))
     images = _suspects(ranked, places, labelled, labels, classes)
-    unit = F.normalize(features.double() - features.double().mean(dim=0), dim=1)
+    shown = views_of(features)[:, 0].double()
+    unit = F.normalize(shown - shown.mean(dim=0), dim=1)
     called = [classes[label] for label in labels.tolist()]
     twins = tuple(
         Twins(
@@ -156,7 +160,7 @@ def lesson_suspects(
     state: LearnerState,
     labelled: LabelledImages,
     places: NDArray[np.int64],
-    features: Float[Tensor, "n d"],
+    features: Float[Tensor, "n *v d"],
     labels: Int[Tensor, "n"],
 ) -> tuple[Suspect, ...]:
     """A lesson's images that the model after it names otherwise without them, the clearest first.
@@ -168,7 +172,7 @@ def lesson_suspects(
         state: after the lesson, with its temperatures.
         labelled: the lesson's images.
         places: those that were trained on.
-        features: readouts of these.
+        features: readouts of these, as they were taken in.
         labels: their classes, in order of arrival.
     """
     head, columns = state.head_name(None), state.columns
@@ -186,13 +190,16 @@ Row = tuple[int, int, float, float]
 
 
 def rank_suspects(
-    head: Head, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], temperature: float = 1.0
+    head: Head,
+    features: Float[Tensor, "n *v d"],
+    labels: Int[Tensor, "n"],
+    temperature: float = 1.0,
 ) -> list[Row]:
     """Images by how clearly another class scores best without them, the clearest first.
 
     Args:
         head: fitted to these images, among others perhaps.
-        features: of the images.
+        features: of the images, as they were taken in.
         labels: as the head knows them.
         temperature: what scores are divided by.
     """
@@ -255,13 +262,13 @@ def near_duplicates(
 def _fitted(
     state: LearnerState,
     name: str,
-    features: Float[Tensor, "n d"],
+    features: Float[Tensor, "n *v d"],
     labels: Int[Tensor, "n"],
     classes: Sequence[str],
 ) -> Head:
     """A head of the same kind and options, fitted to these images alone."""
     config = state.model.config
-    spec = replace(state.model.backbone.spec, dim=features.shape[1])
+    spec = replace(state.model.backbone.spec, dim=features.shape[-1])
     choice = config.built_heads[name]
     head = HEADS[choice.kind](
         spec,

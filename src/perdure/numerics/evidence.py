@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perdure.numerics.leave_one_out import can_be_left_out
+from perdure.numerics.gaussians import views_of
+from perdure.numerics.leave_one_out import WithoutImage, can_be_left_out
 
 
 @dataclass(frozen=True)
@@ -81,41 +82,44 @@ class GaussianEvidence:
         return Evidence(scores, self._half * (x @ self._outer).square().sum(dim=1), whole=True)
 
     def background_left_out(
-        self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, "j"]:
         """Log density of the background without each of these learned images in turn.
 
         ρ, t and n − 1 stay as they were. One value per image whose class has another one.
         """
         judged = can_be_left_out(self._counts.to(labels.device), labels)
-        count = float(self._counts.sum())
-        further = count / (count - 1)
-        x = features[judged].double() - self._centre
-        length = (x @ self._outer).square().sum(dim=1)
-        gain = self._share * further / (1 - self._share * further * length)
-        return self._half * further**2 * (length + gain * length.square())
+        x = (views_of(features[judged]).double() - self._centre) @ self._outer
+        counts = self._counts.sum().double().expand(len(x))
+        without = WithoutImage(x, counts, self._share)
+        return self._half * (without.square + without.lost(without.along[:, None])[:, 0])
 
-    def class_left_out(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> Evidence:
+    def class_left_out(
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
+    ) -> Evidence:
         """Evidence of learned images of one class, as if none of them had been learned.
 
         Equal to building it anew without them, with ρ, t and n − 1 as they were, to 1e-9. What was
         learned of the class before stays in the scatter; its own scores mean nothing.
 
         Args:
-            features: the images of the class that are at hand; all were learned.
+            features: the images of the class that are at hand; all were learned. Of all their views,
+                that to be judged first.
             labels: label of each; a class has a label per domain.
         """
-        x = features.double() - self._centre
-        rows = [_removed(x[labels == label], self._of(int(label))) for label in labels.unique()]
+        views = views_of(features).double() - self._centre
+        rows = [_removed(views[labels == one], self._of(int(one))) for one in labels.unique()]
         removed = self._share**0.5 * torch.cat(rows) @ self._inner
+        x = views[:, 0]
         scores = self._half * _without(x @ self._inner, self._whitened, removed)
         count, here = float(self._counts.sum()), len(x)
         others = count - here
         if others < 1:
             return Evidence(scores)
         # Centred on the mean of all images, those without sum to the opposite of those here.
-        rest = -x.sum(dim=0, keepdim=True) / others
-        around = torch.cat([x - x.mean(0), (here * others / count) ** 0.5 * (x.mean(0) - rest)])
+        own = views.mean(dim=(0, 1))
+        rest = -here * own[None] / others
+        around = torch.cat([_rows(views - own), (here * others / count) ** 0.5 * (own - rest)])
         parts = (part @ self._outer for part in (x, rest, self._share**0.5 * around))
         return Evidence(scores, self._half * _without(*parts)[:, 0], whole=True)
 
@@ -124,16 +128,21 @@ class GaussianEvidence:
 
 
 def _removed(
-    x: Float[Tensor, "n d"], learned: tuple[Float[Tensor, "d"], int]
+    x: Float[Tensor, "n v d"], learned: tuple[Float[Tensor, "d"], int]
 ) -> Float[Tensor, "m d"]:
     """Rows whose Gram matrix the scatter loses with these images of a label."""
     mean, count = learned
-    here, own = len(x), x.mean(dim=0)
+    here, own = len(x), x.mean(dim=(0, 1))
     before = count - here
     if before < 1:
-        return x - own
+        return _rows(x - own)
     old = (count * mean - here * own) / before
-    return torch.cat([x - own, (here * before / count) ** 0.5 * (own - old)[None]])
+    return torch.cat([_rows(x - own), (here * before / count) ** 0.5 * (own - old)[None]])
+
+
+def _rows(views: Float[Tensor, "n v d"]) -> Float[Tensor, "m d"]:
+    """A row for each of an image's v views, that counts for 1/v."""
+    return views.flatten(0, 1) / views.shape[1] ** 0.5
 
 
 def _without(

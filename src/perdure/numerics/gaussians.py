@@ -25,12 +25,12 @@ class ClassMoments:
 
 
 def class_moments(
-    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: tuple[int, ...]
+    features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"], classes: tuple[int, ...]
 ) -> ClassMoments:
     """Compute means, counts and the pooled within-class scatter of the given classes.
 
     Args:
-        features: one row per image.
+        features: one row per image, or one per view of each.
         labels: class of each row, any of ``classes``.
         classes: the classes wanted, in the order of the result's rows.
 
@@ -41,26 +41,34 @@ def class_moments(
     return ClassMoments(means, counts, centred.T @ centred)
 
 
+def views_of(features: Float[Tensor, "n *v d"]) -> Float[Tensor, "n v d"]:
+    """Features of all views of each image; where there is one view, as rows are without it."""
+    return features[:, None] if features.ndim == 2 else features  # noqa: PLR2004  images, numbers
+
+
 def centred_rows(
-    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: tuple[int, ...]
-) -> tuple[Float[Tensor, "c d"], Int[Tensor, "c"], Float[Tensor, "n d"]]:
+    features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"], classes: tuple[int, ...]
+) -> tuple[Float[Tensor, "c d"], Int[Tensor, "c"], Float[Tensor, "m d"]]:
     """Means, counts, and the rows less the mean of their class, whose Gram matrix is the scatter.
 
+    Of an image with v views each is a row, and counts for 1/v: rows are divided by √v.
+
     Args:
-        features: one row per image.
+        features: one row per image, or one per view of each.
         labels: class of each row, any of ``classes``.
         classes: the classes wanted, in the order of means and counts; rows are in this order too.
 
     Raises:
         ValueError: a class without images.
     """
-    x = features.double()
+    x = views_of(features.double())
     counts = torch.stack([(labels == c).sum() for c in classes])
     if int(counts.min()) == 0:
         raise ValueError(f"class {classes[int(counts.argmin())]} has no image")
-    means = torch.stack([x[labels == c].mean(dim=0) for c in classes])
-    centred = torch.cat([x[labels == c] - mean for c, mean in zip(classes, means, strict=True)])
-    return means, counts, centred
+    rows = [x[labels == c].flatten(0, 1) for c in classes]
+    means = torch.stack([row.mean(dim=0) for row in rows])
+    centred = torch.cat([row - mean for row, mean in zip(rows, means, strict=True)])
+    return means, counts, centred / x.shape[1] ** 0.5
 
 
 def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from perdure.numerics.gaussians import views_of
 from perdure.numerics.spectrum import Spectrum
 
 SHRINKAGES = (
@@ -82,7 +83,7 @@ class GaussianMoments:
 
 def gaussian_left_out(
     moments: GaussianMoments,
-    features: Float[Tensor, "n d"],
+    features: Float[Tensor, "n *v d"],
     labels: Int[Tensor, "n"],
     shrinkages: Sequence[float] = SHRINKAGES,
     class_of: Int[Tensor, "c"] | None = None,
@@ -93,7 +94,7 @@ def gaussian_left_out(
 
     Args:
         moments: moments of all images so far, those given included.
-        features: features of the images to leave out.
+        features: features of the images to leave out; of all their views, that to be judged first.
         labels: their rows in ``moments``.
         shrinkages: the grid of ρ, each in (0, 1].
         class_of: class that each row of ``moments`` stands for, −1 for none (a forgotten class);
@@ -117,7 +118,10 @@ def gaussian_left_out(
 
 
 def gaussian_scores_left_out(
-    moments: GaussianMoments, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], rho: float
+    moments: GaussianMoments,
+    features: Float[Tensor, "n *v d"],
+    labels: Int[Tensor, "n"],
+    rho: float,
 ) -> Float[Tensor, "j c"]:
     """Score images that are left out in turn: −½ (x − μ_k′)ᵀ A′⁻¹ (x − μ_k′) for every class k.
 
@@ -127,7 +131,7 @@ def gaussian_scores_left_out(
 
     Args:
         moments: moments of all images so far, those given included.
-        features: features of the images to leave out.
+        features: features of the images to leave out; of all their views, that to be judged first.
         labels: their rows in ``moments``.
         rho: shrinkage, in (0, 1].
 
@@ -176,7 +180,7 @@ class _Rotated:
     """Features and means in the scatter's eigenbasis, from which every shrinkage is answered."""
 
     def __init__(
-        self, moments: GaussianMoments, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]
+        self, moments: GaussianMoments, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> None:
         self.counts = moments.counts.to(labels.device)
         if len(labels) and int(self.counts[labels].min()) < 1:
@@ -191,7 +195,7 @@ class _Rotated:
         offset = moments.means[self.counts > 0].double().mean(dim=0)
         means = moments.means.double() - offset
         self.means = means @ basis
-        self.images = (features[judged].double() - offset) @ basis
+        self.images = (views_of(features[judged]).double() - offset) @ basis
         # An image lies outside the basis as far as its class's mean does.
         thin = len(self.values) < width
         outside = (_squares(means) - _squares(self.means)).clamp(min=0)
@@ -208,20 +212,54 @@ class _Rotated:
         level, values = (self.level, self.values) if self.level > 0 else (1.0, self.values + 1)
         root = ((1 - rho) * values + rho * level).sqrt()
         x, means, label = self.images[rows] / root, self.means / root, self.labels[rows]
-        apart = x - means[label]
-        length = apart.square().sum(dim=1)
-        square = x.square().sum(dim=1, keepdim=True) - 2 * x @ means.T + means.square().sum(dim=1)
+        shown = x[:, 0]
+        square = shown.square().sum(dim=1, keepdim=True) - 2 * shown @ means.T
+        square += means.square().sum(dim=1)
         if self.outside is not None:
             square += self.outside[label] / (rho * level)
-        along = (apart * x).sum(dim=1, keepdim=True) - apart @ means.T
-        count = self.counts[label].double()
-        # Without the image, the mean of its class lies further away in the same direction.
-        further = count / (count - 1)
-        square.scatter_(1, label[:, None], (length * further.square())[:, None])
-        along.scatter_(1, label[:, None], (length * further)[:, None])
-        share = (1 - rho) * further / self.free
-        gain = share / (1 - share * length)
-        return -0.5 * (square + gain[:, None] * along.square())
+        apart = x - means[label][:, None]
+        along = torch.einsum("bvr,br->bv", apart, shown)[:, None] - (apart @ means.T).mT
+        without = WithoutImage(apart, self.counts[label].double(), (1 - rho) / self.free)
+        own = label[:, None]
+        square.scatter_(1, own, without.square[:, None])
+        along.scatter_(1, own[..., None].expand(-1, -1, along.shape[2]), without.along[:, None])
+        return -0.5 * (square + without.lost(along))
+
+
+class WithoutImage:
+    """Distances once each of some images is taken out of a mean and a scatter that hold it.
+
+    A scatter is whitened by A; without an image of which views v lie apart by d_v from the mean of n
+    images it loses U M Uᵀ, U the columns d_v/√m of m views and M = I + 11ᵀ/(m(n − 1)), and the mean
+    moves by −d̄/(n − 1). By Woodbury, |z|² for A less κ U M Uᵀ is |z|² + κ g (M⁻¹ − κ UᵀU)⁻¹ gᵀ with
+    g = zᵀU and M⁻¹ = I − 11ᵀ/(mn).
+
+    Args:
+        apart: d_v of every image, whitened; the first view is the one that is asked about.
+        counts: n of every image, at least 2.
+        share: κ, what the scatter counts for in A.
+
+    Attributes:
+        square: squared distances of first views to the moved mean, by A.
+        along: their products with every d_v.
+    """
+
+    def __init__(
+        self, apart: Float[Tensor, "b v r"], counts: Float[Tensor, "b"], share: float
+    ) -> None:
+        views = apart.shape[1]
+        moved = apart[:, 0] + apart.mean(dim=1) / (counts - 1)[:, None]
+        self.square = moved.square().sum(dim=1)
+        self.along = torch.einsum("bvr,br->bv", apart, moved)
+        inner = torch.eye(views, dtype=apart.dtype, device=apart.device) - share / views * (
+            apart @ apart.mT
+        )
+        self._inner = inner - 1 / (views * counts)[:, None, None]
+        self._share = share / views
+
+    def lost(self, along: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
+        """What squared distances gain as the scatter loses the image, from products with every d_v."""
+        return self._share * (torch.linalg.solve(self._inner, along.mT).mT * along).sum(dim=2)
 
 
 def _squares(points: Float[Tensor, "c d"]) -> Float[Tensor, "c c"]:

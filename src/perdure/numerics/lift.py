@@ -28,7 +28,7 @@ class Lift:
     weight: Float[Tensor, "d m"]
     phase: Float[Tensor, "m"] | None = None
 
-    def __call__(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+    def __call__(self, features: Float[Tensor, "*n d"]) -> Float[Tensor, "*n m"]:
         """relu(xR), or √(2/m) cos(xΩ + b); in the type of the features."""
         raised = features @ self.weight.to(features)
         if self.phase is None:

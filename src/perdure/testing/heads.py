@@ -18,6 +18,7 @@ from perdure.heads import HEADS, Head, HeadConfig, TrainedHead
 from perdure.heads.choice import HeadChoice, choose_head
 from perdure.keys import keys_of
 from perdure.numerics.feature_drift import FeatureDrift
+from perdure.numerics.gaussians import views_of
 from perdure.randomness import generator
 from perdure.testing.learning import hidden_bytes, same_bits
 from perdure.testing.trial import Check, contained, run_all
@@ -35,7 +36,7 @@ DEFAULTS = HeadConfig(class_embeddings="mean", refine_epochs=3)
 
 head_check = functools.partial(contained, look_up=choose_head)
 
-Labelled = tuple[Float[Tensor, "_ d"], Int[Tensor, "_"]]
+Labelled = tuple[Float[Tensor, "_ ... d"], Int[Tensor, "_"]]
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,19 @@ class FeatureSurvey:
         """Refuse: there are no images to show."""
         raise AssertionError("A head may ask a survey for features only.")
 
-    def features(self, split: Split = "train", plain: bool = False) -> Labelled:
-        """Return features and labels; nothing is added to the backbone, so all are plain."""
+    def features(
+        self, split: Split = "train", plain: bool = False, mirrored: bool = False
+    ) -> Labelled:
+        """Return features and labels; nothing is added to the backbone, so all are plain.
+
+        Where two views are not given, a mirror image has the numbers in the opposite order.
+        """
         found = self._splits[split]
         assert found is not None, f"there is no {split} split"
-        return found
+        features, labels = found
+        if mirrored and features.ndim == 2:  # noqa: PLR2004  images, numbers
+            return torch.stack([features, features.flip(1)], dim=1), labels
+        return features if mirrored else views_of(features)[:, 0], labels
 
     def gradients(
         self, probes: Callable[[int], Tensor], most: int
@@ -215,7 +224,8 @@ def check_more_images(head_name: str) -> None:
     later = _fitted(head_name, halves, **options)
     if later.refuses(range(tasks[-1].task.seen)):
         return
-    rest = [drawn.half(second=True) for drawn in tasks]
+    surveys = [FeatureSurvey(drawn.half(second=True)) for drawn in tasks]
+    rest = [survey.features(mirrored=later.mirrored) for survey in surveys]
     later.take_in(torch.cat([f for f, _ in rest]), torch.cat([labels for _, labels in rest]))
     features = _test_features(tasks)
     ours, theirs = later.logits(features), at_once.logits(features)
@@ -291,7 +301,7 @@ def check_follows(head_name: str) -> None:
     )
 
 
-def _drifted(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def _drifted(features: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """An affine drift, small beside the distance of classes."""
     turn = torch.randn(DIM, DIM, generator=generator(0, "turn")) / (4 * DIM**0.5)
     moved: Tensor = features + 0.5 + features @ turn
@@ -299,7 +309,8 @@ def _drifted(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 
 def _moved(drawn: DrawnTask) -> DrawnTask:
-    train, test = ((_drifted(features), labels) for features, labels in (drawn.train, drawn.test))
+    both_views = FeatureSurvey(drawn.train).features(mirrored=True)
+    train, test = ((_drifted(features), labels) for features, labels in (both_views, drawn.test))
     return dataclasses.replace(drawn, train=train, test=test)
 
 
