@@ -17,7 +17,6 @@ import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,10 @@ from PIL import Image
 
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.config import make_config
+from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event
-from perdure.engine.model import Model
 from perdure.engine.run import Run
 from perdure.metrics import Counts
-from perdure.streams import TaskData
 from perdure.testing.trial import BACKBONE, SIDE
 
 PER_TASK = 2
@@ -52,20 +50,13 @@ class TimedRun(Run):
 
     record: Record
     folder: Path
+    outside: float
 
     def measure(self, folder: Path) -> Record:
         """Run, and return what was measured."""
         self.record, self.folder = Record(), folder
-        evaluate, self._began = self._evaluate, time.process_time()
-        self._outside = 0.0
-
-        def timed(model: Model, tasks: Sequence[TaskData]) -> dict[str, Counts]:
-            began = time.process_time()
-            found = evaluate(model, tasks)
-            self._outside += time.process_time() - began
-            return found
-
-        vars(self)["_evaluate"] = timed
+        self._began, self.outside = time.process_time(), 0.0
+        vars(self)["_evaluate"] = Outside(self._evaluate, self)
         self.sink = self._note
         self()
         return self.record
@@ -76,11 +67,28 @@ class TimedRun(Run):
         if event.fields["stages_done"] == len(self.record.seconds):
             return  # before the training of a task
         now = time.process_time()
-        self.record.seconds.append(now - self._began - self._outside)
+        self.record.seconds.append(now - self._began - self.outside)
         self.record.resident.append(resident())
         newest = max(self.folder.glob("stage-*.safetensors"), key=lambda path: path.stat().st_mtime)
         self.record.written.append(newest.stat().st_size)
-        self._began, self._outside = time.process_time(), 0.0
+        self._began, self.outside = time.process_time(), 0.0
+
+
+class Outside:
+    """Evaluator whose time a run does not count."""
+
+    def __init__(self, evaluator: Evaluator, run: TimedRun) -> None:
+        self._evaluator, self._run = evaluator, run
+
+    def __call__(self, *arguments: Any) -> dict[str, Counts]:
+        """Evaluate, and note how long it took."""
+        began = time.process_time()
+        found = self._evaluator(*arguments)
+        self._run.outside += time.process_time() - began
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._evaluator, name)
 
 
 def resident() -> int:
