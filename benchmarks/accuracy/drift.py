@@ -18,7 +18,7 @@ PHOTOS is a folder with ``train`` and ``test``, each with a folder per class.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,14 @@ from perdure.engine.survey import ImageSurvey, ordered_batches
 from perdure.engine.training import Training
 from perdure.heads import HEADS, Head
 from perdure.heads.choice import choose_head
+from perdure.learner.known_features import KnownFeatures
 from perdure.metrics import Counts, count_batch, summarise
 from perdure.numerics.drift_maps import linear_map
 from perdure.numerics.drift_statistics import Moments, moved
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.randomness import generator
 from perdure.streams import Stream, Subset
-from perdure.types import BackboneSpec, Split, Task, classes_of
+from perdure.types import BackboneSpec, Task, classes_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "drift.md"
 RECIPE: dict[str, Any] = {
@@ -169,27 +170,6 @@ class Kept:
         return self.after[state][f"test.{task}"], self.stream.tasks[task].test.labels
 
 
-class _Survey:
-    """Survey of features that are there."""
-
-    def __init__(self, labelled: Labelled) -> None:
-        self._labelled = labelled
-
-    def __call__(self, observer: object, split: Split = "train") -> None:
-        raise AssertionError("heads ask for features alone")
-
-    def features(self, split: Split = "train", plain: bool = False) -> Labelled:
-        return self._labelled
-
-    def gradients(
-        self, probes: Callable[[int], Tensor], most: int
-    ) -> Iterator[Mapping[str, Tensor]]:
-        raise AssertionError("heads ask for features alone")
-
-    def has(self, split: Split) -> bool:
-        return split == "train"
-
-
 # --------------------------------------------------------------------------------------- heads
 
 
@@ -230,7 +210,7 @@ def follow(kept: Kept, kind: str) -> dict[str, Any]:
             head.follow(made(before, features, task.classes[0], labels, held))
         if fit:
             anchors.end_task(task, kept.plain[f"train.{t}"], features, labels, fit.map)
-        head.end_task(task, _Survey((features, labels)))
+        head.end_task(task, KnownFeatures(features, labels))
         row = evaluate(kept, head, t, tasks)
         counts = row if counts is None else counts + row
     assert counts is not None
@@ -245,7 +225,7 @@ def all_seen(kept: Kept) -> float:
     head = make_head("none", kept.train(0, 0)[0].shape[1])
     for task in tasks:
         head.start_task(task)
-        head.end_task(task, _Survey(kept.train(last, task.index)))
+        head.end_task(task, KnownFeatures(*kept.train(last, task.index)))
     return float(summarise(evaluate(kept, head, last, tasks))["last_accuracy"])
 
 

@@ -206,8 +206,9 @@ class GaussianHead(Head):
         """Overwrite the class's mean, weight and bias.
 
         A class of one image, whose mirror image was not taken in, adds nothing to the pooled
-        covariance, and leaves no trace but in the sums of ``loo``. Of others the scatter cannot be taken out again, as it is not kept per
-        class; their count stays with it, since the covariance is the mean over all images.
+        covariance, and leaves no trace but in the sums of ``loo``. Of others the scatter cannot be
+        taken out again, as it is not kept per class; their count stays with it, since the covariance
+        is the mean over all images.
         """
         self.means[label], self.weight[label], self.bias[label] = 0, 0, 0
         self._measure = None

@@ -142,7 +142,8 @@ def _removed(
 
 def _rows(views: Float[Tensor, "n v d"]) -> Float[Tensor, "m d"]:
     """A row for each of an image's v views, that counts for 1/v."""
-    return views.flatten(0, 1) / views.shape[1] ** 0.5
+    rows: Tensor = views.flatten(0, 1) / views.shape[1] ** 0.5
+    return rows
 
 
 def _without(

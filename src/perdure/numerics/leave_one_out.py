@@ -259,7 +259,8 @@ class WithoutImage:
 
     def lost(self, along: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
         """What squared distances gain as the scatter loses the image, from products with every d_v."""
-        return self._share * (torch.linalg.solve(self._inner, along.mT).mT * along).sum(dim=2)
+        solved: Tensor = torch.linalg.solve(self._inner, along.mT).mT
+        return self._share * (solved * along).sum(dim=2)
 
 
 def _squares(points: Float[Tensor, "c d"]) -> Float[Tensor, "c c"]:

@@ -221,8 +221,14 @@ def _time_figure(head: str, lines: Sequence[TimeToAccuracy]) -> Figure:
         points = [(budget.seconds, 100 * budget.accuracy) for budget in one.budgets]
         ax.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label)
         for budget, point in zip(one.budgets, points, strict=True) if len(epochs) > 1 else ():
-            beside = {"xytext": (5, 4), "textcoords": "offset points", "fontsize": FONT - 1}
-            ax.annotate(f"{budget.epochs}", point, color=colour, **beside)
+            ax.annotate(
+                f"{budget.epochs}",
+                point,
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=FONT - 1,
+                color=colour,
+            )
     ax.set_title(fill(_named(head), _LONGEST["line"]), fontsize=FONT, color=INK)
     scale_by_decades(ax, [b.seconds for one in lines for b in (*one.budgets, frozen)])
     ax.margins(y=0.1)
