@@ -136,6 +136,23 @@ def test_urls_are_read_through_fsspec(bucket: str, tmp_path: Path) -> None:
     assert len(images(f"{bucket}/sub/x.tar")) == 24
 
 
+def test_a_folder_that_cannot_be_listed_is_told(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsspec would leave out its images."""
+    system = fsspec.filesystem("memory")
+    listed = type(system).ls
+
+    def ls(self: Any, path: str, *args: Any, **options: Any) -> Any:
+        if path.rstrip("/").endswith("/b"):
+            raise PermissionError(13, "Permission denied")
+        return listed(self, path, *args, **options)
+
+    monkeypatch.setattr(type(system), "ls", ls)
+    with pytest.raises(StreamError, match="cannot be read: Permission denied"):
+        list(shards.images_at(bucket))
+
+
 @pytest.mark.parametrize("url", ["nonsense://x", "memory://nothing"])
 def test_a_url_that_leads_nowhere_is_told(url: str) -> None:
     with pytest.raises((ConfigError, StreamError), match=url):

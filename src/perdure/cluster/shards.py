@@ -97,12 +97,10 @@ def images_at(url: str) -> Iterator[str]:
     system, path = file_system(url)
     empty = True
     try:
-        for folder, folders, files in system.walk(path):
-            folders[:] = sorted(name for name in folders if not is_hidden(name))
-            for name in sorted(files):
-                if is_image_name(name) and not is_hidden(name):
-                    empty = False
-                    yield system.unstrip_protocol(f"{folder}/{name}")
+        for file in _files_in(system, path):
+            if is_image_name(file):
+                empty = False
+                yield system.unstrip_protocol(file)
     except Exception as error:  # of any kind: file systems of others
         raise unreachable(url, error) from error
     if empty:
@@ -110,6 +108,20 @@ def images_at(url: str) -> Iterator[str]:
             f"'{url}' holds no image. Expected are files ending in {', '.join(sorted(SUFFIXES))}, in "
             "it or in folders in it, or tar and Parquet files in it."
         )
+
+
+def _files_in(system: Any, folder: str) -> Iterator[str]:
+    """Files of a folder in order, then those of its folders; fsspec's own walk passes over errors."""
+    entries = {one["name"].rstrip("/"): one["type"] for one in system.ls(folder, detail=True)}
+    inside = [
+        (name, kind)
+        for name, kind in sorted(entries.items())
+        if name != folder.rstrip("/") and not is_hidden(name.rpartition("/")[2])
+    ]
+    yield from (name for name, kind in inside if kind != "directory")
+    for name, kind in inside:
+        if kind == "directory":
+            yield from _files_in(system, name)
 
 
 def write_listing(images: Iterable[tuple[str, str]], path: Path, rows: int) -> None:
