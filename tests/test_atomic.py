@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.atomic import alone, atomic_write, check_place
+from perdure.atomic import alone, atomic_folder, atomic_write, check_place
 from perdure.errors import OutputError
 
 
@@ -211,3 +211,23 @@ def test_a_disk_that_is_really_full(full_disk: Path) -> None:
     with pytest.raises(OutputError, match=r"the disk is full .* \(100,000 bytes"):
         atomic_write(target, bytes(100_000))
     assert_untouched(target)
+
+
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    made, left = tmp_path / "made", tmp_path / ".made.making"
+    left.mkdir()
+    (left / "half").write_text("of a killed process")
+
+    def fail() -> None:
+        with atomic_folder(made, "It failed") as work:
+            (work / "one").write_text("1")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OutputError, match=r"^It failed in '.*' \(full\)\. Free some space"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    with atomic_folder(made, "It failed") as work:
+        (work / "one").write_text("1")
+        assert not made.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert [path.name for path in made.iterdir()] == ["one"]

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ _UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES,
 """What systems answer that cannot sync a folder at all."""
 
 LOCK = ".lock"
+MAKING = ".making"
+"""Ending of a folder that is being made, see `atomic_folder`."""
 _TEMPORARY = re.compile(r"\.perdure-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-[0-9a-f]{8}\.tmp")
 _TEMPORARY_BEFORE = re.compile(r"\.perdure-[0-9a-f]{16}\.tmp")
 _MACHINE = f"{uuid.uuid5(uuid.NAMESPACE_DNS, platform.node()).int >> 96:08x}"
@@ -65,6 +68,38 @@ def atomic_write(path: Path | str, data: bytes) -> None:
             raise OutputError(_explain(Path(path), len(data), error)) from error
         raise
     sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path, failed: str) -> Iterator[Path]:
+    """Make a folder whole or not at all: the one that is given takes its name when the block ends.
+
+    Only under a lock on its name: what a killed process left (`MAKING`) is removed first.
+
+    Args:
+        folder: not there, or empty; its parent must exist.
+        failed: what to say where it cannot be written, as ``The index of 'shards' could not be
+            written``.
+
+    Raises:
+        OutputError: it cannot be written; nothing of it is left.
+    """
+    work = folder.with_name(f".{folder.name}{MAKING}")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir()
+        yield work
+        if hasattr(os, "sync"):  # one call for however many files
+            os.sync()
+        work.replace(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{failed} in '{folder.parent}' ({error.strerror or error}). Free some space, or set "
+            "PERDURE_HOME to another folder."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def check_place(path: Path) -> Path:

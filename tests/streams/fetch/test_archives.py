@@ -71,7 +71,7 @@ def test_a_folder_around_the_classes(tmp_path: Path) -> None:
 def test_what_killed_processes_left_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = unpacked_dir() / ".other-0123456789abcdef.unpacking" / "half"
+    left = unpacked_dir() / ".other-0123456789abcdef.making" / "half"
     left.mkdir(parents=True)
     archive = write_zip(tmp_path / "p.zip", PHOTOS)
 

@@ -343,10 +343,10 @@ def test_what_is_in_the_way_is_left_alone(server: Server, home: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(server: Server, home: Path) -> None:
-    (home / ".imagenet_a.unpacking" / "imagenet-a" / "half").mkdir(parents=True)
+    (home / ".imagenet_a.making" / "imagenet-a" / "half").mkdir(parents=True)
     folder = fetch(PUBLISHED["imagenet_a"])
     assert not (folder / "imagenet-a" / "half").exists()
-    assert not (home / ".imagenet_a.unpacking").exists()
+    assert not (home / ".imagenet_a.making").exists()
 
 
 def test_two_processes_do_not_write_the_same_files(server: Server, home: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_disk_that_fills_up(
         with pytest.raises(OutputError, match=r"[Ff]ree some.*PERDURE_HOME"):
             fetch(PUBLISHED["imagenet_a"])
     assert not (home / "imagenet_a").exists()
-    assert not (home / ".imagenet_a.unpacking").exists()
+    assert not (home / ".imagenet_a.making").exists()
     fetch(PUBLISHED["imagenet_a"])
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
-from perdure.atomic import sync_folder
+from perdure.atomic import MAKING, atomic_folder
 from perdure.cache import sha256_of, unpacked_dir
-from perdure.errors import OutputError
 from perdure.streams.fetch.unpacking import archive_stem, unpack
 from perdure.streams.images.find_images import is_hidden, is_image_name
-
-_WORK = ".unpacking"
 
 
 def unpacked(archive: Path) -> Path:
@@ -32,29 +28,12 @@ def unpacked(archive: Path) -> Path:
     stem = archive_stem(archive.name)
     folder = place / f"{stem[:60]}-{sha256_of(archive)[:16]}"
     with FileLock(place / ".lock"):  # whoever comes second waits
-        for left in place.glob(f".*{_WORK}"):
+        for left in place.glob(f".*{MAKING}"):
             shutil.rmtree(left, ignore_errors=True)
         if not folder.is_dir():
-            _unpack(archive, folder)
+            with atomic_folder(folder, f"'{archive}' could not be unpacked") as work:
+                unpack(archive, work, lambda done: None)
     return _within(folder, stem)
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    work = folder.with_name(f".{folder.name}{_WORK}")
-    try:
-        work.mkdir()
-        unpack(archive, work, lambda done: None)
-        if hasattr(os, "sync"):  # one call for however many files
-            os.sync()
-        work.replace(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise OutputError(
-            f"'{archive}' could not be unpacked in '{folder.parent}' ({error.strerror or error}). "
-            "Free some space, or set PERDURE_HOME to another folder."
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _within(folder: Path, stem: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from perdure.atomic import atomic_write, sync_folder
+from perdure.atomic import atomic_folder, atomic_write
 from perdure.cache import archives_dir, home, sha256_of
-from perdure.errors import OutputError, StreamError
+from perdure.errors import StreamError
 from perdure.streams.fetch.download import Progress, is_left, obtain, remove
 from perdure.streams.fetch.published import PublishedData, quoted
 from perdure.streams.fetch.unpacking import is_archive, unpack
@@ -83,11 +82,7 @@ def _fetch(published: PublishedData, archives: Path, on_progress: Progress) -> P
             f"that in, or move it away and type again: perdure data fetch {published.name}"
         )
     obtained = [obtain(published, file, archives, on_progress) for file in published.files]
-    # Only here, under the lock: what a killed process left.
-    work = folder.with_name(f".{published.name}.unpacking")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        work.mkdir()
+    with atomic_folder(folder, f"{published.title} could not be unpacked") as work:
         manifest = {
             "benchmark": published.name,
             "publisher": published.publisher,
@@ -95,17 +90,6 @@ def _fetch(published: PublishedData, archives: Path, on_progress: Progress) -> P
         }
         _check_content(published, work, archives)
         atomic_write(work / MANIFEST, json.dumps(manifest, indent=1).encode())
-        if hasattr(os, "sync"):  # one call for hundreds of thousands of files
-            os.sync()
-        work.replace(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise OutputError(
-            f"{published.title} could not be unpacked in '{work.parent}' "
-            f"({error.strerror or error}). Free some space, or set PERDURE_HOME to another folder."
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 

@@ -18,9 +18,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from perdure.atomic import sync_folder
+from perdure.atomic import MAKING, atomic_folder
 from perdure.cache import shards_dir
-from perdure.errors import OutputError, StreamError, UnreadableImageError
+from perdure.errors import StreamError, UnreadableImageError
 from perdure.randomness import derived_seed
 from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import EncodedImage, decode, image_size
@@ -28,7 +28,7 @@ from perdure.streams.images.sets import ComputedNames, ImageSet, unreadable_imag
 from perdure.streams.shards.samples import samples
 
 _FORMAT = 1
-_INDEX, _IMAGES, _WORK = "index.npz", "images.bin", ".indexing"
+_INDEX, _IMAGES = "index.npz", "images.bin"
 _SPLITS = ("", "train", "test", "validation")
 
 
@@ -150,7 +150,7 @@ def indexed(
     place = shards_dir()
     folder = place / f"{shards[0].parent.name[:60]}-{digest[:16]}"
     with FileLock(place / ".lock"):  # whoever comes second waits
-        for left in place.glob(f".*{_WORK}"):
+        for left in place.glob(f".*{MAKING}"):
             shutil.rmtree(left, ignore_errors=True)
         if not folder.is_dir():
             _write(shards, config, identity, folder, on_shard)
@@ -175,23 +175,10 @@ def _write(
     folder: Path,
     on_shard: Callable[[int], None],
 ) -> None:
-    work = folder.with_name(f".{folder.name}{_WORK}")
-    try:
-        work.mkdir()
+    failed = f"The index of '{shards[0].parent}' could not be written"
+    with atomic_folder(folder, failed) as work:
         content = _walk(shards, config, work / _IMAGES, on_shard)
-        with (work / _INDEX).open("wb") as file:
-            np.savez(file, allow_pickle=False, about=_packed(json.dumps(identity)), **content)
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise OutputError(
-            f"The index of '{shards[0].parent}' could not be written in '{folder.parent}' "
-            f"({error.strerror or error}). Free some space, or set PERDURE_HOME to another folder."
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        np.savez(work / _INDEX, allow_pickle=False, about=_packed(json.dumps(identity)), **content)
 
 
 def _walk(

@@ -67,7 +67,9 @@ def test_validation_images_stand_in_for_test_images_and_are_training_images() ->
 def test_no_test_image_is_ever_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = small_search({"lr": (0.01,)})
     read: list[str] = []
-    monkeypatch.setattr("perdure.tuning.make_stream", lambda *args: spied(make_stream(*args), read))
+    monkeypatch.setattr(
+        "perdure.tuning.trial_streams.make_stream", lambda *args: spied(make_stream(*args), read)
+    )
     assert tune(search, 1, tmp_path / "tune")[0].score is not None
     assert read == []
     stream = spied(make_stream(search.config), read)
