@@ -24,6 +24,7 @@ from tests.engine.ranks_together import RUN, SIZES, in_float64, learned, togethe
 pytestmark = [
     pytest.mark.usefixtures("unchecked"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+    pytest.mark.timeout(900),  # processes that wait for each other, beside others at work
 ]
 
 BOTH = ["linear", "gaussian"]
@@ -103,7 +104,6 @@ def doubled(ranks: Ranks, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_every_method_learns_the_same_on_ranks(name: str, count: int, tmp_path: Path) -> None:
