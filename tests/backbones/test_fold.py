@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import LayerScale
 
 from perdure.backbones.additions import Additions
 from perdure.backbones.catalog import create_backbone
-from perdure.backbones.fold import InPlaceSiLU, folded
+from perdure.backbones.fold import InPlaceSiLU, _fold_scales, folded
 from perdure.randomness import generator
 from perdure.traits import Read
 from perdure.types import BlockView
@@ -112,3 +113,20 @@ def test_backbones_are_folded_unless_told_otherwise() -> None:
     ]
     assert acts[0] is InPlaceSiLU
     assert acts[1] is not InPlaceSiLU
+
+
+def test_a_gated_mlp_without_a_second_layer_keeps_its_scale() -> None:
+    """As ViTamin's: timm's own layers, only their names differ."""
+
+    class Gated(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.norm = torch.nn.GELU(), torch.nn.Identity()
+
+    block = torch.nn.Module()
+    block.attn, block.mlp = torch.nn.Module(), Gated()
+    block.attn.proj = torch.nn.Linear(4, 4)
+    block.ls1, block.ls2 = LayerScale(4), LayerScale(4)
+    _fold_scales(block, torch.float32)
+    assert isinstance(block.ls1, torch.nn.Identity)
+    assert isinstance(block.ls2, LayerScale)

@@ -67,7 +67,7 @@ def _fold_scales(block: Any, dtype: torch.dtype) -> None:
         module = getattr(block, f"ls{branch}", None)
         scale = module.gamma if isinstance(module, LayerScale) else None
         scale = getattr(block, f"gamma_{branch}", scale)
-        linear = getattr(getattr(block, part), layer)
+        linear = getattr(getattr(block, part), layer, None)
         if scale is None or not isinstance(linear, nn.Linear):
             continue
         setattr(getattr(block, part), layer, _scaled(linear, rows=_exact(scale), dtype=dtype))
