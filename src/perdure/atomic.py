@@ -74,7 +74,8 @@ def atomic_write(path: Path | str, data: bytes) -> None:
 def atomic_folder(folder: Path, failed: str) -> Iterator[Path]:
     """Make a folder whole or not at all: the one that is given takes its name when the block ends.
 
-    Only under a lock on its name: what a killed process left (`MAKING`) is removed first.
+    Only under a lock on its name: what a killed process left (`MAKING`) is removed first. What is put
+    in must have reached the disk by then: by `atomic_write`, or `sync_all` at the end.
 
     Args:
         folder: not there, or empty; its parent must exist.
@@ -89,8 +90,6 @@ def atomic_folder(folder: Path, failed: str) -> Iterator[Path]:
     try:
         work.mkdir()
         yield work
-        if hasattr(os, "sync"):  # one call for however many files
-            os.sync()
         work.replace(folder)
         sync_folder(folder.parent)
     except OSError as error:
@@ -100,6 +99,12 @@ def atomic_folder(folder: Path, failed: str) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def sync_all() -> None:
+    """Wait until everything written has reached its disk, where the system can: for many files."""
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 def check_place(path: Path) -> Path:

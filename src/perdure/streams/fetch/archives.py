@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from perdure.atomic import MAKING, atomic_folder
+from perdure.atomic import MAKING, atomic_folder, sync_all
 from perdure.cache import sha256_of, unpacked_dir
 from perdure.streams.fetch.unpacking import archive_stem, unpack
 from perdure.streams.images.find_images import is_hidden, is_image_name
@@ -33,6 +33,7 @@ def unpacked(archive: Path) -> Path:
         if not folder.is_dir():
             with atomic_folder(folder, f"'{archive}' could not be unpacked") as work:
                 unpack(archive, work, lambda done: None)
+                sync_all()
     return _within(folder, stem)
 
 

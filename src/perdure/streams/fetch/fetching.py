@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from perdure.atomic import atomic_folder, atomic_write
+from perdure.atomic import atomic_folder, atomic_write, sync_all
 from perdure.cache import archives_dir, home, sha256_of
 from perdure.errors import StreamError
 from perdure.streams.fetch.download import Progress, is_left, obtain, remove
@@ -90,6 +90,7 @@ def _fetch(published: PublishedData, archives: Path, on_progress: Progress) -> P
         }
         _check_content(published, work, archives)
         atomic_write(work / MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync_all()
     return folder
 
 

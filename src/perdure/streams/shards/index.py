@@ -178,7 +178,10 @@ def _write(
     failed = f"The index of '{shards[0].parent}' could not be written"
     with atomic_folder(folder, failed) as work:
         content = _walk(shards, config, work / _IMAGES, on_shard)
-        np.savez(work / _INDEX, allow_pickle=False, about=_packed(json.dumps(identity)), **content)
+        with (work / _INDEX).open("wb") as file:
+            np.savez(file, allow_pickle=False, about=_packed(json.dumps(identity)), **content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _walk(
