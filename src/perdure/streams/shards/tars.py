@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from perdure.errors import StreamError
-from perdure.streams.images.find_images import is_image_name
 from perdure.streams.shards.opening import open_place
 
 TARS = (".tar", ".tar.gz", ".tgz")
@@ -53,6 +52,8 @@ def members(place: str) -> Iterator[Member]:
         ConfigError: a URL that needs another package.
         StreamError: it cannot be read, or is damaged or cut short; files before are given.
     """
+    from perdure.streams.images.find_images import is_image_name  # noqa: PLC0415  imports numpy
+
     mode: Literal["r:gz", "r:"] = "r:gz" if is_packed(place) else "r:"
     with open_place(place) as file:
         try:
