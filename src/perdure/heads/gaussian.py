@@ -236,10 +236,10 @@ class GaussianHead(Head):
 
     def _evidence(self) -> GaussianEvidence | None:
         """Distances by the moments; None for lifted features, without spread, or without moments."""
-        images = int(self.counts.sum())
-        kept = self.gram is None and len(self.scatter) > 0 and images > 1
-        if self._measure is None and kept and self._spread:
-            known = self.means.any(dim=1)
+        if self._measure is None and self.gram is None and len(self.scatter) and self._spread:
+            known, images = self.means.any(dim=1), int(self.counts.sum())
+            if images < 2:  # noqa: PLR2004  an image and its mirror image are one
+                return None
             # Distances are for S/(n − 1), where the head may score by S/n.
             factor = 1.0 if self.left_out is not None else images / (images - 1)
             self._measure = GaussianEvidence(
