@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -99,6 +99,27 @@ def atomic_folder(folder: Path, failed: str) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def make_once(folder: Path, failed: str, fill: Callable[[Path], None]) -> None:
+    """Make a folder of the cache whole where it is not there; whoever comes second waits.
+
+    What killed processes left of it and of those beside it is removed first.
+
+    Args:
+        folder: its parent must exist.
+        failed: as for `atomic_folder`.
+        fill: puts the content into the folder that it is given.
+
+    Raises:
+        OutputError: it cannot be written; nothing of it is left.
+    """
+    with FileLock(folder.with_name(LOCK)):
+        for left in folder.parent.glob(f".*{MAKING}"):
+            shutil.rmtree(left, ignore_errors=True)
+        if not folder.is_dir():
+            with atomic_folder(folder, failed) as work:
+                fill(work)
 
 
 def sync_all() -> None:
@@ -267,7 +288,4 @@ def _explain(path: Path, size: int, error: OSError) -> str:
 
 def _not_a_folder(path: Path) -> Path:
     """Return the outermost part above the file that is missing or is no folder."""
-    for part in reversed(path.parents):
-        if not part.is_dir():
-            return part
-    return path.parent
+    return next((part for part in reversed(path.parents) if not part.is_dir()), path.parent)

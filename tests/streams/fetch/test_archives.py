@@ -34,7 +34,7 @@ def members(*names: str) -> dict[str, bytes]:
 PHOTOS = members("ant/0.png", "ant/more/1.png", "bee/0.png", "__MACOSX/._0.png", "bee/odd")
 
 
-@pytest.mark.parametrize("name", ["p.zip", "P.ZIP", "p.tar", "p.tar.gz", "p.tgz"])
+@pytest.mark.parametrize("name", ["p.zip", "P.ZIP", "p.tar", "P.TAR", "p.tar.gz", "p.tgz"])
 @pytest.mark.parametrize("around", ["", "pets/"])
 def test_an_archive_is_taken_as_a_folder_is(tmp_path: Path, name: str, around: str) -> None:
     content = {around + member: pixels for member, pixels in PHOTOS.items()}
@@ -42,7 +42,7 @@ def test_an_archive_is_taken_as_a_folder_is(tmp_path: Path, name: str, around: s
     if name.lower().endswith(".zip"):
         write_zip(archive, content)
     else:
-        write_tar(archive, content, "w" if name == "p.tar" else "w:gz")
+        write_tar(archive, content, "w" if name.lower() == "p.tar" else "w:gz")
     assert resolve(str(archive)) == f"folder:{archive}"
     lesson = gather(archive, None, "train", StreamConfig(), 0)
     assert lesson.counts() == {"ant": 2, "bee": 1}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
-from perdure.atomic import MAKING, atomic_folder, sync_all
+from perdure.atomic import make_once, sync_all
 from perdure.cache import sha256_of, unpacked_dir
 from perdure.streams.fetch.unpacking import archive_stem, unpack
 from perdure.streams.images.find_images import is_hidden, is_image_name
@@ -24,16 +21,14 @@ def unpacked(archive: Path) -> Path:
         StreamError: the archive is damaged or not to be trusted.
         OutputError: the cache cannot be written.
     """
-    place = unpacked_dir()
+
+    def fill(work: Path) -> None:
+        unpack(archive, work, lambda done: None)
+        sync_all()
+
     stem = archive_stem(archive.name)
-    folder = place / f"{stem[:60]}-{sha256_of(archive)[:16]}"
-    with FileLock(place / ".lock"):  # whoever comes second waits
-        for left in place.glob(f".*{MAKING}"):
-            shutil.rmtree(left, ignore_errors=True)
-        if not folder.is_dir():
-            with atomic_folder(folder, f"'{archive}' could not be unpacked") as work:
-                unpack(archive, work, lambda done: None)
-                sync_all()
+    folder = unpacked_dir() / f"{stem[:60]}-{sha256_of(archive)[:16]}"
+    make_once(folder, f"'{archive}' could not be unpacked", fill)
     return _within(folder, stem)
 
 

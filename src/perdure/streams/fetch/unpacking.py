@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from perdure.errors import StreamError
+from perdure.streams.shards.tars import TARS, check_end, is_packed, tar_mode
 from perdure.wording import printable
 
 MOST_ENTRIES = 2_000_000
@@ -28,7 +29,7 @@ MOST_RATIO = 50
 """Bytes that a byte of an archive may unpack to; photographs hardly shrink at all."""
 
 _SAYS_UTF8 = 0x800
-_TARS = (".tar", ".tar.gz", ".tgz")
+_ENDINGS = (".zip", *TARS)
 _ODD = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
 """What systems answer to a name that they cannot give."""
 _DAMAGED = (
@@ -64,7 +65,7 @@ class _Entry:
 
 def is_archive(name: str) -> bool:
     """Tell from its name whether a file is an archive that `unpack` reads."""
-    return name.lower().endswith((".zip", *_TARS))
+    return name.lower().endswith(_ENDINGS)
 
 
 def archive_stem(name: str) -> str:
@@ -74,7 +75,7 @@ def archive_stem(name: str) -> str:
         >>> archive_stem("pets.tar.gz"), archive_stem("Pets.ZIP")
         ('pets', 'Pets')
     """
-    ending = max((one for one in (".zip", *_TARS) if name.lower().endswith(one)), key=len)
+    ending = max((one for one in _ENDINGS if name.lower().endswith(one)), key=len)
     return name[: -len(ending)]
 
 
@@ -159,20 +160,14 @@ def _write(entry: _Entry, target: Path) -> int:
 
 
 def _tar_entries(archive: Path) -> Iterator[_Entry]:
-    with archive.open("rb") as file, tarfile.open(fileobj=file, mode=_tar_mode(archive)) as tar:
+    mode = tar_mode(archive.name)
+    with archive.open("rb") as file, tarfile.open(fileobj=file, mode=mode) as tar:
         for member in tar:
             kind = "file" if member.isfile() else "folder" if member.isdir() else "a link or device"
             content = partial(tar.extractfile, member)
             yield _Entry(member.name, member.size, kind, content, file.tell())
-        if archive.suffix == ".tar":
-            # tarfile takes a header that is cut short for the end; gzip finds that out by itself.
-            file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("its end is missing")
-
-
-def _tar_mode(archive: Path) -> Literal["r:", "r:gz"]:
-    return "r:" if archive.suffix == ".tar" else "r:gz"
+        if not is_packed(archive.name):
+            check_end(file, tar.offset)
 
 
 def _zip_entries(archive: Path) -> Iterator[_Entry]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import zipfile
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from perdure.atomic import MAKING, atomic_folder
+from perdure.atomic import make_once
 from perdure.cache import shards_dir
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.randomness import derived_seed
@@ -125,11 +123,7 @@ class ShardImages(ImageSet):
         return self._index.name(int(self._positions[index]))
 
 
-def indexed(
-    shards: Sequence[Path],
-    config: StreamConfig,
-    on_shard: Callable[[int], None] = lambda done: None,
-) -> ShardIndex:
+def indexed(shards: Sequence[Path], config: StreamConfig) -> ShardIndex:
     """Return the index of shards; it is written where that was not done before.
 
     It lies in the cache, under a checksum of the shards' places, sizes and times of change, and holds
@@ -139,7 +133,6 @@ def indexed(
     Args:
         shards: tars and Parquet files.
         config: names columns.
-        on_shard: receives after every shard how many were read.
 
     Raises:
         StreamError: a shard is damaged or cut short, or the index is damaged or of other shards.
@@ -147,13 +140,17 @@ def indexed(
     """
     identity = _identity(shards, config)
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    place = shards_dir()
-    folder = place / f"{shards[0].parent.name[:60]}-{digest[:16]}"
-    with FileLock(place / ".lock"):  # whoever comes second waits
-        for left in place.glob(f".*{MAKING}"):
-            shutil.rmtree(left, ignore_errors=True)
-        if not folder.is_dir():
-            _write(shards, config, identity, folder, on_shard)
+    holder = shards[0].parent
+    folder = shards_dir() / f"{holder.name[:60]}-{digest[:16]}"
+
+    def fill(work: Path) -> None:
+        content = _walk(shards, config, work / _IMAGES)
+        with (work / _INDEX).open("wb") as file:
+            np.savez(file, allow_pickle=False, about=_packed(json.dumps(identity)), **content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    make_once(folder, f"The index of '{holder}' could not be written", fill)
     return _read(folder, identity, shards)
 
 
@@ -168,25 +165,7 @@ def _identity(shards: Sequence[Path], config: StreamConfig) -> dict[str, Any]:
     }
 
 
-def _write(
-    shards: Sequence[Path],
-    config: StreamConfig,
-    identity: dict[str, Any],
-    folder: Path,
-    on_shard: Callable[[int], None],
-) -> None:
-    failed = f"The index of '{shards[0].parent}' could not be written"
-    with atomic_folder(folder, failed) as work:
-        content = _walk(shards, config, work / _IMAGES, on_shard)
-        with (work / _INDEX).open("wb") as file:
-            np.savez(file, allow_pickle=False, about=_packed(json.dumps(identity)), **content)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _walk(
-    shards: Sequence[Path], config: StreamConfig, copies: Path, on_shard: Callable[[int], None]
-) -> dict[str, NDArray[Any]]:
+def _walk(shards: Sequence[Path], config: StreamConfig, copies: Path) -> dict[str, NDArray[Any]]:
     """Read every shard once; copy images that have no place of their own."""
     keys = ("shard", "holder", "offset", "length", "label", "split", "draw", "name_ends")
     kinds = (np.int32, np.int32, np.int64, np.int64, np.int32, np.int8, np.uint64, np.int64)
@@ -210,7 +189,6 @@ def _walk(
                 row = (number, file, offset, length, label, split, draw % 2**63, len(names))
                 for column, value in zip(columns, row, strict=True):
                     column.append(value)
-            on_shard(number + 1)
         copied.flush()
         os.fsync(copied.fileno())
     content: dict[str, NDArray[Any]] = {

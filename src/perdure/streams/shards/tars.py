@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from perdure.errors import StreamError
 from perdure.streams.shards.opening import open_place
@@ -42,6 +42,26 @@ def is_packed(name: str) -> bool:
     return is_tar(name) and not name.lower().endswith(".tar")
 
 
+def tar_mode(name: str) -> Literal["r:", "r:gz"]:
+    """Return the mode in which tarfile opens a tar of this name."""
+    return "r:gz" if is_packed(name) else "r:"
+
+
+def check_end(file: IO[bytes], end: int) -> None:
+    """Refuse a tar that is cut short within a header, which tarfile takes for the end.
+
+    Args:
+        file: not compressed: gzip finds that out by itself.
+        end: where tarfile has found the end.
+
+    Raises:
+        ReadError: the block of zeros that ends a tar is not there.
+    """
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("its end is missing")
+
+
 def members(place: str) -> Iterator[Member]:
     """Read the files of a tar one after another; one is in memory at a time.
 
@@ -54,10 +74,10 @@ def members(place: str) -> Iterator[Member]:
     """
     from perdure.streams.images.find_images import is_image_name  # noqa: PLC0415  imports numpy
 
-    mode: Literal["r:gz", "r:"] = "r:gz" if is_packed(place) else "r:"
+    packed = is_packed(place)
     with open_place(place) as file:
         try:
-            with tarfile.open(fileobj=file, mode=mode) as tar:
+            with tarfile.open(fileobj=file, mode=tar_mode(place)) as tar:
                 for member in tar:
                     # A link has no content of its own, and a sparse file not in one piece.
                     linked = member.islnk() or member.issym() or member.issparse()
@@ -67,20 +87,17 @@ def members(place: str) -> Iterator[Member]:
                             "--hard-dereference, without --sparse"
                         )
                     if member.isfile():
-                        packed = tar.extractfile(member)
-                        content = b"" if packed is None else packed.read()
+                        inside = tar.extractfile(member)
+                        content = b"" if inside is None else inside.read()
                         if len(content) != member.size:
                             raise tarfile.ReadError("its end is missing")
                         yield Member(member.name, member.offset_data, content)
                     vars(tar)["members"] = []  # else it keeps a record of every file
                 end = tar.offset
-                while mode == "r:gz" and tar.fileobj.read(tarfile.RECORDSIZE):
+                while packed and tar.fileobj.read(tarfile.RECORDSIZE):
                     pass  # to its checksum
-            if mode == "r:":
-                # tarfile takes a header that is cut short for the end; gzip finds that out by itself.
-                file.seek(end)
-                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError("its end is missing")
+            if not packed:
+                check_end(file, end)
         except Exception as error:  # of any kind: file systems of others
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise StreamError(
