@@ -72,6 +72,20 @@ def class_names(values: Iterable[Any], where: Callable[[int], str]) -> list[str]
     return names
 
 
+def declared_name(value: Any, declared: Sequence[str], where: str) -> Any:
+    """Return the name behind the number of a class; what is no number stands for itself.
+
+    Raises:
+        StreamError: none of the names belongs to the number; ``where`` says of what it is.
+    """
+    if isinstance(value, int) and not 0 <= value < len(declared):
+        raise StreamError(
+            f"{where} is {value}, which is none of its classes, numbered 0 … {len(declared) - 1}: "
+            f"{listed(declared)}."
+        )
+    return declared[value] if isinstance(value, int) else value
+
+
 def are_numbers(values: Iterable[Any]) -> bool:
     """Whether labels are numbers and not texts; so their classes come back as numbers."""
     return all(not isinstance(value, str) for value in values)
@@ -142,7 +156,8 @@ def _text(value: str, where: str, what: str) -> str:
 
 def _told(value: Any) -> str:
     """A label that is none, and why."""
-    if value is None or type(value).__name__ in _MISSING or _not_a_number(value):
+    not_a_number = isinstance(value, float) and math.isnan(value)
+    if value is None or not_a_number or type(value).__name__ in _MISSING:
         return f"missing ({value!r})"
     if isinstance(value, bool):
         return f"the truth value {value}; give 0 and 1, or two names"
@@ -154,7 +169,3 @@ def _told(value: Any) -> str:
             "several attributes nor one-hot vectors are taken. For one-hot labels give argmax(1)"
         )
     return repr(value)
-
-
-def _not_a_number(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from perdure.errors import ConfigError, StreamError, did_you_mean
@@ -131,10 +131,9 @@ def _chosen(name: str, domains: Domains, wanted: Sequence[str], increment: str) 
 
 def _shown(source: Source, domains: Domains, places: Sequence[int]) -> Bool[np.ndarray, "c d"]:
     """Return which classes have images in which domain."""
-    counts = [
-        _counts(source, images.labels, of)
-        for images, of in ((source.train, domains.train), (source.test, domains.test))
-    ]
+    counts = np.zeros((2, len(source.class_names), len(domains.names)), np.int64)
+    np.add.at(counts[0], (source.train.labels, domains.train), 1)
+    np.add.at(counts[1], (source.test.labels, domains.test), 1)
     for place in places:
         for this, other, what, missing in (
             (counts[0], counts[1], "training", "test"),
@@ -150,15 +149,6 @@ def _shown(source: Source, domains: Domains, places: Sequence[int]) -> Bool[np.n
                 )
     has_images: Bool[np.ndarray, "c d"] = counts[0] > 0
     return has_images
-
-
-def _counts(
-    source: Source, labels: NDArray[np.int64], domains: NDArray[np.int64]
-) -> Int64[np.ndarray, "c d"]:
-    assert source.domains is not None
-    classes, count = len(source.class_names), len(source.domains.names)
-    pairs = np.bincount(labels * count + domains, minlength=classes * count)
-    return pairs.reshape(classes, count)
 
 
 def _by_domain(

@@ -193,8 +193,7 @@ def _folder(path: Path, inspection: Inspection) -> tuple[Sequence[str], list[_It
         for class_name, files in found_files(folder, left_out).items():
             classes.add(class_name)
             items += [_Item(str(file), split, class_name, file) for file in files]
-    for reason, texts in _UNTAKEN.items():
-        kind, text = texts
+    for reason, (kind, text) in _UNTAKEN.items():
         inspection.faults += [
             Fault(kind, f"{file}: {text}") for file in sorted(left_out.paths[reason])
         ]

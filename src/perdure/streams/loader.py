@@ -163,9 +163,9 @@ def batches(  # noqa: PLR0913  every argument is a counter or a size
     processes = min(worker_count(workers, steps * largest, largest * 3 * img_size**2), steps)
     if reader.kept is None:
         return _batches(reader, order, processes)
+    epochs = (list(one) for _, one in itertools.groupby(order, key=lambda chunk: chunk.epoch))
     return itertools.chain.from_iterable(
-        _kept_batches(reader, list(chunks), processes)
-        for _, chunks in itertools.groupby(order, key=lambda chunk: chunk.epoch)
+        _batches(reader, chunks, 0 if reader.has_all(chunks) else processes) for chunks in epochs
     )
 
 
@@ -239,11 +239,6 @@ class _Reader(Dataset[Tensor | PerdureError]):
             kept.store(indices[new], pixels[new])
         positions = torch.tensor(chunk.positions, dtype=torch.int64)
         return Batch(pixels, self.subset.labels[positions], positions)
-
-
-def _kept_batches(reader: _Reader, chunks: Sequence[Chunk], workers: int) -> Iterator[Batch]:
-    """Iterate over one epoch of cached images."""
-    return _batches(reader, chunks, 0 if reader.has_all(chunks) else workers)
 
 
 def _batches(reader: _Reader, chunks: Iterable[Chunk], workers: int) -> Iterator[Batch]:

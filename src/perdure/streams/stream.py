@@ -20,6 +20,7 @@ from perdure.streams.increments import Cut, cut
 from perdure.streams.orders import class_order
 from perdure.streams.sources.base import Source, load_source
 from perdure.types import Task
+from perdure.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +92,11 @@ class Stream:
         """Notes for the user: domains, a smaller last task, images that were left out."""
         notes = list(self.remarks)
         if not self.repeats and len(self.sizes) > 1 and self.sizes[-1] < self.sizes[-2]:
-            classes = "class" if self.sizes[-1] == 1 else "classes"
-            notes.append(
-                f"The last task has {self.sizes[-1]} {classes}, the one before it {self.sizes[-2]}."
-            )
+            classes = counted(self.sizes[-1], "class", "classes")
+            notes.append(f"The last task has {classes}, the one before it {self.sizes[-2]}.")
         if self.skipped:
-            images = "image was" if len(self.skipped) == 1 else "images were"
-            notes.append(
-                f"{len(self.skipped)} unreadable {images} left out, first: {self.skipped[0]}"
-            )
+            images = counted(len(self.skipped), "unreadable image was", "unreadable images were")
+            notes.append(f"{images} left out, first: {self.skipped[0]}")
         return tuple(notes)
 
     def upto(self, index: int) -> TaskData:

@@ -51,14 +51,14 @@ def _suggestion(classes: int) -> str:
 
 
 def _protocol_sizes(text: str, first: int, step: int, classes: int) -> tuple[int, ...]:
-    left = classes - first
-    if step < 1 or left < 1 or step > left:
-        if step < 1:
-            reason = "a task needs at least one class, so n starts at 1"
-        elif left < 1:
-            reason = f"m = {first} leaves nothing for a second task: m is at most {classes - 1}"
-        else:
-            reason = f"n = {step} is more than the {left} classes left: n is at most {left}"
+    left, reason = classes - first, ""
+    if step < 1:
+        reason = "a task needs at least one class, so n starts at 1"
+    elif left < 1:
+        reason = f"m = {first} leaves nothing for a second task: m is at most {classes - 1}"
+    elif step > left:
+        reason = f"n = {step} is more than the {left} classes left: n is at most {left}"
+    if reason:
         raise StreamError(
             f"tasks={text} does not fit {classes} classes: {reason}. "
             f"For example: {_suggestion(classes)}."
@@ -78,14 +78,13 @@ def _explicit_sizes(sizes: list[int], classes: int) -> tuple[int, ...]:
             f"Cannot read tasks={sizes}. Allowed: whole numbers that add up to {classes}. "
             f"For example: {_suggestion(classes)}."
         ) from error
-    total = sum(sizes)
-    if not sizes or min(sizes) < 1 or total != classes:
-        text = "+".join(str(size) for size in sizes)
-        if sizes and min(sizes) < 1:
+    total, least = sum(sizes), min(sizes, default=0)
+    if least < 1 or total != classes:
+        text = "+".join(map(str, sizes))
+        reason = f"the sizes add up to {total}, and must add up to {classes}"
+        if sizes and least < 1:
             reason = "every task needs at least one class"
-        else:
-            reason = f"the sizes add up to {total}, and must add up to {classes}"
-        fits = bool(sizes) and min(sizes) >= 1 and total < classes
+        fits = least >= 1 and total < classes
         example = f"tasks={text}+{classes - total}" if fits else _suggestion(classes)
         raise StreamError(
             f"tasks={text} does not fit {classes} classes: {reason}. For example: {example}."

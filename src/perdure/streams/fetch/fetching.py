@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 """Says, in the folder of a data set, which files it was unpacked from."""
 
 
-def fetch(published: PublishedData, on_progress: Progress | None = None) -> Path:
+def fetch(published: PublishedData, on_progress: Progress = lambda what, done, total: None) -> Path:
     """Download, check and unpack a published data set, unless it is at hand.
 
     Files that lie in `archives_dir` already are taken from there, and stay; those that are
@@ -47,14 +47,10 @@ def fetch(published: PublishedData, on_progress: Progress | None = None) -> Path
         return folder
     archives = archives_dir()
     with _alone(published, archives):
-        folder = published.located() or _fetch(published, archives, on_progress or _silent)
+        folder = published.located() or _fetch(published, archives, on_progress)
         for file in published.files:
             remove(archives / file.name)
     return folder
-
-
-def _silent(what: str, done: int, total: int | None) -> None:
-    """Ignore progress."""
 
 
 @contextmanager

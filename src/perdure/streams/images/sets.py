@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.decoding import ImageFile, decode
-from perdure.wording import printable
+from perdure.wording import counted, printable
 
 
 class TransformedImages:
@@ -93,6 +93,16 @@ class ImageSet(abc.ABC):
         Raises:
             UnreadableImageError: its file cannot be decoded.
         """
+
+    def faults(self, positions: Iterable[int]) -> dict[int, str]:
+        """Decode these images once, and return ``"name: reason"`` of those that cannot be read."""
+        found = {}
+        for position in positions:
+            try:
+                self.image(position)
+            except UnreadableImageError as error:
+                found[position] = str(error).splitlines()[1].strip()
+        return found
 
     def transformed(self, transform: str, side: str, size: int) -> TransformedImages | None:
         """Return the cache of images under one deterministic transform.
@@ -189,10 +199,9 @@ class FileImages(ImageSet):
 
 def unreadable_images(faults: Sequence[str], most: int = 10) -> UnreadableImageError:
     """Build the error for image files that cannot be read."""
-    noun = "image" if len(faults) == 1 else "images"
     more = f"\n  and {len(faults) - most} more" if len(faults) > most else ""
     lines = "".join(f"\n  {printable(fault)}" for fault in faults[:most])
     return UnreadableImageError(
-        f"{len(faults)} {noun} cannot be read:{lines}{more}\n"
+        f"{counted(len(faults), 'image')} cannot be read:{lines}{more}\n"
         "Repair or remove them, or leave them out with skip_unreadable=true."
     )

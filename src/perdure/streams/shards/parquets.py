@@ -21,6 +21,18 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
+def import_parquet(files: str) -> Any:
+    """Import ``pyarrow.parquet``, which some files need.
+
+    Raises:
+        ConfigError: there is no pyarrow.
+    """
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError(f"{files} need pyarrow. Type: pip install 'perdure[tables]'") from error
+
+
 @contextmanager
 def opened(place: str) -> Iterator[Any]:
     """Open a Parquet file, as pyarrow's ``ParquetFile``; what goes wrong within names the file.
@@ -32,12 +44,7 @@ def opened(place: str) -> Iterator[Any]:
         ConfigError: there is no pyarrow, or a URL needs another package.
         StreamError: it cannot be read, or is damaged or cut short.
     """
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError(
-            "Parquet files need pyarrow. Type: pip install 'perdure[tables]'"
-        ) from error
+    parquet = import_parquet("Parquet files")
     with open_place(place) as file:
         try:
             with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:

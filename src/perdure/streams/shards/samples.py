@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from perdure.class_names import class_name
+from perdure.class_names import class_name, declared_name
 from perdure.errors import StreamError
 from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import EncodedImage
@@ -142,13 +142,6 @@ def _in_parquet(shard: Path, config: StreamConfig, split: str) -> Iterator[Sampl
                 raise StreamError(
                     f"{where} holds paths and no images. Type data=table:{shard} to learn from them."
                 )
-            named = value
-            if declared is not None and isinstance(value, int):
-                if not 0 <= value < len(declared):
-                    raise StreamError(
-                        f"The label of {here} is {value}, which is none of its classes, numbered "
-                        f"0 … {len(declared) - 1}: {listed(declared)}."
-                    )
-                named = declared[value]
+            named = declared_name(value, declared, f"The label of {here}") if declared else value
             told = split_named(str(side[0])) if side else split
             yield Sample(str(row), None, found.content, class_name(named, here), told)

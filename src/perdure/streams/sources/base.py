@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,6 +137,20 @@ def refuse_options(config: StreamConfig, *used: str) -> None:
             )
 
 
+def held_out_count(images: int, fraction: float, of_class: str, first: object) -> int:
+    """Return how many images of a class to hold out: a share, rounded, at least one and not all.
+
+    Raises:
+        StreamError: the class has one image, called ``first``.
+    """
+    if images == 1:
+        raise StreamError(
+            f"The class {of_class} has one image ('{first}'), and needs two: one to train and one to "
+            "hold out for testing. Add images, or remove the class."
+        )
+    return min(max(1, math.floor(fraction * images + 0.5)), images - 1)
+
+
 def capped(
     groups: NDArray[np.int64], config: StreamConfig, split: str, seed: int
 ) -> NDArray[np.int64]:
@@ -161,10 +175,15 @@ def array_images(
     config: StreamConfig,
     seed: int,
     split: str,
+    called: str,
     pixels: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    names: Sequence[str],
+    positions: NDArray[np.int64] | slice = slice(None),
 ) -> ArrayImages:
-    """Return one split as an image set in memory, capped as the configuration says."""
-    kept = capped(labels, config, split, seed)
-    return ArrayImages(pixels[kept], labels[kept], [names[index] for index in kept])
+    """Return one split as an image set in memory, capped as the configuration says.
+
+    It has the images at some positions, or all; their names are ``called`` and the position.
+    """
+    places = np.arange(len(labels))[positions]
+    kept = places[capped(labels[places], config, split, seed)]
+    return ArrayImages(pixels[kept], labels[kept], [f"{called}[{place}]" for place in kept])

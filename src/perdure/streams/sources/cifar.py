@@ -11,11 +11,7 @@ from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.images.sets import ArrayImages
-from perdure.streams.sources.base import (
-    Source,
-    array_images,
-    refuse_options,
-)
+from perdure.streams.sources.base import Source, array_images, refuse_options
 
 SIDE = 32
 LABELS = 2
@@ -52,5 +48,4 @@ def _read_split(folder: Path, split: str, config: StreamConfig, seed: int) -> Ar
     records = content.reshape(-1, RECORD)
     pixels = records[:, LABELS:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     labels = records[:, LABELS - 1].astype(np.int64)
-    names = [f"cifar100/{split}[{index}]" for index in range(len(labels))]
-    return array_images(config, seed, split, pixels, labels, names)
+    return array_images(config, seed, split, f"cifar100/{split}", pixels, labels)

@@ -35,15 +35,12 @@ def load_digits(config: StreamConfig, seed: int) -> Source:
         ) from error
     pixels = np.rint(np.asarray(data.images) * (255 / 16)).astype(np.uint8)
     labels = np.asarray(data.target, dtype=np.int64)
-    names = [f"digits[{index}]" for index in range(len(labels))]
     held_out = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         positions = np.flatnonzero(labels == label)
         held_out[positions[len(positions) - int(TEST_FRACTION * len(positions)) :]] = True
-    sets = {}
-    for split, mask in (("train", ~held_out), ("test", held_out)):
-        chosen = np.flatnonzero(mask)
-        sets[split] = array_images(
-            config, seed, split, pixels[chosen], labels[chosen], [names[i] for i in chosen]
-        )
-    return Source("digits", tuple(str(digit) for digit in range(10)), sets["train"], sets["test"])
+    train, test = (
+        array_images(config, seed, split, "digits", pixels, labels, np.flatnonzero(mask))
+        for split, mask in (("train", ~held_out), ("test", held_out))
+    )
+    return Source("digits", tuple(map(str, range(10))), train, test)

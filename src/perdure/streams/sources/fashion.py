@@ -17,11 +17,7 @@ from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch import fetching
 from perdure.streams.fetch.published import PUBLISHED
-from perdure.streams.sources.base import (
-    Source,
-    array_images,
-    refuse_options,
-)
+from perdure.streams.sources.base import Source, array_images, refuse_options
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -66,8 +62,8 @@ def load_fashion_mnist(config: StreamConfig, seed: int, *, fetch: bool = True) -
     sets = {}
     for split in FILES:
         pixels, labels = read(split)
-        names = [f"fashion_mnist/{split}[{index}]" for index in range(len(labels))]
-        sets[split] = array_images(config, seed, split, pixels, labels.astype(np.int64), names)
+        called = f"fashion_mnist/{split}"
+        sets[split] = array_images(config, seed, split, called, pixels, labels.astype(np.int64))
     return Source("fashion_mnist", CLASS_NAMES, sets["train"], sets["test"])
 
 

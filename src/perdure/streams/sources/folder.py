@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from perdure.streams.fetch.unpacking import is_archive
 from perdure.streams.images.file_sets import LabelledFiles, file_source
 from perdure.streams.images.find_images import is_hidden, is_image_name, walk, why_left_out
 from perdure.streams.images.left_out import LeftOut
-from perdure.streams.sources.base import Source, refuse_options
+from perdure.streams.sources.base import Source, held_out_count, refuse_options
 from perdure.wording import listed
 
 Files = Mapping[str, Sequence[ImageFile]]
@@ -257,12 +256,7 @@ def _held_out(
     name: str, paths: Sequence[ImageFile], fraction: float, where: str
 ) -> list[ImageFile]:
     """Return the test files of a class: those with the smallest hashes of their names."""
-    if len(paths) == 1:
-        raise StreamError(
-            f"The class '{name}'{where} has one image ('{paths[0]}'), and needs two: one to train "
-            "and one to hold out for testing. Add images, or remove the class."
-        )
-    count = min(max(1, math.floor(fraction * len(paths) + 0.5)), len(paths) - 1)
+    count = held_out_count(len(paths), fraction, f"'{name}'{where}", paths[0])
     by_hash = sorted(paths, key=lambda path: derived_seed(0, "held out", name, path.name))
     return sorted(by_hash[:count], key=by_kind)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perdure.class_names import are_numbers, class_name, class_names, ordered_names
-from perdure.errors import ConfigError, StreamError, UnreadableImageError
+from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
@@ -48,18 +48,12 @@ class DatasetImages(ImageSet):
         Returns:
             The others, their positions among all, and ``"name: reason"`` per image left out.
         """
-        kept, faults = [], []
-        for index in range(len(self)):
-            try:
-                self.image(index)
-            except UnreadableImageError as error:
-                faults.append(str(error).splitlines()[1].strip())
-            else:
-                kept.append(index)
+        faults = self.faults(range(len(self)))
+        kept = [index for index in range(len(self)) if index not in faults]
         names = [self.names[index] for index in kept]
         positions, labels = self._positions[kept], self.labels[kept]
         others = DatasetImages(self._rows, self._column, positions, labels, names)
-        return others, kept, tuple(faults)
+        return others, kept, tuple(faults.values())
 
     def image(self, index: int) -> Image.Image:
         """Return one image, in mode RGB.
@@ -291,13 +285,10 @@ def dataset_images(
     Raises:
         StreamError: it has no images or labels.
     """
-    image, label = _image_column(rows, config, where), _label_column(rows, config, where)
+    images, label = dataset_pictures(rows, config, where), _label_column(rows, config, where)
     names = ordered_values(rows, label, where)
-    labels = _numbers(rows, label, names, where)
-    called = [f"{where}[{position}]" for position in range(len(labels))]
-    positions = np.arange(len(labels))
+    images.labels = _numbers(rows, label, names, where)
     numbered = _declared(rows, label, where) is None and are_numbers(rows[label])
-    images = DatasetImages(rows, image, positions, labels, called)
     if not config.skip_unreadable:
         return images, names, (), numbered
     others, _, faults = images.readable()

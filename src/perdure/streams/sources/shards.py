@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perdure.class_names import ordered_names
-from perdure.errors import ConfigError, StreamError, UnreadableImageError
+from perdure.errors import ConfigError, StreamError
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.images.find_images import is_hidden
@@ -18,7 +17,7 @@ from perdure.streams.shards.index import ShardImages, ShardIndex, indexed
 from perdure.streams.shards.opening import is_url
 from perdure.streams.shards.parquets import is_parquet
 from perdure.streams.shards.tars import is_tar
-from perdure.streams.sources.base import Source, capped, refuse_options
+from perdure.streams.sources.base import Source, capped, held_out_count, refuse_options
 from perdure.wording import counted
 
 _WILD = "*?["
@@ -137,12 +136,8 @@ def _test(
     held_out = np.zeros(len(index), dtype=bool)
     for label, name in enumerate(names):
         ours = np.flatnonzero(labels == label)
-        if len(ours) == 1:
-            raise StreamError(
-                f"The class '{name}' has one image ('{index.name(int(ours[0]))}'), and needs two: one "
-                "to train and one to hold out for testing. Add images, or remove the class."
-            )
-        count = min(max(1, math.floor(config.test_fraction * len(ours) + 0.5)), len(ours) - 1)
+        first = index.name(int(ours[0]))
+        count = held_out_count(len(ours), config.test_fraction, f"'{name}'", first)
         held_out[ours[np.argsort(index.draw[ours], kind="stable")[:count]]] = True
     return held_out, ""
 
@@ -159,12 +154,6 @@ def _unreadable(index: ShardIndex, config: StreamConfig) -> dict[int, str]:
             raise unreadable_images([f"{index.name(at)}: {why}" for at, why in faults.items()])
         return {}
     everything = ShardImages(index, np.arange(len(index)), np.zeros(len(index), np.int64))
-    for position in range(len(index)):
-        if position in faults:
-            continue
-        try:
-            everything.image(position)
-        except UnreadableImageError as error:
-            line = str(error).splitlines()[1].strip()
-            faults[position] = line.removeprefix(f"{index.name(position)}: ")
+    for at, line in everything.faults(at for at in range(len(index)) if at not in faults).items():
+        faults[at] = line.removeprefix(f"{index.name(at)}: ")
     return dict(sorted(faults.items()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from perdure.class_names import class_name, ordered_names
+from perdure.class_names import class_name, declared_name, ordered_names
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
@@ -220,15 +220,10 @@ def _names(table: TableFile, place: int, what: str) -> list[str]:
     column, values = table.columns[place], table.column(place)
     declared = table.class_names.get(column)
     names = []
-    for where, value in zip(table.rows, values, strict=True):
-        number = value if declared is not None and isinstance(value, int) else None
-        if declared is not None and number is not None and not 0 <= number < len(declared):
-            raise StreamError(
-                f"The {what} of {where}, column '{column}', is {value}, which is none of its "
-                f"classes, numbered 0 … {len(declared) - 1}: {listed(declared)}."
-            )
-        named = value if declared is None or number is None else declared[number]
-        names.append(class_name(named, f"{where}, column '{column}'", what))
+    for row, value in zip(table.rows, values, strict=True):
+        where = f"{row}, column '{column}'"
+        named = declared_name(value, declared, f"The {what} of {where},") if declared else value
+        names.append(class_name(named, where, what))
     return names
 
 

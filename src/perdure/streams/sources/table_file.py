@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perdure.errors import ConfigError, StreamError
+from perdure.errors import StreamError
 from perdure.streams.decoding import EncodedImage, ImageFile
+from perdure.streams.shards.parquets import import_parquet
 
 BINARY = (".parquet", ".arrow", ".feather")
 """Suffixes of tables that pyarrow reads."""
@@ -151,13 +152,7 @@ def _csv(path: Path) -> TableFile:
 def _binary(path: Path) -> TableFile:
     """Read a Parquet or an Arrow file."""
     kind = "Parquet" if path.suffix.lower() == ".parquet" else "Arrow"
-    try:
-        arrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError(
-            f"{kind} tables need pyarrow. Type: pip install 'perdure[tables]'"
-        ) from error
+    parquet = import_parquet(f"{kind} tables")
 
     def refused(error: Exception) -> StreamError:
         text = str(error).partition("\n")[0]
@@ -166,7 +161,7 @@ def _binary(path: Path) -> TableFile:
     if not path.exists():
         raise StreamError(f"The table '{path}' does not exist.")
     try:
-        table = parquet.read_table(path) if kind == "Parquet" else _arrow(path, arrow)
+        table = parquet.read_table(path) if kind == "Parquet" else _arrow(path)
         table.validate(full=True)  # else a damaged file could end the process
         columns, names = tuple(table.column_names), names_of_datasets(table.schema)
     except Exception as error:  # of any kind: damage surfaces anywhere in pyarrow
@@ -183,8 +178,9 @@ def _binary(path: Path) -> TableFile:
     return TableFile(path, columns, rows, column, names)
 
 
-def _arrow(path: Path, arrow: Any) -> Any:
+def _arrow(path: Path) -> Any:
     """Read an Arrow file of either kind: with a directory, or the stream that `datasets` writes."""
+    arrow = importlib.import_module("pyarrow")
     with arrow.OSFile(str(path)) as file:
         try:
             return arrow.ipc.open_file(file).read_all()
