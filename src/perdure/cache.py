@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from perdure.errors import OutputError
@@ -42,52 +43,13 @@ def _user_cache() -> Path:
     return Path.home() / ".cache"
 
 
-def weights_dir() -> Path:
-    """Return the folder for backbone weights, created when it is not there.
+def _writable(*parts: str) -> Path:
+    """Return a folder of the cache, created when it is not there.
 
     Raises:
         OutputError: it cannot be created or written.
     """
-    return _writable(home() / "weights")
-
-
-def archives_dir() -> Path:
-    """Return the folder for published files: downloads, and what was put there by hand.
-
-    Raises:
-        OutputError: it cannot be created or written.
-    """
-    return _writable(home() / "data" / "archives")
-
-
-def unpacked_dir() -> Path:
-    """Return the folder for the content of archives of one's own, created when it is not there.
-
-    Raises:
-        OutputError: it cannot be created or written.
-    """
-    return _writable(home() / "data" / "unpacked")
-
-
-def shards_dir() -> Path:
-    """Return the folder for indices of shards, created when it is not there.
-
-    Raises:
-        OutputError: it cannot be created or written.
-    """
-    return _writable(home() / "data" / "shards")
-
-
-def text_dir() -> Path:
-    """Return the folder for text features of classes, created when it is not there.
-
-    Raises:
-        OutputError: it cannot be created or written.
-    """
-    return _writable(home() / "text")
-
-
-def _writable(folder: Path) -> Path:
+    folder = home().joinpath(*parts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -97,6 +59,19 @@ def _writable(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"The cache folder {folder} cannot be written. {_MOVE}")
     return folder
+
+
+# Each raises an OutputError where its folder cannot be created or written.
+weights_dir = partial(_writable, "weights")
+"""Return the folder for backbone weights, created when it is not there."""
+archives_dir = partial(_writable, "data", "archives")
+"""Return the folder for published files: downloads, and what was put there by hand."""
+unpacked_dir = partial(_writable, "data", "unpacked")
+"""Return the folder for the content of archives of one's own, created when it is not there."""
+shards_dir = partial(_writable, "data", "shards")
+"""Return the folder for indices of shards, created when it is not there."""
+text_dir = partial(_writable, "text")
+"""Return the folder for text features of classes, created when it is not there."""
 
 
 def sha256_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,14 +230,10 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         }
         entry = {"method": config.training.method, "head": head, **common, **summarise(counts)}
         entry["cost"] = cost
-        if drift := [_without_head(one) for one in outcome.drift if one["head"] == head]:
-            entry["drift"] = drift
+        if drift := [one for one in outcome.drift if one["head"] == head]:
+            entry["drift"] = [{k: v for k, v in one.items() if k != "head"} for one in drift]
         entries.append(entry)
     return entries
-
-
-def _without_head(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name != "head"}
 
 
 def history_of(stream: Stream, entries: Sequence[Entry]) -> History:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -54,10 +54,7 @@ def key(default: Any = dataclasses.MISSING, **roles: bool) -> Any:
         default: its default; without one it must be given.
         **roles: see `Roles`.
     """
-    metadata = {"roles": Roles(**roles)}
-    if default is dataclasses.MISSING:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={"roles": Roles(**roles)})
 
 
 def keys_of(*parts: type[Any], role: str | None = None) -> tuple[str, ...]:
@@ -127,9 +124,11 @@ def build(part: type[Any], values: Mapping[str, Any]) -> Any:
             raise cause from None
         name = str(first["loc"][0]) if first["loc"] else "?"
         allowed = (
-            _range(hints.get(name)) if first["type"] in _OUT_OF_RANGE.split() else first["msg"]
+            f"it must be {' and '.join(_bounds(hints.get(name)))}"
+            if first["type"] in _OUT_OF_RANGE.split()
+            else first["msg"]
         )
-        guess = did_you_mean(str(values.get(name)), _choices(hints.get(name)))
+        guess = did_you_mean(str(values.get(name)), map(str, _words(hints.get(name))))
         raise ConfigError(f"{name}={values.get(name)!r}: {allowed}.{guess}") from None
 
 
@@ -184,12 +183,8 @@ def _is_list(hint: Any) -> bool:
     return typing.get_origin(hint) is tuple
 
 
-def _range(hint: Any) -> str:
-    """Say in words which values the bounds of a type allow."""
-    return f"it must be {' and '.join(_bounds(hint))}"
-
-
 def _bounds(hint: Any) -> Iterator[str]:
+    """Say in words which values the bounds of a type allow."""
     for bound in getattr(hint, "__metadata__", ()):
         if type(bound) in _BOUNDS:
             yield _BOUNDS[type(bound)].format(*dataclasses.astuple(bound))
@@ -204,8 +199,3 @@ def _words(hint: Any) -> Iterator[Any]:
             yield part
         else:
             yield from _words(part)
-
-
-def _choices(hint: Any) -> Iterable[str]:
-    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
-    return [str(choice) for choice in choices]
