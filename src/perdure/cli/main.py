@@ -102,7 +102,8 @@ def _dispatch(args: argparse.Namespace) -> int:
     if handler is None:
         getattr(args, "parser", parser()).print_help(sys.stderr)
         return USAGE
-    load([*args.imports, *args.more_imports])
+    args.imports = [*args.imports, *args.more_imports]
+    load(args.imports)
     code: int = handler(args)
     return code
 

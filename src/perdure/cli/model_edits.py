@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.atomic import alone
+from perdure.cli.arguments import model_folder
+from perdure.cli.output import print_json
+from perdure.wording import printable
 
 if TYPE_CHECKING:
     from perdure.learner import ContinualClassifier
+
+
+def edit_classes(
+    args: argparse.Namespace, change: Callable[[ContinualClassifier], object], outcome: str
+) -> int:
+    """Change a class of a model, by its name, and print what came of it.
+
+    Raises:
+        PerdureError: as `edit`.
+    """
+    folder = model_folder(args.model)
+    known = edit(folder, change).classes_.tolist()
+    if args.json:
+        print_json({"model": str(folder), "classes": known})
+    else:
+        print(f"{folder}: '{printable(args.name)}' {outcome}")
+    return 0
 
 
 def edit(folder: Path, change: Callable[[ContinualClassifier], object]) -> ContinualClassifier:

@@ -6,7 +6,6 @@ import abc
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -72,12 +71,7 @@ class Display(abc.ABC):
         self._ctrl_c.watch()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop showing."""
         self._ctrl_c.leave()
         self.stop()
@@ -87,18 +81,9 @@ class Display(abc.ABC):
         return
 
     def __call__(self, event: Event) -> None:
-        """Take in what happened."""
+        """Take in what happened: ``_on_KIND`` shows an event of that kind."""
         self._ctrl_c.check()
-        handlers: dict[str, Callable[[Event], None]] = {
-            "run": self._on_run,
-            "note": self._on_note,
-            "resume": self._on_resume,
-            "task": self._on_task,
-            "progress": self._on_progress,
-            "accuracy": self._on_accuracy,
-        }
-        if event.kind in handlers:
-            handlers[event.kind](event)
+        getattr(self, f"_on_{event.kind}", lambda _: None)(event)
 
     @abc.abstractmethod
     def say(self, text: str) -> None:
@@ -126,8 +111,8 @@ class Display(abc.ABC):
         self.say(f"going on after {counted(done, 'task')}{at}")
 
     def _on_task(self, event: Event) -> None:
-        names = event.fields["classes"]
-        self.say(f"{self._where(event.task)}: {listed(names, 8)} ({event.fields['images']} images)")
+        names, images = listed(event.fields["classes"], 8), event.fields["images"]
+        self.say(f"{self._where(event.task)}: {names} ({images} images)")
 
     def _on_progress(self, event: Event) -> None:
         self.progress(self._where(event.task), str(event.fields["phase"]), event)
@@ -330,12 +315,7 @@ class ProgressBar:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Take the bars away."""
         if self._live:
             self._bars.stop()

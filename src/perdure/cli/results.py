@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perdure.cli.output import print_json, print_rich
+from perdure.cli.output import print_fields, print_json, print_rich
 from perdure.reports.results.groups import Entry, by_benchmark
 from perdure.reports.tables.comparison import as_records, as_rich, compare
 from perdure.wording import per_cent
@@ -71,9 +71,7 @@ def _print_diagnosis(entries: Sequence[Entry]) -> None:
                 text = f"{per_cent(bound)}; without {per_cent(entry['last_accuracy'])}"
                 fields.append((f"last accuracy {given}, {entry['head']}", text))
     print("Diagnosis after the last task:")
-    width = max(len(label) for label, _ in fields)
-    for label, text in fields:
-        print(f"  {label:{width}}  {text}")
+    print_fields([(f"  {label}", text) for label, text in fields])
     print()
 
 

@@ -116,7 +116,11 @@ class CsvWriter(Writer):
 
     def _begin(self) -> None:
         self._csv = csv.writer(self._out, lineterminator="\n")
-        more = [f"{key}_{place}" for place in self._places() for key in ("class", "probability")]
+        more = [
+            f"{key}_{place}"
+            for place in range(2, self._top + 1)
+            for key in ("class", "probability")
+        ]
         last = ["familiarity", "error"] if self._familiarity else ["error"]
         self._csv.writerow(["path", "class", "probability", *more, *last])
 
@@ -129,9 +133,6 @@ class CsvWriter(Writer):
         if self._familiarity:
             cells.append("" if answer.familiarity is None else answer.familiarity)
         self._csv.writerow([csv_cell(cell) for cell in (answer.path, *cells, answer.fault)])
-
-    def _places(self) -> range:
-        return range(2, self._top + 1)
 
 
 class JsonWriter(Writer):

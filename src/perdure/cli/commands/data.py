@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from perdure.cli.arguments import add_head, model_folder
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError, add_command, add_group, positive
 from perdure.errors import unknown_name
-from perdure.wording import counted, csv_cell, listed, per_cent, printable
+from perdure.wording import counted, listed, per_cent, printable
 
 if TYPE_CHECKING:
     from perdure.learner.suspects import Suspects
@@ -162,6 +160,7 @@ def _suspects(args: argparse.Namespace, folder: Path) -> Suspects:
     from perdure.learner.labelled import gather
     from perdure.learner.saved.model import read_model
     from perdure.learner.suspects import find_suspects
+    from perdure.reports.tables.text_table import as_csv
     from perdure.streams.images.contact_sheet import write_contact_sheet
 
     state = read_model(folder)
@@ -176,13 +175,8 @@ def _suspects(args: argparse.Namespace, folder: Path) -> Suspects:
             lambda done: bar("judging images", done, len(images.images)),
         )
     if args.csv:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["path", "class", "named", "margin"])
-        for one in suspects.images:
-            cells = (one.image, one.label, one.named, one.margin)
-            rows.writerow([csv_cell(cell) for cell in cells])
-        atomic_write(Path(args.csv), text.getvalue().encode())
+        rows = [(one.image, one.label, one.named, one.margin) for one in suspects.images]
+        atomic_write(Path(args.csv), as_csv([("path", "class", "named", "margin"), *rows]))
     if args.sheet:
         shown = suspects.images[: max(args.top, len(suspects.named_otherwise))][:SHEET]
         pictures = [

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from perdure.atomic import check_place
 from perdure.cli.output import print_fields, print_json
 from perdure.cli.parsing import add_command
-from perdure.errors import PerdureError
+from perdure.errors import OutputError, PerdureError
 
 Verdict = Literal["ok", "missing", "broken"]
 
@@ -152,12 +153,13 @@ def _cache() -> list[Finding]:
     from perdure.cache import home
 
     folder = home()
-    nearest = next(part for part in (folder, *folder.parents) if part.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    try:
+        check_place(folder)
+    except OutputError:
         advice = "Set PERDURE_HOME to a folder that can be written."
         return [Finding("cache", "broken", f"{folder} cannot be written", advice)]
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return [Finding("cache", "ok", f"{folder}, {_megabytes(size)}")]
+    return [Finding("cache", "ok", f"{folder}, {size / 1e6:,.0f} MB")]
 
 
 def _weights() -> list[Finding]:
@@ -202,7 +204,3 @@ def _data() -> list[Finding]:
                 advice += f", or: {published.advice}"
             findings.append(Finding(f"images {name}", "missing", "not here", advice))
     return findings
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -36,14 +36,11 @@ def history(args: argparse.Namespace) -> int:
         )
         return 0
     print_lessons(about)
-    rows = [[_date(one.time), str(one)] for one in kept]
+    dates = [datetime.fromtimestamp(one.time).astimezone() for one in kept]
+    rows = [[f"{date:%Y-%m-%d %H:%M}", str(one)] for date, one in zip(dates, kept, strict=True)]
     if rows:
         print()
         print_columns(["changed", "what undo takes back, the newest last"], rows)
     else:
         print("nothing to undo: no version is kept")
     return 0
-
-
-def _date(time: float) -> str:
-    return datetime.fromtimestamp(time).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from perdure.cli.arguments import add_model, model_folder
-from perdure.cli.model_edits import edit
-from perdure.cli.output import print_json
+from perdure.cli.arguments import add_model
+from perdure.cli.model_edits import edit_classes
 from perdure.cli.parsing import add_command
 from perdure.wording import printable
 
@@ -29,10 +28,5 @@ def merge(args: argparse.Namespace) -> int:
         Each goes on being scored as it was learned, and the higher score counts. `perdure undo pets`
         takes it back.
     """
-    folder = model_folder(args.model)
-    known = edit(folder, lambda model: model.merge_classes(args.name, args.into)).classes_.tolist()
-    if args.json:
-        print_json({"model": str(folder), "classes": known})
-    else:
-        print(f"{folder}: '{printable(args.name)}' is part of '{printable(args.into)}'")
-    return 0
+    outcome = f"is part of '{printable(args.into)}'"
+    return edit_classes(args, lambda model: model.merge_classes(args.name, args.into), outcome)

@@ -161,7 +161,7 @@ def _on_ray(args: argparse.Namespace) -> int:
             Path(args.out),
             args.ray,
             Actors(args.actors, args.threads or 1),
-            (*args.imports, *args.more_imports),
+            args.imports,
             lambda shards, of: bar("shards", shards, of),
         )
     for note in [*notes, *done.faults]:

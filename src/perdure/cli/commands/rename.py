@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from perdure.cli.arguments import add_model, model_folder
-from perdure.cli.model_edits import edit
-from perdure.cli.output import print_json
+from perdure.cli.arguments import add_model
+from perdure.cli.model_edits import edit_classes
 from perdure.cli.parsing import add_command
 from perdure.wording import printable
 
@@ -28,10 +27,5 @@ def rename(args: argparse.Namespace) -> int:
 
         Nothing is learned anew. `perdure undo pets` takes it back.
     """
-    folder = model_folder(args.model)
-    known = edit(folder, lambda model: model.rename_class(args.name, args.new)).classes_.tolist()
-    if args.json:
-        print_json({"model": str(folder), "classes": known})
-    else:
-        print(f"{folder}: '{printable(args.name)}' is called '{printable(args.new)}'")
-    return 0
+    outcome = f"is called '{printable(args.new)}'"
+    return edit_classes(args, lambda model: model.rename_class(args.name, args.new), outcome)

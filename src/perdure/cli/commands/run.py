@@ -179,8 +179,8 @@ def _run_on_ray(args: argparse.Namespace, configs: Sequence[Config], seeds: Sequ
             end = f"failed: {fault}" if fault else "finished"
             messages().print(printable(f"{ended} of {len(runs)}: {folder} {end}"))
 
-    modules = (*args.imports, *args.more_imports)
-    with jobs_on_ray(args.ray, Resources(args.cpus or 1, args.gpus), modules) as submit:
+    resources = Resources(args.cpus or 1, args.gpus)
+    with jobs_on_ray(args.ray, resources, args.imports) as submit:
         done, faults = run_all(runs, submit, resume=args.resume, diagnose=args.diagnose, on_end=say)
     if not done:
         raise JobError(f"None of {counted(len(runs), 'run')} was finished.")

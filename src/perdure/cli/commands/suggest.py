@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from perdure.cli.arguments import add_head, add_model, check_images, find_images
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import add_command, positive
 from perdure.errors import StreamError
-from perdure.wording import counted, csv_cell, per_cent, printable
+from perdure.wording import counted, per_cent, printable
 
 WAYS = ("all", "uncertainty", "unknown", "diversity")
 
@@ -51,6 +49,7 @@ def suggest(args: argparse.Namespace) -> int:
     from perdure.learner.pictures import checked_pictures
     from perdure.learner.saved.model import read_model
     from perdure.learner.suggest import suggest as suggested
+    from perdure.reports.tables.text_table import as_csv
     from perdure.streams.images.contact_sheet import write_contact_sheet
 
     state = read_model(folder)
@@ -73,13 +72,9 @@ def suggest(args: argparse.Namespace) -> int:
         )
     rows = [{"path": pool.names[one.place], **asdict(one)} for one in chosen]
     if args.csv:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "named", "probability", "other"])
-        for row in rows:
-            keys = ("path", "named", "probability", "other")
-            writer.writerow([csv_cell(row[key]) for key in keys])
-        atomic_write(Path(args.csv), text.getvalue().encode())
+        keys = ("path", "named", "probability", "other")
+        lines = [[row[key] for key in keys] for row in rows]
+        atomic_write(Path(args.csv), as_csv([keys, *lines]))
     if args.sheet:
         write_contact_sheet(
             Path(args.sheet),

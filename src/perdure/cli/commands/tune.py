@@ -155,8 +155,8 @@ def _tune_on_ray(
             shown = trial.fault or (f"{_scores(trial)[0]} %" if trial.score else "diverged")
             messages().print(printable(f"trial {number + 1} of {count}: {shown}"))
 
-    modules = (*args.imports, *args.more_imports)
-    with jobs_on_ray(args.ray, Resources(args.cpus or 1, args.gpus), modules) as submit:
+    resources = Resources(args.cpus or 1, args.gpus)
+    with jobs_on_ray(args.ray, resources, args.imports) as submit:
 
         def start(number: int, chosen: Any, seed: int, folder: Path) -> Any:
             runner = tuning.TrialRunner(search)
