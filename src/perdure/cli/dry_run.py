@@ -79,19 +79,13 @@ def print_plan(plan: dict[str, Any]) -> None:
     shape = f"{counted(plan['epochs'], 'epoch')} in batches of {plan['batch_size']}"
     fields = [
         ("method", f"{plan['method']}: {plan['summary']}"),
-        (
-            "trained",
-            f"{plan['trained']}, {shape}" if plan["steps"] else "nothing by gradient",
-        ),
+        ("trained", f"{plan['trained']}, {shape}" if plan["steps"] else "nothing by gradient"),
         ("heads", ", ".join(plan["heads"])),
         ("backbone", f"{plan['backbone']} at {plan['img_size']} px, {plan['weights']}"),
         ("compute", f"{plan['precision']} on {plan['device']}"),
         ("stream", f"{plan['stream']}, transform {plan['transform']}"),
         ("seeds", ", ".join(str(seed) for seed in plan["seeds"])),
-        (
-            "folder",
-            "\n".join(plan["folders"]) + (f" ({plan['state']})" if plan["state"] else ""),
-        ),
+        ("folder", "\n".join(plan["folders"]) + (f" ({plan['state']})" if plan["state"] else "")),
         *(("note", note) for note in plan["notes"]),
     ]
     if not plan["data_at_hand"]:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CtrlC:
-    """Handler of Ctrl-C that notes it, beside raising KeyboardInterrupt as Python does.
+    """Handler of Ctrl-C that notes it, beside raising KeyboardInterrupt as Python does; a context.
 
     Python drops an exception that is raised inside a callback of the interpreter, such as a
     destructor or the hook of an import; `check` raises it again at the next event of a run.
@@ -20,13 +20,14 @@ class CtrlC:
         self._before: Any = None
         self._watching = False
 
-    def watch(self) -> None:
+    def __enter__(self) -> CtrlC:
         """Install the handler; only the main thread receives signals."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
             self._watching = True
+        return self
 
-    def leave(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the handler of before."""
         if self._watching:
             signal.signal(signal.SIGINT, self._before)

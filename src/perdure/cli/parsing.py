@@ -15,19 +15,11 @@ class UsageError(ConfigError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises perdure's errors instead of printing a usage text and exiting.
+    """Raises perdure's errors instead of printing a usage text and exiting."""
 
-    Args:
-        *args: as for ``argparse.ArgumentParser``.
-        **kwargs: as for ``argparse.ArgumentParser``.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {
-            "formatter_class": argparse.RawDescriptionHelpFormatter,
-            "allow_abbrev": False,
-        }
-        super().__init__(*args, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=form, allow_abbrev=False, **kwargs)
 
     def argument(self, name: str, metavar: str, about: str, **more: Any) -> None:
         """Add a word that stands at its place."""

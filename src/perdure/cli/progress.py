@@ -68,12 +68,12 @@ class Display(abc.ABC):
 
     def __enter__(self) -> Display:
         """Begin to show."""
-        self._ctrl_c.watch()
+        self._ctrl_c.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop showing."""
-        self._ctrl_c.leave()
+        self._ctrl_c.__exit__()
         self.stop()
 
     def stop(self) -> None:
@@ -190,8 +190,8 @@ class LineDisplay(Display):
     """Writes plain lines, for logs.
 
     Args:
-        config: configuration of the run.
-        label: names the run where several follow each other.
+        config: as for `Display`.
+        label: as for `Display`.
         clock: gives seconds.
     """
 
@@ -219,12 +219,7 @@ class LineDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """Shows bars on a terminal: tasks done, and the phase that is going on.
-
-    Args:
-        config: configuration of the run.
-        label: names the run where several follow each other.
-    """
+    """Shows bars on a terminal: tasks done, and the phase that is going on."""
 
     def __init__(self, config: Config, label: str = "") -> None:
         super().__init__(config, label)

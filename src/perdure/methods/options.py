@@ -292,8 +292,8 @@ class L2PPGPConfig(PGPOptions, DeepL2PConfig):
 
 
 @dataclass(frozen=True)
-class CLIPNSP2Config(NSP2Config):
-    """Options of CLIP-NSP².
+class CLIPPromptOptions:
+    """Options of prompts on CLIP.
 
     Attributes:
         prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
@@ -303,36 +303,24 @@ class CLIPNSP2Config(NSP2Config):
 
     prompt_blocks: Blocks = FIRST_THREE
     temperature: Above0 = 1.0
+
+
+@dataclass(frozen=True)
+class CLIPNSP2Config(CLIPPromptOptions, NSP2Config):
+    """Options of CLIP-NSP²."""
+
     eta1: Strength = 0.98
     eta2: Strength = 0.98
 
 
 @dataclass(frozen=True)
-class CLIPFinetuneConfig(FinetuneConfig):
-    """Options of CLIP-Seq.
-
-    Attributes:
-        prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
-            released program's four are [0, 1, 2, 3].
-        temperature: divisor of the training logits, beside the head's own logit scale.
-    """
-
-    prompt_blocks: Blocks = FIRST_THREE
-    temperature: Above0 = 1.0
+class CLIPFinetuneConfig(CLIPPromptOptions, FinetuneConfig):
+    """Options of CLIP-Seq."""
 
 
 @dataclass(frozen=True)
-class CLIPJointConfig(JointConfig):
-    """Options of joint training on CLIP.
-
-    Attributes:
-        prompt_blocks: blocks that get prompts, -1 for the last; the paper's three by default, the
-            released program's four are [0, 1, 2, 3].
-        temperature: divisor of the training logits, beside the head's own logit scale.
-    """
-
-    prompt_blocks: Blocks = FIRST_THREE
-    temperature: Above0 = 1.0
+class CLIPJointConfig(CLIPPromptOptions, JointConfig):
+    """Options of joint training on CLIP."""
 
 
 # ------------------------------------------------------------------------ prefixes, and token pools

@@ -5,7 +5,7 @@ Normalisation is not done here: it belongs to the backbone and runs on its devic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -86,9 +86,10 @@ def _enlarged(size: int) -> int:
     return round(256 / 224 * size)
 
 
-def _auto_augment(policy: v2.AutoAugmentPolicy) -> Callable[[Image.Image], Image.Image]:
-    chosen: Callable[[Image.Image], Image.Image] = v2.AutoAugment(policy, BILINEAR)
-    return chosen
+def _augmented(
+    policy: v2.AutoAugmentPolicy, size: int, crop: v2.InterpolationMode = BILINEAR
+) -> Sequence[Callable[[Image.Image], Image.Image]]:
+    return v2.AutoAugment(policy, BILINEAR), v2.RandomResizedCrop(size, interpolation=crop)
 
 
 @TRANSFORMS.register("plain")
@@ -107,10 +108,7 @@ def nsp2(img_size: int) -> Transform:
     """
     side = _enlarged(img_size)
     return Transform(
-        train=_steps(
-            _auto_augment(v2.AutoAugmentPolicy.IMAGENET),
-            v2.RandomResizedCrop(img_size, interpolation=BILINEAR),
-        ),
+        train=_steps(*_augmented(v2.AutoAugmentPolicy.IMAGENET, img_size)),
         test=_steps(v2.Resize((side, side), BILINEAR), v2.CenterCrop(img_size)),
     )
 
@@ -123,10 +121,7 @@ def nsp2_cifar(img_size: int) -> Transform:
     Test: resize to the square (bilinear).
     """
     return Transform(
-        train=_steps(
-            _auto_augment(v2.AutoAugmentPolicy.CIFAR10),
-            v2.RandomResizedCrop(img_size, interpolation=BICUBIC),
-        ),
+        train=_steps(*_augmented(v2.AutoAugmentPolicy.CIFAR10, img_size, BICUBIC)),
         test=_steps(v2.Resize((img_size, img_size), BILINEAR)),
     )
 
@@ -141,11 +136,7 @@ def clip_nsp2(img_size: int) -> Transform:
     """
     clip = (v2.Resize(img_size, BICUBIC), v2.CenterCrop(img_size))
     return Transform(
-        train=_steps(
-            _auto_augment(v2.AutoAugmentPolicy.IMAGENET),
-            v2.RandomResizedCrop(img_size, interpolation=BILINEAR),
-            *clip,
-        ),
+        train=_steps(*_augmented(v2.AutoAugmentPolicy.IMAGENET, img_size), *clip),
         test=_steps(*clip),
     )
 

@@ -78,10 +78,7 @@ def step(args: argparse.Namespace) -> int:
     from perdure.bench.step import step_report
 
     report = step_report(_config(args), args.pairs, args.profile)
-    if args.json:
-        print_json(report)
-        return 0
-    profile = report.pop("profile", {})
+    profile = {} if args.json else report.pop("profile", {})
     _print_report(report, args.json)
     if profile:
         total = sum(profile.values())
@@ -127,8 +124,8 @@ def data(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
         return 0
-    shown = [name for name in report if name not in ("readings", "starves", "workers", "verdict")]
-    print_fields([(name.replace("_", " "), _shown(report[name])) for name in shown])
+    apart = ("readings", "starves", "workers", "verdict")
+    _print_report({key: value for key, value in report.items() if key not in apart}, False)
     print()
     columns = list(report["readings"][0])
     rows = [[_shown(one[name]) for name in columns] for one in report["readings"]]
@@ -276,11 +273,8 @@ def _print_report(report: Mapping[str, Any], as_json: bool) -> None:
 def _cell(value: Any, factor: int | float) -> str:
     if isinstance(value, str):
         return value
-    return (
-        f"{value * factor:,.0f}"
-        if isinstance(value, int) and factor == 1
-        else f"{value * factor:,.2f}"
-    )
+    digits = 0 if isinstance(value, int) and factor == 1 else 2
+    return f"{value * factor:,.{digits}f}"
 
 
 def _shown(value: object) -> str:

@@ -98,28 +98,23 @@ def predict(args: argparse.Namespace) -> int:
 
     state = read_model(folder)
     notes: list[str] = []
-    ctrl_c = CtrlC()
-    ctrl_c.watch()
-    try:
-        with ProgressBar() as bar:
+    with CtrlC() as ctrl_c, ProgressBar() as bar:
 
-            def show(done: int) -> None:
-                ctrl_c.check()
-                bar("images", done, None)
+        def show(done: int) -> None:
+            ctrl_c.check()
+            bar("images", done, None)
 
-            done, faulty = write_predictions(
-                state,
-                find_images(args.paths, state.model.config.stream, notes.append),
-                sys.stdout,
-                "json" if args.json else args.format or "table",
-                head=args.head,
-                top=args.top,
-                batch_size=args.batch_size,
-                reject=args.reject,
-                on_progress=show,
-            )
-    finally:
-        ctrl_c.leave()
+        done, faulty = write_predictions(
+            state,
+            find_images(args.paths, state.model.config.stream, notes.append),
+            sys.stdout,
+            "json" if args.json else args.format or "table",
+            head=args.head,
+            top=args.top,
+            batch_size=args.batch_size,
+            reject=args.reject,
+            on_progress=show,
+        )
     for note in notes:
         messages().print(printable(f"note: {note}"))
     if faulty:

@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.cli.arguments import (
-    add_jobs,
-    add_preset,
-    add_quiet,
-    add_seeds,
-    check_jobs,
-    read_seeds,
-)
+from perdure.cli.arguments import add_jobs, add_preset, add_quiet, add_seeds, check_jobs, read_seeds
 from perdure.cli.output import messages, print_json, print_rich
 from perdure.cli.parsing import UsageError, add_command
 from perdure.errors import JobError

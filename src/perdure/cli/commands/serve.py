@@ -75,13 +75,9 @@ def serve(args: argparse.Namespace) -> int:
     token = os.environ.get(_TOKEN) or None
     if token is None and not is_loopback(args.host):
         token = secrets.token_urlsafe(24)
-    listener = _listen(args.host, args.port)
-    with listener:
+    with _listen(args.host, args.port) as listener:
         model = ServedModel(
-            folder,
-            lambda: open_model(folder, values),
-            args.device or "auto",
-            args.read_only,
+            folder, lambda: open_model(folder, values), args.device or "auto", args.read_only
         )
         keep = Path(args.keep_images) if args.keep_images else None
         server = Server(model, Limits(), photos, keep)

@@ -104,15 +104,9 @@ def _backbone_of_timm(name: str, known: set[str]) -> Item:
     except UnknownNameError:
         described = None
     if described is not None:
-        return {
-            "kind": "backbone",
-            "name": described.name,
-            "summary": "a model of timm",
-            "architecture": described.architecture,
-            "img_size": described.img_size,
-            "repository": described.repository,
-            "projection": described.projection,
-        }
+        keys = ("architecture", "img_size", "repository", "projection")
+        about = {"name": described.name, "summary": "a model of timm"}
+        return {"kind": "backbone", **about, **{key: getattr(described, key) for key in keys}}
     if Path(name).is_dir():
         raise UnknownNameError(
             f"'{name}' is a folder without a saved model. To see its images as a stream, type: "

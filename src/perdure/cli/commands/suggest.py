@@ -77,8 +77,7 @@ def suggest(args: argparse.Namespace) -> int:
         atomic_write(Path(args.csv), as_csv([keys, *lines]))
     if args.sheet:
         write_contact_sheet(
-            Path(args.sheet),
-            [(pool.image(one.place), (one.named, one.other)) for one in chosen],
+            Path(args.sheet), [(pool.image(one.place), (one.named, one.other)) for one in chosen]
         )
     if args.json:
         print_json(rows)

@@ -30,7 +30,7 @@ from perdure.reports.figures.axes import (
     number,
     write_in_cell,
 )
-from perdure.reports.figures.render import write_png
+from perdure.reports.figures.render import printable, write_png
 from perdure.wording import counted
 
 if TYPE_CHECKING:  # drawing needs numbers alone
@@ -175,7 +175,7 @@ def _draw_cells(ax: Axes, counts: StreamCounts, norm: Normalize, size: tuple[flo
 def _name_tasks(ax: Axes, counts: StreamCounts, wide: float) -> None:
     tasks = counts.train.shape[1]
     if 0 < len(counts.domains) <= _MOST_DOMAINS:
-        names = [literal(_short(name)) for name in counts.domains]
+        names = [literal(printable(name, _LONGEST)) for name in counts.domains]
         turned = max(map(len, names)) * 0.55 * (FONT - 1) > wide
         ax.set_xticks(
             range(tasks),
@@ -192,15 +192,12 @@ def _name_tasks(ax: Axes, counts: StreamCounts, wide: float) -> None:
 def _name_classes(ax: Axes, counts: StreamCounts) -> None:
     classes = len(counts.classes)
     if classes <= _MOST_NAMED:
-        ax.set_yticks(range(classes), [literal(_short(name)) for name in counts.classes])
+        names = [literal(printable(name, _LONGEST)) for name in counts.classes]
+        ax.set_yticks(range(classes), names)
     else:
         number(ax.yaxis, classes)
         name_axes(ax, y="class, in order of arrival")
         ax.grid(color=FAINT, linewidth=0.4)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _draw_sums(ax: Axes, counts: StreamCounts, axis: int) -> None:

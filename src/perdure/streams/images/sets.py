@@ -157,7 +157,7 @@ class ArrayImages(ImageSet):
         self.pixels = pixels
 
     def image(self, index: int) -> Image.Image:
-        """Return one image, upright, in mode RGB."""
+        """Return one image, see `ImageSet.image`."""
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
@@ -184,11 +184,7 @@ class FileImages(ImageSet):
         self.in_memory = pixels is not None
 
     def image(self, index: int) -> Image.Image:
-        """Return one image, upright, in mode RGB.
-
-        Raises:
-            UnreadableImageError: its file cannot be decoded.
-        """
+        """Return one image, see `ImageSet.image`."""
         if self.pixels is not None:
             return Image.fromarray(self.pixels[index])
         try:

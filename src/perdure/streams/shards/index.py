@@ -109,11 +109,7 @@ class ShardImages(ImageSet):
         super().__init__(labels, ComputedNames(len(positions), self._name))
 
     def image(self, index: int) -> Image.Image:
-        """Return one image, upright, in mode RGB.
-
-        Raises:
-            UnreadableImageError: it cannot be decoded.
-        """
+        """Return one image, see `ImageSet.image`."""
         try:
             return decode(self._index.read(int(self._positions[index])))
         except UnreadableImageError as error:

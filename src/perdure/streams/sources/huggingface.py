@@ -56,11 +56,7 @@ class DatasetImages(ImageSet):
         return others, kept, tuple(faults.values())
 
     def image(self, index: int) -> Image.Image:
-        """Return one image, in mode RGB.
-
-        Raises:
-            UnreadableImageError: it cannot be decoded.
-        """
+        """Return one image, see `ImageSet.image`."""
         try:
             image = self._rows[int(self._positions[index])][self._column]
             if not isinstance(image, Image.Image):

@@ -263,9 +263,8 @@ def _split(rows: Sequence[Row], config: StreamConfig) -> tuple[list[Row], list[R
                 f"test_fraction={config.test_fraction} has no use: the table says which images are "
                 "for testing. Leave test_fraction out, or remove the column."
             )
-        return [row for row in rows if row.split == "train"], [
-            row for row in rows if row.split == "test"
-        ]
+        sides = {side: [row for row in rows if row.split == side] for side in ("train", "test")}
+        return sides["train"], sides["test"]
     files: dict[tuple[str, str], list[ImageFile]] = {}
     for row in rows:
         files.setdefault((row.domain, row.label), []).append(row.path)
