@@ -87,6 +87,16 @@ class StreamConfig:
         return self.increment != "classes"
 
 
+def refuse_test_fraction(config: StreamConfig, why: str) -> None:
+    """Refuse ``test_fraction`` where the data say which images are for testing.
+
+    Raises:
+        ConfigError: it differs from its default.
+    """
+    if config.test_fraction != StreamConfig.test_fraction:
+        raise ConfigError(f"test_fraction={config.test_fraction} has no use: {why}")
+
+
 def split_data(data: str) -> tuple[str, str | None]:
     """Return the source and the place that ``data`` names in full.
 

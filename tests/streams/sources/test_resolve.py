@@ -205,9 +205,11 @@ def test_a_saved_data_set_is_split_by_the_seed(rows: datasets.Dataset, tmp_path:
 
 def test_splits_of_a_data_set_are_kept(rows: datasets.Dataset, tmp_path: Path) -> None:
     parts = datasets.DatasetDict({"train": rows, "validation": rows.select([0, 9])})
-    source = hugging(saved(parts, tmp_path / "saved"))
+    source = hugging(path := saved(parts, tmp_path / "saved"))
     assert (len(source.train), len(source.test)) == (10, 2)
     assert source.test.names[1].endswith("saved[test][1]")
+    with pytest.raises(ConfigError, match=r"test_fraction=0\.5 has no use: the data set '.*' says"):
+        hugging(path, test_fraction=0.5)
 
 
 def test_columns_of_a_data_set(rows: datasets.Dataset, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from perdure.class_names import joined_by_name
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
 from perdure.streams.catalog import SOURCES
-from perdure.streams.config import StreamConfig
+from perdure.streams.config import StreamConfig, refuse_test_fraction
 from perdure.streams.decoding import SUFFIXES, EncodedImage, ImageFile
 from perdure.streams.fetch.archives import unpacked
 from perdure.streams.fetch.unpacking import is_archive
@@ -108,11 +108,8 @@ def _split_files(root: Path, config: StreamConfig, left_out: LeftOut) -> tuple[F
     """Return the training and the test files of every class."""
     if not has_test_folder(root):
         return hold_out(class_files(root, left_out), config.test_fraction)
-    if config.test_fraction != StreamConfig.test_fraction:
-        raise ConfigError(
-            f"test_fraction={config.test_fraction} has no use: '{root}' has a test folder. "
-            "Leave test_fraction out, or name the train folder alone in data."
-        )
+    advice = "Leave test_fraction out, or name the train folder alone in data."
+    refuse_test_fraction(config, f"'{root}' has a test folder. {advice}")
     train, test = (class_files(part, left_out) for part in parts(root, left_out).values())
     _check_same_classes(root, train, test)
     return train, test

@@ -16,7 +16,7 @@ from perdure.class_names import are_numbers, class_name, class_names, ordered_na
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
 from perdure.streams.catalog import SOURCES
-from perdure.streams.config import StreamConfig
+from perdure.streams.config import StreamConfig, refuse_test_fraction
 from perdure.streams.decoding import decode, upright_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
 from perdure.streams.sources.base import Domains, Source, capped, refuse_options
@@ -89,6 +89,9 @@ def load_huggingface(config: StreamConfig, seed: int) -> Source:
     where = config.place
     splits = _load(where)
     train, test = (chosen_split(splits, split)[0] for split in ("train", "test"))
+    if test is not train:
+        why = f"the data set '{where}' says which images are for testing. Leave test_fraction out."
+        refuse_test_fraction(config, why)
     domain = None
     if config.over_domains:
         columns = list(train.features)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from perdure.class_names import ordered_names
 from perdure.errors import ConfigError, StreamError
 from perdure.streams.catalog import SOURCES
-from perdure.streams.config import StreamConfig
+from perdure.streams.config import StreamConfig, refuse_test_fraction
 from perdure.streams.images.find_images import is_hidden
 from perdure.streams.images.sets import unreadable_images
 from perdure.streams.shards.index import ShardImages, ShardIndex, indexed
@@ -125,11 +125,8 @@ def _test(
                 f"Some shards say what they are for, but nothing says that '{one}' is for training. "
                 "Name shards train-….tar and test-….tar, or put them into folders of these names."
             )
-        if config.test_fraction != StreamConfig.test_fraction:
-            raise ConfigError(
-                f"test_fraction={config.test_fraction} has no use: the shards say which images are "
-                "for testing. Leave test_fraction out."
-            )
+        why = "the shards say which images are for testing. Leave test_fraction out."
+        refuse_test_fraction(config, why)
         beside = int(validation.sum()) if test.any() else 0
         remark = f"{counted(beside, 'image')} of validation shards left out." if beside else ""
         return told, remark

@@ -13,7 +13,7 @@ import numpy as np
 from perdure.class_names import class_name, declared_name, ordered_names
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.catalog import SOURCES
-from perdure.streams.config import StreamConfig
+from perdure.streams.config import StreamConfig, refuse_test_fraction
 from perdure.streams.decoding import ImageFile
 from perdure.streams.images.file_sets import LabelledFiles, file_source
 from perdure.streams.images.find_images import is_image_name
@@ -258,11 +258,8 @@ def _check_files(rows: Sequence[Row], table: Path) -> None:
 def _split(rows: Sequence[Row], config: StreamConfig) -> tuple[list[Row], list[Row]]:
     """Return the rows of training and of test images."""
     if rows[0].split:
-        if config.test_fraction != StreamConfig.test_fraction:
-            raise ConfigError(
-                f"test_fraction={config.test_fraction} has no use: the table says which images are "
-                "for testing. Leave test_fraction out, or remove the column."
-            )
+        advice = "Leave test_fraction out, or remove the column."
+        refuse_test_fraction(config, f"the table says which images are for testing. {advice}")
         sides = {side: [row for row in rows if row.split == side] for side in ("train", "test")}
         return sides["train"], sides["test"]
     files: dict[tuple[str, str], list[ImageFile]] = {}
