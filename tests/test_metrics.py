@@ -59,7 +59,8 @@ def literal_counts(batch: Batch) -> dict[str, Any]:
     tasks, classes = max(task_of_class) + 1, len(task_of_class)
     names = ("correct", "within_task_correct", "right_task", "total")
     found: dict[str, Any] = {name: [[0] * tasks] for name in names}
-    found["confusion"] = [[0] * classes for _ in range(classes)]
+    pairs = [(label, predicted) for label in range(classes) for predicted in range(classes)]
+    confusion = dict.fromkeys(pairs, 0)
     for row, label in zip(logits, labels, strict=True):
         own = task_of_class[label]
         among = [c for c in range(classes) if task_of_class[c] == own]
@@ -73,8 +74,10 @@ def literal_counts(batch: Batch) -> dict[str, Any]:
             restricted = 0
         found["within_task_correct"][0][own] += restricted == label
         found["right_task"][0][own] += task_of_class[predicted] == own
-        found["confusion"][label][predicted] += 1
-    return {"after": [tasks - 1], **found, "repeats": False}
+        confusion[label, predicted] += 1
+    confused = [[*pair, images] for pair, images in confusion.items() if images]
+    counts = {"after": [tasks - 1], **found, "confused": confused, "classes": classes}
+    return counts | {"repeats": False}
 
 
 def count(batch: Batch, class_of: torch.Tensor | None = None) -> Counts:
@@ -376,7 +379,7 @@ def test_counts_that_do_not_fit_are_refused(correct: Rows, within: Rows, message
 
 def test_a_confusion_matrix_of_other_images_is_refused() -> None:
     with pytest.raises(ValueError, match=r"holds 3 images, 2 of them right.*holds 40 and 28"):
-        replace(BY_HAND, confusion=np.array([[1, 1], [0, 1]]))
+        replace(BY_HAND, confused=np.array([[0, 0, 1], [0, 1, 1], [1, 1, 1]]))
 
 
 def test_a_finished_run_needs_its_last_row() -> None:

@@ -34,6 +34,9 @@ from perdure.testing.trial import BACKBONE, SIDE
 
 PER_TASK = 2
 WINDOW = 10
+EVALUATIONS = 20
+"""Evaluations of a stream: each is on all images so far, so that one after every task costs the square
+of the number of tasks, whatever the method."""
 
 
 @dataclass
@@ -152,6 +155,7 @@ def measured(method: str, folder: Path, tasks: int) -> Record:
         "device": "cpu",
         "workers": 0,
         "eval_batch_size": 256,
+        "evaluate_every": max(1, tasks // EVALUATIONS),
     }
     if method != "lda":
         keys |= {"epochs": 2, "batch_size": 16, "heads": "gaussian"}

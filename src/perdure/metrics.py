@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # reports read metrics without waiting for torch
     from torch import Tensor
 
 _TABLES = ("correct", "within_task_correct", "right_task", "total")
+MOST_CLASSES = 1_000
+"""Classes up to which a summary lists the images of every pair of classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,9 @@ class Counts:
         right_task: images whose predicted class belongs to their own task; never below ``correct``
             unless classes repeat.
         total: images that were predicted; 0 makes the task's accuracy unknown.
-        confusion: of the last row, images per (true class, predicted class), in order of arrival.
+        confused: of the last row, its pairs of a true and a predicted class, in order of arrival, each
+            with its number of images, which is never 0: as many rows as pairs came up, sorted.
+        classes: number of classes seen.
         repeats: whether the same class comes in several tasks.
 
     Raises:
@@ -55,7 +59,8 @@ class Counts:
     within_task_correct: Int64[np.ndarray, "r t"]
     right_task: Int64[np.ndarray, "r t"]
     total: Int64[np.ndarray, "r t"]
-    confusion: Int64[np.ndarray, "c c"]
+    confused: Int64[np.ndarray, "p 3"]
+    classes: int
     repeats: bool = False
 
     def __post_init__(self) -> None:
@@ -71,10 +76,11 @@ class Counts:
             )
         for name in _TABLES[:-1]:
             self._check_bounds(name)
-        totals = (int(self.confusion.sum()), int(np.trace(self.confusion)))
+        true, predicted, images = self.confused.T
+        totals = (images.sum(), images[true == predicted].sum())
         if totals != (last.sum(), self.correct[-1].sum()):
             raise ValueError(
-                f"the confusion matrix holds {totals[0]} images, {totals[1]} of them right; "
+                f"the confusion holds {totals[0]} images, {totals[1]} of them right; "
                 f"the last row holds {last.sum()} and {self.correct[-1].sum()}"
             )
 
@@ -88,7 +94,7 @@ class Counts:
             )
 
     def __add__(self, other: Counts) -> Counts:
-        """Return the counts of both; of two numbers of tasks, the confusion of the larger."""
+        """Return the counts of both; of two numbers of tasks, the confusions of the larger."""
         after = np.union1d(self.after, other.after)
         tasks = max(self.tasks, other.tasks)
         ours, theirs = (np.searchsorted(after, part.after) for part in (self, other))
@@ -96,10 +102,11 @@ class Counts:
         for name, table in tables.items():
             table[ours, : self.tasks] = getattr(self, name)
             table[theirs, : other.tasks] += getattr(other, name)
-        confusion = self.confusion if self.tasks == tasks else other.confusion
-        if self.tasks == other.tasks:
-            confusion = confusion + other.confusion
-        return Counts(after, **tables, confusion=confusion, repeats=self.repeats or other.repeats)
+        latest = [part for part in (self, other) if part.tasks == tasks]
+        classes = max(part.classes for part in latest)
+        confused = pairs_of(*np.concatenate([part.confused for part in latest]).T, classes)
+        repeats = self.repeats or other.repeats
+        return Counts(after, **tables, confused=confused, classes=classes, repeats=repeats)
 
     __hash__ = None  # type: ignore[assignment]  # arrays have none
 
@@ -112,6 +119,26 @@ class Counts:
     def tasks(self) -> int:
         """Number of tasks learned."""
         return int(self.total.shape[1])
+
+    @property
+    def confusion(self) -> Int64[np.ndarray, "c c"]:
+        """Images per true class (down) and predicted class (across), in order of arrival."""
+        square = np.zeros((self.classes, self.classes), np.int64)
+        square[self.confused[:, 0], self.confused[:, 1]] = self.confused[:, 2]
+        return square
+
+
+def pairs_of(
+    true: Int64[np.ndarray, "n"],
+    predicted: Int64[np.ndarray, "n"],
+    images: Int64[np.ndarray, "n"],
+    classes: int,
+) -> Int64[np.ndarray, "p 3"]:
+    """Return each pair of classes once, sorted, with the sum of its images."""
+    pairs, places = np.unique(true * classes + predicted, return_inverse=True)
+    sums = np.zeros(len(pairs), np.int64)
+    np.add.at(sums, places, images)
+    return np.stack([*divmod(pairs, classes), sums], axis=1)
 
 
 def count_batch(
@@ -156,14 +183,15 @@ def count_batch(
     if class_of is not None:
         class_of = class_of.to(logits.device)
         side, true, guessed = int(class_of.max()) + 1, class_of[labels], class_of[predicted]
-    pairs = (true * side + guessed).bincount(minlength=side * side)
+    pairs = [classes_of.cpu().numpy() for classes_of in (true, guessed)]
     return Counts(
         after=np.array([count - 1]),
         correct=per_task(true == guessed),
         within_task_correct=per_task(restricted == labels),
         right_task=per_task(tasks[predicted] == own),
         total=per_task(labels >= 0),
-        confusion=pairs.reshape(side, side).cpu().numpy(),
+        confused=pairs_of(*pairs, np.ones(len(labels), np.int64), side),
+        classes=side,
         repeats=side < classes,
     )
 
@@ -301,7 +329,11 @@ def task_inference_accuracy(counts: Counts) -> float:
 
 def per_class_accuracy(counts: Counts) -> Float64[np.ndarray, "c"]:
     """Return the accuracy per class after the last task; NaN for a class without test images."""
-    return _shares(counts.confusion.diagonal(), counts.confusion.sum(1))
+    true, predicted, images = counts.confused.T
+    right, total = np.zeros((2, counts.classes), np.int64)
+    np.add.at(total, true, images)
+    np.add.at(right, true, images * (true == predicted))
+    return _shares(right, total)
 
 
 def forgetting_per_task(
@@ -324,14 +356,15 @@ def summarise(counts: Counts) -> dict[str, Any]:
     """Return every metric by its name, ready for JSON: plain floats and lists, NaN as None.
 
     Keys: those of ``METRICS``, ``accuracy_matrix`` (T lists of T, None above the diagonal),
-    ``accuracy_curve`` (T), ``per_class_accuracy`` (C) and ``confusion`` (C lists of C counts).
+    ``accuracy_curve`` (T), ``per_class_accuracy`` (C) and ``confusion`` (C lists of C counts; None
+    beyond `MOST_CLASSES`).
     """
     return {
         "accuracy_matrix": [plain(row) for row in accuracy_matrix(counts)],
         **dict(zip(METRICS, plain([m.function(counts) for m in METRICS.values()]), strict=True)),
         "accuracy_curve": plain(accuracy_curve(counts)),
         "per_class_accuracy": plain(per_class_accuracy(counts)),
-        "confusion": counts.confusion.tolist(),
+        "confusion": counts.confusion.tolist() if counts.classes <= MOST_CLASSES else None,
     }
 
 

@@ -41,7 +41,8 @@ def counts_of(
         table(within or correct),
         table(right or correct),
         table([total[: task + 1] for task in after]),
-        confusion,
+        np.column_stack([np.argwhere(confusion), confusion[confusion != 0]]),
+        len(confusion),
     )
 
 

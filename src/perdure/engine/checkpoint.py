@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import safetensors
-import safetensors.torch
+import safetensors.numpy
 from pydantic import Field, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
 from perdure.atomic import atomic_write, make_folder
 from perdure.errors import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 
 
@@ -100,8 +100,9 @@ class Checkpoints:
             CheckpointError: what was read back differs from what was written.
         """
         make_folder(self._folder)
-        held = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        data = safetensors.torch.save(held, metadata={"notes": json.dumps(notes)})
+        # by numpy, which takes a third of the time: a head may have a tensor for every task
+        held = {key: value.detach().cpu().contiguous().numpy() for key, value in tensors.items()}
+        data = safetensors.numpy.save(held, metadata={"notes": json.dumps(notes)})
         digest = hashlib.sha256(data).hexdigest()
         stored = StoredFile(f"{name}.safetensors", digest)
         atomic_write(self._folder / stored.name, data)

@@ -130,6 +130,8 @@ class RuntimeConfig:
             CPU; ``torchrun`` and ``srun`` tell by themselves. Results agree within rounding.
         nodes: machines that share a run, where neither ``torchrun`` nor ``srun`` starts it.
         checkpoint_every: training steps between checkpoints; does not change results.
+        evaluate_every: tasks between evaluations, each of which is on all tasks so far; the last is
+            always made. Beyond 1, metrics that need every evaluation are unknown.
         logger: ``tensorboard`` writes figures into the run's folder as it goes; does not change
             results.
     """
@@ -144,6 +146,7 @@ class RuntimeConfig:
     devices: Positive = key(1, neutral=True, of_runs=True)
     nodes: Positive = key(1, neutral=True, of_runs=True)
     checkpoint_every: Positive = key(50, neutral=True, of_runs=True)
+    evaluate_every: Positive = key(1, of_runs=True)
     logger: Literal["tensorboard"] | None = key(None, neutral=True, of_runs=True)
 
 

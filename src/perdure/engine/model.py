@@ -200,10 +200,10 @@ class Model:
         self.check_can_learn()
         if not self.adapted(task):
             self.method.start_task(task)
-        self.method.to(self.backbone.device)
+        _settle(self.method, self.backbone.device)
         for head in self.heads.values():
             head.start_task(task)
-            head.to(exact_device(self.backbone.device))
+            _settle(head, exact_device(self.backbone.device))
         if self.anchors is not None:
             self.anchors.start_task(task)
         self.tasks.append(task)
@@ -392,3 +392,9 @@ class Model:
             yield f"heads.{name}.", head
         if self.anchors is not None:
             yield "anchors.", self.anchors
+
+
+def _settle(part: nn.Module, device: torch.device) -> None:
+    """Move what is not on a device there; asking first is cheaper where a task has added little."""
+    if any(one.device != device for one in itertools.chain(part.parameters(), part.buffers())):
+        part.to(device)

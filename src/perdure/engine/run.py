@@ -19,14 +19,15 @@ from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model, check_text
 from perdure.engine.optim import TaskOptimiser
 from perdure.engine.ranks import ALONE, Ranks
+from perdure.engine.tally import Tally
 from perdure.engine.training import Training, refuse_single_class
 from perdure.errors import CheckpointError, ConfigError
 from perdure.metrics import Counts, accuracy_matrix, last_accuracy, plain
 from perdure.selection import describe
 from perdure.streams import Stream, Subset, TaskData
 
-_COUNTS, _CARRIED = "counts.", "carried."
-"""Begin the names of counts, and of what a task carries, among the tensors of a checkpoint."""
+_CARRIED = "carried."
+"""Begins the names of what a task carries among the tensors of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Saved:
     point: Point
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     carried: dict[str, torch.Tensor] = field(default_factory=dict)
-    counts: dict[str, Counts] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     selection: dict[str, float] = field(default_factory=dict)
     drift: list[dict[str, Any]] = field(default_factory=list)
     step: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -153,7 +154,7 @@ class Run:
         check_text(stream.tasks[0].task, backbone, config)
         self.selection: dict[str, float] = {}
         self.drift: list[dict[str, Any]] = []
-        self.counts: dict[str, Counts] = {}
+        self.tally = Tally()
         self._others: Subset | None = None
         folder_of_others = config.training.drift_images
         if folder_of_others is not None:
@@ -177,7 +178,9 @@ class Run:
             restored = None
             self._finish(index, stage, training)
         self.model.ranks = ALONE  # what comes after a run, every process does by itself
-        return Outcome(self.model, self.counts, self._point.seconds, self.selection, self.drift)
+        found = self.tally.counts()
+        counts = {head: found[head] for head in self.config.head_names if head in found}
+        return Outcome(self.model, counts, self._point.seconds, self.selection, self.drift)
 
     def _training(
         self, stage: Stage, carried: Mapping[str, torch.Tensor] | None = None
@@ -207,17 +210,22 @@ class Run:
 
     def _finish(self, index: int, stage: Stage, training: Training) -> None:
         training.finish()
-        evaluation = self._evaluate(self.model, self.stream.tasks[: stage.last + 1])
-        for head, row in evaluation.items():
-            self.counts[head] = self.counts[head] + row if head in self.counts else row
+        done = index + 1
+        if done % self.config.runtime.evaluate_every == 0 or done == len(self.stages):
+            self._measure(stage)
+        self._carried = {}
+        self._commit(Point(done), whole=True)
+
+    def _measure(self, stage: Stage) -> None:
+        """Evaluate on all tasks up to a stage's last."""
+        for head, row in self._evaluate(self.model, self.stream.tasks[: stage.last + 1]).items():
+            self.tally.add(head, row)
             tasks = plain(accuracy_matrix(row)[-1])
             fields = {"head": head, "accuracy": last_accuracy(row), "tasks": tasks}
             self.sink(Event("accuracy", stage.last, fields))
         if self.model.method.traits.selects and self._evaluate.selections:
             self.selection = describe(list(self._evaluate.selections.values()))
             self.sink(Event("selection", stage.last, self.selection))
-        self._carried = {}
-        self._commit(Point(index + 1), whole=True)
 
     def _commit(
         self, point: Point, *, whole: bool = False, optimiser: TaskOptimiser | None = None
@@ -230,7 +238,7 @@ class Run:
             if whole:
                 name = f"stage-{point.stages_done:03d}{'-prepared' if point.prepared else ''}"
                 carried = {_CARRIED + k: v for k, v in self._carried.items()}
-                tensors = {**self.model.state(), **_as_tensors(self.counts), **carried}
+                tensors = {**self.model.state(), **self.tally.state(), **carried}
                 notes = {"selection": self.selection, "drift": self.drift}
                 stored = self._checkpoints.save(name, tensors, notes)
                 point = replace(point, base=stored)
@@ -253,7 +261,7 @@ class Run:
         if point.base is not None:
             self._carried = saved.carried
             self.model.load(saved.state)
-            self.counts, self.selection, self.drift = saved.counts, saved.selection, saved.drift
+            self.tally, self.selection, self.drift = saved.tally, saved.selection, saved.drift
         self.sink(Event("resume", fields=point.progress))
         if not point.begun:
             return None
@@ -278,16 +286,15 @@ class Run:
                 for name in list(tensors)
                 if name.startswith(_CARRIED)
             }
-            saved.state = {k: v for k, v in tensors.items() if not k.startswith(_COUNTS)}
             try:
-                counts = _from_tensors(tensors)
+                saved.tally = Tally.taken_from(tensors)
                 saved.selection, saved.drift = notes["selection"], notes.get("drift", [])
             except (LookupError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"'{point.base.name}' is no checkpoint of perdure: its counts or notes are not "
                     f"whole ({error}). Start again with another --out."
                 ) from None
-            saved.counts = {head: counts[head] for head in self.config.head_names if head in counts}
+            saved.state = tensors
         if point.step is not None:
             saved.step = self._checkpoints.read(point.step)[0]
         return saved
@@ -296,20 +303,3 @@ class Run:
         if stage.fresh:
             self.model = Model(self.backbone, self.config, self._ranks)
         self.model.start_task(stage.data.task)
-
-
-def _as_tensors(counts: Mapping[str, Counts]) -> dict[str, torch.Tensor]:
-    return {
-        f"{_COUNTS}{head}.{name}": torch.as_tensor(value)
-        for head, one in counts.items()
-        for name, value in vars(one).items()
-    }
-
-
-def _from_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, Counts]:
-    tables: dict[str, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        if key.startswith(_COUNTS):
-            head, _, name = key.removeprefix(_COUNTS).rpartition(".")
-            tables.setdefault(head, {})[name] = value.numpy() if value.ndim else bool(value)
-    return {head: Counts(**one) for head, one in tables.items()}

@@ -115,8 +115,16 @@ def test_a_file_that_is_something_else_is_named(
         ("plasticity", "x" * 99, f"'plasticity' is '{'x' * 36}…; allowed: 0 to 1, or null"),
         ("forgetting", -1.2, "'forgetting' is -1.2; allowed: -1 to 1, or null"),
         ("seconds", -1, "'seconds' is -1; allowed: a number from 0, or null"),
-        ("accuracy_matrix", {}, "'accuracy_matrix' is an object; allowed: one list per task"),
-        ("accuracy_matrix", [], "'accuracy_matrix' is a list of 0; allowed: one list per task"),
+        (
+            "accuracy_matrix",
+            {},
+            "'accuracy_matrix' is an object; allowed: one list or null per task",
+        ),
+        (
+            "accuracy_matrix",
+            [],
+            "'accuracy_matrix' is a list of 0; allowed: one list or null per task",
+        ),
         (
             "accuracy_matrix",
             [[0.5, None], [0.5]],

@@ -46,7 +46,8 @@ def write_all(folder: Path | str, entries: Sequence[Entry], classes: Sequence[st
 def write_results(path: Path | str, entries: Sequence[Entry]) -> None:
     """Write ``results.json``: one key per line, one line per row of a matrix.
 
-    Numbers of NumPy are written as numbers, NaN and infinities as null.
+    Numbers of NumPy are written as numbers, NaN and infinities as null, and so is a whole row of the
+    accuracy matrix that was not evaluated.
     """
     text = ",\n".join(_entry_text(_plain(entry)) for entry in entries)
     atomic_write(path, f"[\n{text}\n]\n".encode() if text else b"[]\n")
@@ -81,6 +82,9 @@ def read_results(path: Path | str) -> list[dict[str, Any]]:
     if fault:
         raise OutputError(f"'{path}' is no {RESULTS} that perdure can read: {fault}.")
     entries: list[dict[str, Any]] = content
+    for entry in entries:
+        matrix = entry["accuracy_matrix"]
+        entry["accuracy_matrix"] = [row or [None] * len(matrix) for row in matrix]
     return entries
 
 
@@ -133,7 +137,8 @@ def _entry_text(entry: Mapping[str, Any]) -> str:
 
 def _value_text(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
-        rows = ",\n".join(f"      {json.dumps(row)}" for row in value)
+        known = (row if any(cell is not None for cell in row) else None for row in value)
+        rows = ",\n".join(f"      {json.dumps(row)}" for row in known)
         return f"[\n{rows}\n    ]"
     return json.dumps(value, allow_nan=False)
 

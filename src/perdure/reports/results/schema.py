@@ -25,7 +25,10 @@ _KEYS: dict[str, tuple[Any, str]] = {
     "chosen_on": (str | None, "how settings were chosen, or null"),
     "sees_old_images": (bool | None, "true or false"),
     "seconds": (_Positive, "a number from 0, or null"),
-    "accuracy_matrix": (Annotated[list[Any], MinLen(1)], "one list per task"),
+    "accuracy_matrix": (
+        Annotated[list[Any], MinLen(1)],
+        "one list or null per task",
+    ),
     "accuracy_curve": (list[_Share] | None, "one value of 0 to 1 or null per task, or null"),
     "test_counts": (list[_Count] | None, "one whole number from 0 per task"),
     "task_sizes": (list[Annotated[int, Ge(1)]] | None, "one whole number from 1 per task"),
@@ -104,6 +107,8 @@ def _fits(kind: Any, value: Any) -> bool:
 
 def _matrix_fault(matrix: Sequence[Any]) -> str | None:
     for after, row in enumerate(matrix, start=1):
+        if row is None:
+            continue
         where = f"row {after} of 'accuracy_matrix'"
         if not isinstance(row, list) or len(row) != len(matrix):
             return f"{where} is {_say(row)}; allowed: a list of {len(matrix)}, one per task"
