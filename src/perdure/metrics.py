@@ -104,7 +104,7 @@ class Counts:
             table[theirs, : other.tasks] += getattr(other, name)
         latest = [part for part in (self, other) if part.tasks == tasks]
         classes = max(part.classes for part in latest)
-        confused = pairs_of(*np.concatenate([part.confused for part in latest]).T, classes)
+        confused = _summed(np.concatenate([part.confused for part in latest]), classes)
         repeats = self.repeats or other.repeats
         return Counts(after, **tables, confused=confused, classes=classes, repeats=repeats)
 
@@ -128,13 +128,9 @@ class Counts:
         return square
 
 
-def pairs_of(
-    true: Int64[np.ndarray, "n"],
-    predicted: Int64[np.ndarray, "n"],
-    images: Int64[np.ndarray, "n"],
-    classes: int,
-) -> Int64[np.ndarray, "p 3"]:
-    """Return each pair of classes once, sorted, with the sum of its images."""
+def _summed(rows: Int64[np.ndarray, "n 3"], classes: int) -> Int64[np.ndarray, "p 3"]:
+    """Return each pair of a true and a predicted class once, sorted, with the sum of its images."""
+    true, predicted, images = rows.T
     pairs, places = np.unique(true * classes + predicted, return_inverse=True)
     sums = np.zeros(len(pairs), np.int64)
     np.add.at(sums, places, images)
@@ -183,14 +179,15 @@ def count_batch(
     if class_of is not None:
         class_of = class_of.to(logits.device)
         side, true, guessed = int(class_of.max()) + 1, class_of[labels], class_of[predicted]
-    pairs = [classes_of.cpu().numpy() for classes_of in (true, guessed)]
+    columns = [one.long().cpu().numpy() for one in (true, guessed)]
+    pairs = np.stack([*columns, np.ones(len(labels), np.int64)], axis=1)
     return Counts(
         after=np.array([count - 1]),
         correct=per_task(true == guessed),
         within_task_correct=per_task(restricted == labels),
         right_task=per_task(tasks[predicted] == own),
         total=per_task(labels >= 0),
-        confused=pairs_of(*pairs, np.ones(len(labels), np.int64), side),
+        confused=_summed(pairs, side),
         classes=side,
         repeats=side < classes,
     )
