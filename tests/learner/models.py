@@ -33,7 +33,6 @@ OLD = History(
     ),
     temperatures={"linear": 1.5, "ncm": 0.1},
     forgotten=(1,),
-    losses={"linear": (2.5, 0.5)},
 )
 
 backbone = functools.cache(portable_backbone)

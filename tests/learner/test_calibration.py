@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from perdure.learner.calibration import best_temperature, calibration_error, grid_losses
+from perdure.learner.calibration import (
+    best_temperature,
+    calibration_error,
+    grid_losses,
+    score_spread,
+)
 from perdure.learner.labelled import gather
 from perdure.learner.lessons import held_out
 from perdure.randomness import generator
@@ -87,7 +92,7 @@ def test_on_frozen_features_images_are_left_out_in_turn_and_none_is_held_out() -
     assert [entry.left_out for entry in history.lessons] == [10, 12]  # not the only one of "d"
     assert learner.model.state()["heads.gaussian.counts"].tolist() == [5, 11, 6, 1]
     assert history.temperatures.keys() == learner.last_lesson_.accuracy.keys() == set(heads)
-    assert len(history.losses["ridge"]) == len(history.losses["gaussian"])
+    assert len(history.spread_losses["ridge"]) == len(history.spread_losses["gaussian"])
 
 
 def test_so_it_is_once_prompts_are_fixed() -> None:
@@ -124,6 +129,18 @@ def test_lessons_add_what_they_have_to_say() -> None:
     )
 
 
+def test_a_lesson_of_larger_scores_says_the_same() -> None:
+    """Another shrinkage multiplies all scores; what was learned of them before still holds."""
+    scores, labels = drawn(4000, 5.0)
+    small = grid_losses(scores / score_spread(scores), labels)
+    larger = 40 * scores[:50]
+    spread = score_spread(larger)
+    summed = small + grid_losses(larger / spread, labels[:50])
+    assert best_temperature(summed, spread) == pytest.approx(200, rel=0.15)
+    alike = torch.ones(3, 4, dtype=torch.float64)
+    assert score_spread(alike) == 1
+
+
 def test_what_lessons_have_said_is_kept_at_one_size() -> None:
     learner = classifier("nsp2", ["ncm"], calibration_fraction=0.25)
     learner.learn(lesson("a", "b", count=12))
@@ -131,8 +148,8 @@ def test_what_lessons_have_said_is_kept_at_one_size() -> None:
     learner.learn(lesson("c", count=20))
     assert first.temperatures["ncm"] < 1  # cosines say too little
     assert learner.last_lesson_.held_out == 5
-    assert len(learner.history_.losses["ncm"]) == len(first.losses["ncm"])
-    assert learner.history_.losses != first.losses
+    assert len(learner.history_.spread_losses["ncm"]) == len(first.spread_losses["ncm"])
+    assert learner.history_.spread_losses != first.spread_losses
     lesson_ = learner.last_lesson_
     assert 0 <= lesson_.calibration_error["ncm"] <= 1
     assert lesson_.untempered_error.keys() == lesson_.accuracy.keys() == {"ncm"}

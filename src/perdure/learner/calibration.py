@@ -21,11 +21,11 @@ from perdure.streams import Subset
 
 BINS = 15
 MAX_LOG = math.log(1e3)
-"""Bound on the size of a temperature's logarithm."""
+"""Bound on the size of a temperature's logarithm, over the spread of scores."""
 PRIOR_DEVIATION = 2.0
-"""Standard deviation of the logarithm's prior around 0."""
+"""Standard deviation of the prior of a temperature's logarithm around 0."""
 GRID = np.linspace(-MAX_LOG, MAX_LOG, 139)
-"""Logarithms of the temperatures at which a lesson's losses are noted."""
+"""Logarithms of the temperatures, over the spread of scores, at which a lesson's losses are noted."""
 
 
 Scored = tuple[Float[Tensor, "n c"], Int[Tensor, "n"]]
@@ -35,8 +35,9 @@ Scored = tuple[Float[Tensor, "n c"], Int[Tensor, "n"]]
 def calibrate(state: LearnerState, held_out: Subset, sink: Sink) -> LearnerState:
     """Measure the newest lesson on its held-out images, and fit the temperatures anew.
 
-    Images of earlier lessons are gone, but their losses are not: at each temperature of `GRID` the
-    loss is summed over all lessons, each among the classes known then.
+    Images of earlier lessons are gone, but their losses are not: at each place of `GRID` the loss is
+    summed over all lessons, each among the classes known then, and over the spread of its own scores:
+    another shrinkage makes all scores larger or smaller, and the temperature that they want with them.
     """
     if not len(held_out):
         return state
@@ -77,13 +78,15 @@ def _fit(
 ) -> LearnerState:
     """Note the lesson's accuracy, and fit temperatures to its losses and those of all before."""
     history = state.history
-    temperatures, losses = dict(history.temperatures), dict(history.losses)
+    temperatures, losses = dict(history.temperatures), dict(history.spread_losses)
     accuracy, before, after = {}, {}, {}
     for head, (raw, columns) in scored.items():
         scores, labels = raw.double().cpu(), columns.cpu()
-        summed = grid_losses(scores, labels) + np.array(losses.get(head, np.zeros(len(GRID))))
+        spread = score_spread(scores)
+        summed = grid_losses(scores / spread, labels)
+        summed += np.array(losses.get(head, np.zeros(len(GRID))))
         losses[head] = tuple(summed.tolist())
-        temperatures[head] = best_temperature(summed)
+        temperatures[head] = best_temperature(summed, spread)
         accuracy[head] = float((scores.argmax(1) == labels).double().mean())
         before[head] = calibration_error(scores.softmax(1), labels)
         after[head] = calibration_error((scores / temperatures[head]).softmax(1), labels)
@@ -92,7 +95,7 @@ def _fit(
         sink(Event("accuracy", len(state.model.tasks) - 1, fields))
     lesson = replace(lesson, accuracy=accuracy, calibration_error=after, untempered_error=before)
     lessons = (*history.lessons[:-1], lesson)
-    renewed = replace(history, lessons=lessons, temperatures=temperatures, losses=losses)
+    renewed = replace(history, lessons=lessons, temperatures=temperatures, spread_losses=losses)
     return LearnerState(state.model, renewed)
 
 
@@ -102,18 +105,28 @@ def grid_losses(scores: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> Float
     return np.array([float(F.cross_entropy(part, labels, reduction="sum")) for part in tempered])
 
 
-def best_temperature(losses: Float64[np.ndarray, "t"]) -> float:
+def score_spread(scores: Float[Tensor, "n c"]) -> float:
+    """Mean over images of the standard deviation of their scores over classes; 1 for equal scores."""
+    return float(scores.double().std(1, correction=0).mean()) or 1.0
+
+
+def best_temperature(losses: Float64[np.ndarray, "t"], spread: float = 1.0) -> float:
     """The temperature under which the labels are most likely, by their `grid_losses`.
+
+    Args:
+        losses: of scores over their `score_spread`, of one or more lessons.
+        spread: that of the scores which it is for.
 
     Its logarithm is taken to be normal around 0 with `PRIOR_DEVIATION`. Otherwise a handful of
     images that are all classified correctly would ask for certainty; with many images it does not
     count.
     """
-    curve = CubicSpline(GRID, losses + (GRID / PRIOR_DEVIATION) ** 2 / 2)
+    prior = ((GRID + math.log(spread)) / PRIOR_DEVIATION) ** 2 / 2
+    curve = CubicSpline(GRID, losses + prior)
     lowest = float(GRID[int(curve(GRID).argmin())])
     step = float(GRID[1] - GRID[0])
     bounds = (max(lowest - step, -MAX_LOG), min(lowest + step, MAX_LOG))
-    return math.exp(float(minimize_scalar(curve, bounds=bounds, method="bounded").x))
+    return spread * math.exp(float(minimize_scalar(curve, bounds=bounds, method="bounded").x))
 
 
 def calibration_error(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, "n"]) -> float:

@@ -53,8 +53,8 @@ class History:
         temperatures: per evaluated head, what its scores are divided by before the softmax; 1 where
             a head has none.
         forgotten: classes that were removed again, as positions in order of arrival.
-        losses: per evaluated head, cross-entropy of the images held out or left out in turn, summed
-            over all lessons, at each temperature of ``calibration.GRID``.
+        spread_losses: per evaluated head, cross-entropy of the images held out or left out in turn,
+            summed over all lessons, at each place of ``calibration.GRID``.
         separations: per evaluated head and score, how well known images were told from unknown ones.
         numbered: whether all labels so far were numbers, so that they come back as numbers.
     """
@@ -62,6 +62,6 @@ class History:
     lessons: tuple[Lesson, ...] = ()
     temperatures: dict[str, float] = field(default_factory=dict)
     forgotten: tuple[int, ...] = ()
-    losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    spread_losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
     separations: dict[str, dict[str, Separation]] = field(default_factory=dict)
     numbered: bool = False

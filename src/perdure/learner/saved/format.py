@@ -115,6 +115,9 @@ def unseal(path: Path, data: bytes) -> Description:
             f"'{path}' is damaged: it was changed after it was written. Take the model's folder "
             "from a backup, or save the model again."
         )
+    if isinstance(values.get("history"), dict):
+        # Of temperatures that did not go by the spread of scores: the next lesson begins a new sum.
+        values["history"].pop("losses", None)
     return build(Description, path, values)
 
 

@@ -1,0 +1,53 @@
+"""Time to accuracy on photographs: seconds until methods that train pass frozen features.
+
+CIFAR-100 of the study (`photos.py`), its recipe, one class order and one head for all; every number of
+epochs is a run of its own, one after the other. Give it a quiet core: the seconds are the clock's.
+Finished runs are kept; `perdure report FOLDER` draws them.
+
+Usage: OMP_NUM_THREADS=1 python benchmarks/accuracy/time_to_accuracy.py PHOTOS [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from photos import FOLLOWING, RECIPE, ROSTER, STREAMS
+
+from perdure.engine.config import make_config
+from perdure.experiment import run
+
+STREAM = "cifar100"
+ORDER = 2024
+BUDGETS = {"lda": (3,), "iprompt, merged t^-1/2": (1, 3), "nsp2": (1, 3)}
+"""Rows of the study and their numbers of epochs; frozen features have none."""
+
+
+def main() -> None:
+    """Run what is missing, and print a line for each run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of the sets")
+    parser.add_argument("--out", type=Path, default=Path("runs/time-to-accuracy"))
+    args = parser.parse_args()
+    for row, budgets in BUDGETS.items():
+        for epochs in budgets:
+            folder = args.out / f"{row}-{epochs}".replace(" ", "_").replace("/", "_")
+            [entry] = run(config_of(row, epochs, args.photos), folder, resume=True).entries
+            print(
+                f"{row}, {epochs} epochs: last {100 * entry['last_accuracy']:.1f} %, "
+                f"{entry['seconds']:.0f} s",
+                flush=True,
+            )
+
+
+def config_of(row: str, epochs: int, photos: Path) -> Any:
+    """Return the study's configuration of a row with the one head, and so many epochs."""
+    keys = {**RECIPE, **STREAMS[STREAM], **ROSTER[row], "seed": ORDER, "epochs": epochs}
+    moves, fixed = FOLLOWING
+    keys["heads"] = fixed if keys["method"] == "lda" else moves
+    return make_config({**keys, "data": str(photos / STREAM)})
+
+
+if __name__ == "__main__":
+    main()
