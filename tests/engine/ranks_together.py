@@ -52,7 +52,7 @@ def _rank(rank: int, count: int, work: Callable[[Ranks], Any], folder: Path) -> 
     except BaseException:
         (folder / f"{rank}.txt").write_text(traceback.format_exc())
         raise
-    if count > 1:
+    if dist.is_initialized():  # unless the work has ended it
         dist.destroy_process_group()
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.engine.checkpoint import MANIFEST, Checkpoints
 from perdure.engine.events import Event
 from perdure.engine.ranks import Group, Ranks, refuse_differences
 from perdure.engine.run import Run
-from perdure.errors import ConfigError, RankError
+from perdure.errors import ConfigError, OutputError, RankError
 from perdure.streams import Subset
 from perdure.testing.trial import make_trial
 from tests.engine.ranks_together import RUN, SIZES, in_float64, learned, together
@@ -143,6 +149,50 @@ def test_run_stops_with_a_rank_and_goes_on_with_other_numbers(tmp_path: Path) ->
     assert sorted(map(str, together(2, stopped, tmp_path / "2"))) == ["RankError", "StopIteration"]
     ended = together(3, functools.partial(resumed, folder=tmp_path / "b", stop=-1), tmp_path / "3")
     compared(alone, ended, 1e-9)
+
+
+def filled(ranks: Ranks, folder: Path) -> tuple[str, float]:
+    """Learn until the disk of rank 0 is full, at the fourth checkpoint; tells what is said and when."""
+    writes, fsync = 0, os.fsync
+    full = time.monotonic()
+
+    def fail(number: int) -> None:
+        nonlocal writes, full
+        writes += Path(f"/proc/self/fd/{number}").readlink().parent == folder
+        if writes > 6:  # a file and the manifest each
+            full = time.monotonic()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    if ranks.first:
+        os.fsync = fail
+    in_float64()
+    with pytest.raises((OutputError, RankError)) as caught:
+        learned(ranks, "nsp2", folder, heads=BOTH)
+    if ranks.first:
+        dist.destroy_process_group()  # as the end of the process does
+        return str(caught.value), full
+    return str(caught.value), time.monotonic()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks up names of open files")
+def test_full_disk_of_the_first_rank_stops_all_and_the_run_goes_on(tmp_path: Path) -> None:
+    """Rank 0 names the file, the other says that it stops, and the checkpoints before are whole."""
+    folder = tmp_path / "b"
+    (first, full), (second, stopped) = together(
+        2, functools.partial(filled, folder=folder), tmp_path / "2"
+    )
+    assert f"Cannot write '{folder}" in first
+    assert "the disk is full" in first
+    assert "Rank 1 of 2 stops: another rank has ended" in second
+    assert stopped - full < 30
+    point = Checkpoints(folder, json.loads((folder / MANIFEST).read_text())["config_hash"]).latest()
+    assert point is not None
+    assert point.begun or point.stages_done
+    work = functools.partial(resumed, stop=-1)
+    alone = together(1, functools.partial(work, folder=tmp_path / "a"), tmp_path / "1")[0]
+    compared(alone, together(2, functools.partial(work, folder=folder), tmp_path / "3"), 1e-9)
 
 
 def differing(ranks: Ranks) -> str:

@@ -1,8 +1,9 @@
 """Launch of several processes that learn one run together, on Lightning Fabric.
 
 They are started by ``torchrun``, by ``srun``, or by the run itself (``devices=``). Fabric reads what
-started them, forms the process group and says which device is whose. Nothing heavy is imported
-before it is known that there are several.
+started them, forms the process group and says which device is whose. It is told which of these it
+was: left to itself it takes any job of SLURM for one of ``srun``. Nothing heavy is imported before it
+is known that there are several.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,13 +27,15 @@ from typing import TYPE_CHECKING, Any
 from perdure.errors import ConfigError, RankError
 
 if TYPE_CHECKING:
+    from lightning_fabric.plugins.environments import ClusterEnvironment
+
     from perdure.engine.config import RuntimeConfig
     from perdure.engine.ranks import Ranks
 
 TIMEOUT = timedelta(minutes=30)
 """How long processes wait for each other; one that ends is noticed at once."""
 LAST_WORDS = 20.0
-"""Seconds that processes started here have to end once this one does."""
+"""Seconds that processes started here have, all of them, to end once this one does."""
 PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy")
 """Packages of which all processes need the same version."""
 
@@ -49,12 +53,14 @@ class Layout:
         nodes: machines.
         rank: number of this process, from 0.
         started: whether something outside has started them.
+        starter: ``torchrun``, ``srun``, or empty for perdure itself.
     """
 
     devices: int
     nodes: int
     rank: int
     started: bool
+    starter: str = ""
 
     @property
     def count(self) -> int:
@@ -70,19 +76,20 @@ def layout(devices: int = 1, nodes: int = 1) -> Layout:
         nodes: machines; the same.
 
     Raises:
-        ConfigError: ``torchrun`` or ``srun`` has started others than are asked for, or a machine's
-            number is none.
+        ConfigError: ``torchrun`` or ``srun`` has started others than are asked for, or not as many on
+            every machine, or a machine's number is none.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
         local, world = int(env["LOCAL_WORLD_SIZE"]), int(env["WORLD_SIZE"])
-        found = Layout(local, world // local, int(env["RANK"]), started=True)
-        starter = "torchrun"
-    elif int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        machines = int(env.get("GROUP_WORLD_SIZE", world // local))
+        found = Layout(local, machines, int(env["RANK"]), started=True, starter="torchrun")
+        _check_even(found, world, f"torchrun --nproc-per-node {local}")
+    elif (tasks := int(env.get("SLURM_STEP_NUM_TASKS", "1"))) > 1:
         machines = int(env.get("SLURM_STEP_NUM_NODES", env.get("SLURM_NNODES", "1")))
-        local = int(env["SLURM_STEP_NUM_TASKS"]) // machines
-        found = Layout(local, machines, int(env["SLURM_PROCID"]), started=True)
-        starter = "srun"
+        rank = int(env["SLURM_PROCID"])
+        found = Layout(tasks // machines, machines, rank, started=True, starter="srun")
+        _check_even(found, tasks, "srun --ntasks-per-node=…")
     else:
         node = env.get("NODE_RANK", "0") if nodes > 1 else "0"
         if not node.isdecimal() or int(node) >= nodes:
@@ -92,11 +99,19 @@ def layout(devices: int = 1, nodes: int = 1) -> Layout:
         return Layout(devices, nodes, rank, started=_RANK in env)
     if (devices, nodes) not in ((1, 1), (found.devices, found.nodes)):
         raise ConfigError(
-            f"devices={devices} nodes={nodes}, but {starter} has started {found.devices} processes "
-            f"on each of {found.nodes} machines. Leave devices and nodes out, or start with "
+            f"devices={devices} nodes={nodes}, but {found.starter} has started {found.devices} "
+            f"processes on each of {found.nodes} machines. Leave devices and nodes out, or start with "
             "plain perdure."
         )
     return found
+
+
+def _check_even(found: Layout, count: int, command: str) -> None:
+    if found.count != count:
+        raise ConfigError(
+            f"{count} processes on {found.nodes} machines: as many are needed on each. Start them "
+            f"with {command} on every machine."
+        )
 
 
 def rank_here(runtime: RuntimeConfig | None = None) -> int:
@@ -151,23 +166,46 @@ def _group(found: Layout, device: str) -> Ranks:
     import torch.distributed as dist  # noqa: PLC0415
 
     from perdure.engine.ranks import Group  # noqa: PLC0415
+    from perdure.engine.rendezvous import Meeting, meet  # noqa: PLC0415
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     others = contextlib.nullcontext() if found.started else _others(found)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     with others:
         try:
+            environment = _environment(found)
             fabric = Fabric(
                 accelerator=device,
                 devices=found.devices,
                 num_nodes=found.nodes,
-                strategy=DDPStrategy(process_group_backend=backend, timeout=TIMEOUT),
+                strategy=DDPStrategy(
+                    cluster_environment=environment,
+                    process_group_backend=backend,
+                    timeout=TIMEOUT,
+                ),
             )
+            served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+            host, port = environment.main_address, environment.main_port
+            held = meet(Meeting(found.rank, found.count, host, port, served), TIMEOUT)
             fabric.launch()
+            del held
         except (RuntimeError, OSError, ValueError) as error:
             raise _not_joined(found, error) from error
     atexit.register(dist.destroy_process_group)
     return Group(fabric.global_rank, fabric.world_size, fabric.device)
+
+
+def _environment(found: Layout) -> ClusterEnvironment:
+    """What Fabric reads who is who from."""
+    from lightning_fabric.plugins import environments  # noqa: PLC0415
+
+    if found.starter == "torchrun":
+        return environments.TorchElasticEnvironment()
+    if found.starter == "srun":
+        # Else Fabric refuses tasks that were counted as --ntasks.
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.devices))
+        return environments.SLURMEnvironment()
+    return environments.LightningEnvironment()
 
 
 def _not_joined(found: Layout, error: Exception) -> RankError:
@@ -198,7 +236,8 @@ def _others(found: Layout) -> Iterator[None]:
             )
     environment.setdefault("MASTER_ADDR", "127.0.0.1")
     environment.setdefault("MASTER_PORT", str(_free_port()))
-    environment.setdefault("NODE_RANK", "0")
+    if found.nodes == 1:
+        environment["NODE_RANK"] = "0"  # what a cluster may have numbered otherwise
     environment["LOCAL_RANK"] = "0"  # so that Fabric starts none
     started = [
         subprocess.Popen(
@@ -249,9 +288,10 @@ def _watch(started: Sequence[subprocess.Popen[bytes]], met: threading.Event) -> 
 
 def _end(started: Sequence[subprocess.Popen[bytes]], patience: float = LAST_WORDS) -> None:
     """Let processes end, and end what does not."""
+    until = time.monotonic() + patience
     for one in started:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            one.wait(patience)
+            one.wait(max(0.0, until - time.monotonic()))
     for one in started:
         if one.poll() is None:
             one.terminate()
