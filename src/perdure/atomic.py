@@ -42,10 +42,6 @@ def atomic_write(path: Path | str, data: bytes) -> None:
     A symbolic link is followed, so that the link stays and its target is replaced. The folder must
     exist.
 
-    Args:
-        path: file to write.
-        data: its whole content.
-
     Raises:
         OutputError: it cannot be written; the old content is intact and no temporary file is left.
     """

@@ -86,8 +86,8 @@ def unknown_name(
 
     Args:
         kind: kind of name, such as ``"method"``.
-        given: the text that the user typed.
-        allowed: every name that would have been accepted.
+        given: as for `did_you_mean`.
+        allowed: as for `did_you_mean`.
         where: context of the name, such as ``" of nsp2"``.
     """
     names = sorted(allowed)

@@ -152,22 +152,15 @@ def _shared_images(stream: Stream, backbone: FrozenBackbone) -> dict[str, Any]:
     return {"precision": backbone.precision, "digest of class names": names, "sizes": sizes}
 
 
-def run_seeds(
-    config: Config,
-    seeds: Sequence[int],
-    out: Path,
-    *,
-    resume: bool = False,
-    diagnose: bool = False,
-    on_event: Sink = ignore,
-) -> list[Finished]:
-    """Run the same configuration once per seed, each in ``out/seed-N``."""
-    done = []
-    for seed in seeds:
-        one = config.replace(seed=seed)
-        folder = out / f"seed-{seed}"
-        done.append(run(one, folder, resume=resume, diagnose=diagnose, on_event=on_event))
-    return done
+def run_seeds(config: Config, seeds: Sequence[int], out: Path, **options: Any) -> list[Finished]:
+    """Run the same configuration once per seed, each in ``out/seed-N``; options are those of `run`."""
+    return [run(one, folder, **options) for folder, one in of_seeds(config, seeds, out).items()]
+
+
+def of_seeds(config: Config, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
+    """Return the folder of every run: ``out/seed-N`` where there are seeds, else ``out`` itself."""
+    runs = {out / f"seed-{seed}": config.replace(seed=seed) for seed in seeds}
+    return runs or {out: config}
 
 
 def default_folder(config: Config) -> Path:
@@ -226,7 +219,7 @@ def make_entries(config: Config, stream: Stream, outcome: Outcome) -> list[Entry
         names = [k for k in state if k.startswith(parts)]
         cost = {
             "trainable_parameters": sum(p.numel() for p in method.parameters()),
-            "state_bytes": sum(state[k].numel() * state[k].element_size() for k in names),
+            "state_bytes": sum(state[k].nbytes for k in names),
         }
         entry = {"method": config.training.method, "head": head, **common, **summarise(counts)}
         entry["cost"] = cost

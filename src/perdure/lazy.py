@@ -20,9 +20,6 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
             from perdure.methods.base import Method
         else:
             __getattr__, __dir__ = lazy_names(__name__)
-
-    Args:
-        package: ``__name__`` of the package.
     """
     module = sys.modules[package]
 

@@ -167,5 +167,4 @@ def count_flops(act: Callable[[], object]) -> int:
 
 
 def _state_bytes(model: Model, prefix: str) -> int:
-    state = model.state()
-    return sum(v.numel() * v.element_size() for k, v in state.items() if k.startswith(prefix))
+    return sum(v.nbytes for k, v in model.state().items() if k.startswith(prefix))

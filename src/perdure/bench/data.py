@@ -91,14 +91,7 @@ def data_report(
 
 
 def read(subset: Subset, config: Config, img_size: int, workers: int) -> Reading:
-    """Time a first pass and later ones as a run makes them, over a set that has computed nothing.
-
-    Args:
-        subset: the images.
-        config: transform and batch size.
-        img_size: side in pixels.
-        workers: processes that read.
-    """
+    """Time a first pass and later ones as a run makes them, over a set that has computed nothing."""
     # A copy shares what is decoded, and leaves behind what transforms made of it.
     fresh = Subset(copy.copy(subset.images), subset.indices, subset.labels)
     began = time.perf_counter()

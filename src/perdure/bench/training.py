@@ -152,13 +152,9 @@ def timed(
     device: torch.device,
     warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Return the seconds of several acts, one after the other in every round.
+    """Return the seconds of several acts by name, one after the other in every round.
 
-    Args:
-        acts: by name.
-        rounds: how often each is timed.
-        device: of the computation.
-        warm_up: whether there is a round before that is not counted.
+    With ``warm_up`` there is a round before that is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in acts}
     for turn in range(rounds + warm_up):

@@ -15,7 +15,7 @@ from perdure.engine.config import Config
 from perdure.engine.model import Model, check_text
 from perdure.engine.run import plan
 from perdure.errors import BackboneError
-from perdure.experiment import check, check_folder
+from perdure.experiment import check, check_folder, of_seeds
 from perdure.streams import PUBLISHED, Stream, batch_count
 from perdure.wording import counted, listed
 
@@ -35,10 +35,10 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
     Raises:
         PerdureError: what would stop the run.
     """
-    folders = [(out / f"seed-{seed}", config.replace(seed=seed)) for seed in seeds]
-    for folder, one in folders or [(out, config)]:
+    runs = of_seeds(config, seeds, out)
+    for folder, one in runs.items():
         check_folder(folder, one, resume)
-    first = folders[0][1] if folders else config
+    first = next(iter(runs.values()))
     # Published weights would be fetched; a file of the user's own is read and so checked.
     weights = "random" if first.training.weights == "auto" else first.training.weights
     # Nothing attends, and choosing a kernel would time them and keep the answer.
@@ -69,7 +69,7 @@ def make_plan(config: Config, out: Path, seeds: Sequence[int], resume: bool) -> 
         "steps": sum(task["steps"] for task in tasks),
         "notes": notes,
         "seeds": list(seeds) or [first.training.seed],
-        "folders": [str(folder) for folder, _ in folders] or [str(out)],
+        "folders": list(map(str, runs)),
         "state": _state(out) if not seeds else None,
     }
 

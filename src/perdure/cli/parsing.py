@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from perdure.errors import ConfigError, did_you_mean, unknown_name
@@ -112,35 +113,12 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def positives(text: str) -> tuple[int, ...]:
-    """Read whole numbers of 1 or more, joined by commas."""
-    return tuple(positive(part) for part in text.split(","))
-
-
-def positive(text: str) -> int:
-    """Read a whole number of 1 or more.
+def whole(text: str, least: int) -> int:
+    """Read a whole number of ``least`` or more.
 
     Raises:
         ArgumentTypeError: it is none.
     """
-    return _whole(text, 1)
-
-
-def count(text: str) -> int:
-    """Read a whole number of 0 or more.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    return _whole(text, 0)
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """Read whole numbers of 0 or more, joined by commas."""
-    return tuple(_whole(part, 0) for part in text.split(","))
-
-
-def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
     except ValueError:
@@ -148,3 +126,17 @@ def _whole(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {least} or more")
     return value
+
+
+positive, count = partial(whole, least=1), partial(whole, least=0)
+"""Readers of a whole number of 1, and of 0, or more."""
+
+
+def positives(text: str) -> tuple[int, ...]:
+    """Read whole numbers of 1 or more, joined by commas."""
+    return tuple(map(positive, text.split(",")))
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Read whole numbers of 0 or more, joined by commas."""
+    return tuple(map(count, text.split(",")))

@@ -74,20 +74,15 @@ class Display(abc.ABC):
     def __exit__(self, *_: object) -> None:
         """Stop showing."""
         self._ctrl_c.__exit__()
-        self.stop()
-
-    def stop(self) -> None:
-        """Leave the terminal as it was."""
-        return
 
     def __call__(self, event: Event) -> None:
         """Take in what happened: ``_on_KIND`` shows an event of that kind."""
         self._ctrl_c.check()
         getattr(self, f"_on_{event.kind}", lambda _: None)(event)
 
-    @abc.abstractmethod
     def say(self, text: str) -> None:
         """Write a line that stays."""
+        self.console.print(printable(f"{self._label}{text}"))
 
     @abc.abstractmethod
     def progress(self, where: str, phase: str, event: Event) -> None:
@@ -183,7 +178,7 @@ class QuietDisplay(Display):
         """Show nothing."""
 
     def _on_note(self, event: Event) -> None:
-        self.console.print(printable(f"{self._label}note: {event.fields['text']}"))
+        super().say(f"note: {event.fields['text']}")
 
 
 class LineDisplay(Display):
@@ -204,7 +199,7 @@ class LineDisplay(Display):
 
     def say(self, text: str) -> None:
         """Write a line."""
-        self.console.print(printable(f"{self._label}{text}"))
+        super().say(text)
         self._last = self._clock()
 
     def progress(self, where: str, phase: str, event: Event) -> None:
@@ -242,13 +237,10 @@ class LiveDisplay(Display):
         self._bars.start()
         return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Take the bars away."""
+        super().__exit__()
         self._bars.stop()
-
-    def say(self, text: str) -> None:
-        """Write a line above the bars."""
-        self.console.print(printable(f"{self._label}{text}"))
 
     def progress(self, where: str, phase: str, event: Event) -> None:
         """Move the bar of the phase; a new phase gets a new one."""

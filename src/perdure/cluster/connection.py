@@ -32,14 +32,13 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """Connect to Ray for as long as the context lasts; gives the module ``ray``.
 
     Args:
         address: of a cluster, as ``HOST:6379`` or ``ray://HOST:10001``, or ``auto`` for the one that
             runs on this machine. Empty: the one that ``RAY_ADDRESS`` names, else one is started here
             and ends with the context.
-        cpus: CPUs of a Ray that is started here; those of the machine by default.
 
     Raises:
         ConfigError: Ray is not installed, or the address cannot be one.
@@ -47,7 +46,7 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
     """
     ray = import_ray()
     address = address or os.environ.get("RAY_ADDRESS", "")
-    options: dict[str, Any] = {"address": address} if address else _own(cpus)
+    options: dict[str, Any] = {"address": address} if address else _own()
     if address and address not in ("auto", "local"):
         _check_answers(address)
     try:
@@ -63,14 +62,13 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _own(cpus: int | None) -> dict[str, Any]:
+def _own() -> dict[str, Any]:
     # Our work is what the machine is there for: Ray's workers would run at priority 15.
     os.environ.setdefault("RAY_worker_niceness", "0")
     return {
         "address": "local",  # else one that somebody else has started here would be taken
         "include_dashboard": False,
         "object_store_memory": _STORE,
-        "num_cpus": cpus,
     }
 
 

@@ -10,7 +10,7 @@ from perdure import experiment
 from perdure.cluster.jobs import Submit
 from perdure.engine.config import Config
 from perdure.errors import ConfigError, JobError
-from perdure.experiment import Finished, default_folder
+from perdure.experiment import Finished, default_folder, of_seeds
 
 
 def laid_out(
@@ -37,8 +37,7 @@ def laid_out(
         folder = default_folder(config)
         if out is not None:
             folder = out / folder.relative_to("runs") if len(configs) > 1 else out
-        ours = {folder / f"seed-{seed}": config.replace(seed=seed) for seed in seeds}
-        for place, one in (ours or {folder: config}).items():
+        for place, one in of_seeds(config, seeds, folder).items():
             if place in runs:
                 raise ConfigError(f"Two runs would be written to '{place}'. Name each preset once.")
             runs[place] = one

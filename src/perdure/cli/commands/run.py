@@ -80,10 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
         plan = make_plan(config, out, seeds, args.resume)
         print_json(plan) if args.json else print_plan(plan)
-    elif seeds:
-        _run_seeds(args, config, seeds, out)
     else:
-        _run_one(args, config, out)
+        _run_here(args, config, seeds, out)
     return 0
 
 
@@ -99,29 +97,33 @@ def _share(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: 
 
     if args.dry_run:
         return
-    how = {"resume": args.resume, "diagnose": args.diagnose}
-    if seeds:
-        experiment.run_seeds(config, seeds, out, **how)
-    else:
-        experiment.run(config, out, **how)
+    for folder, one in experiment.of_seeds(config, seeds, out).items():
+        experiment.run(one, folder, resume=args.resume, diagnose=args.diagnose)
 
 
-def _run_one(args: argparse.Namespace, config: Config, out: Path) -> None:
+def _run_here(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: Path) -> None:
     from perdure import experiment
     from perdure.cli.progress import open_display
 
-    with open_display(config, quiet=args.quiet) as display:
-        finished = experiment.run(
-            config, out, resume=args.resume, diagnose=args.diagnose, on_event=display
-        )
-    _show_one(args, finished, out)
+    done: list[Finished] = []
+    how = {"resume": args.resume, "diagnose": args.diagnose}
+    for folder, one in experiment.of_seeds(config, seeds, out).items():
+        label = f"seed {one.training.seed}" if seeds else ""
+        with open_display(one, quiet=args.quiet, label=label) as display:
+            done.append(experiment.run(one, folder, on_event=display, **how))
+        if seeds and done[-1].already:
+            messages().print(f"{label} is finished; its results are in {folder}.")
+    if seeds:
+        _summarise(args, done, out)
+    else:
+        _show_one(args, done[0])
 
 
-def _show_one(args: argparse.Namespace, finished: Finished, out: Path) -> None:
+def _show_one(args: argparse.Namespace, finished: Finished) -> None:
     from perdure.cli.results import print_results
 
     if finished.already:
-        messages().print(f"This run is finished; its results are in {out}.")
+        messages().print(f"This run is finished; its results are in {finished.folder}.")
     if args.json:
         print_json(_as_object(finished))
         return
@@ -129,22 +131,6 @@ def _show_one(args: argparse.Namespace, finished: Finished, out: Path) -> None:
     print(f"results  {finished.folder}")
     print(f"picture  {finished.folder / 'results.png'}")
     print(f"predict  perdure predict {finished.folder} IMAGE…")
-
-
-def _run_seeds(args: argparse.Namespace, config: Config, seeds: Sequence[int], out: Path) -> None:
-    from perdure.cli.progress import open_display
-    from perdure.experiment import run_seeds
-
-    done: list[Finished] = []
-    for seed in seeds:
-        label = f"seed {seed}"
-        with open_display(config, quiet=args.quiet, label=label) as display:
-            done += run_seeds(
-                config, [seed], out, resume=args.resume, diagnose=args.diagnose, on_event=display
-            )
-        if done[-1].already:
-            messages().print(f"{label} is finished; its results are in {done[-1].folder}.")
-    _summarise(args, done, out)
 
 
 def _run_on_ray(args: argparse.Namespace, configs: Sequence[Config], seeds: Sequence[int]) -> int:
@@ -178,7 +164,7 @@ def _run_on_ray(args: argparse.Namespace, configs: Sequence[Config], seeds: Sequ
     if not done:
         raise JobError(f"None of {counted(len(runs), 'run')} was finished.")
     if len(runs) == 1:
-        _show_one(args, done[0], done[0].folder)
+        _show_one(args, done[0])
     else:
         shared = default_folder(configs[0]) if len(configs) == 1 else Path("runs")
         _summarise(args, done, root or shared)

@@ -83,11 +83,10 @@ def file_source(
         pixels, skipped = _verified([*train.paths, *test.paths], config.skip_unreadable)
     train, test = (_readable(files, skipped) for files in (train, test))
     sets = [_image_set(files, pixels) for files in (train, test)]
-    faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
     domains = None
     if train.domains is not None and test.domains is not None:
         domains = Domains(tuple(domain_names), train.domains, test.domains)
-    return Source(name, tuple(class_names), sets[0], sets[1], faults, domains)
+    return Source(name, tuple(class_names), sets[0], sets[1], tuple(skipped.values()), domains)
 
 
 def refuse_missing(source: str, paths: Sequence[Path]) -> None:
@@ -110,7 +109,7 @@ def _verified(
     """Check every file.
 
     Returns:
-        The pixels by file, or None where they do not fit in memory; the faulty files and why.
+        The pixels by file, or None where they do not fit in memory; ``"path: reason"`` by faulty file.
 
     Raises:
         UnreadableImageError: there are faulty files, and they may not be skipped.
@@ -122,7 +121,7 @@ def _verified(
             width, height = image_size(path)
             decoded_bytes += 3 * width * height
         except UnreadableImageError as error:
-            faults[path] = str(error).removeprefix(f"{path}: ")
+            faults[path] = str(error)
     keep = decoded_bytes <= FileImages.memory_budget
     pixels: dict[ImageFile, NDArray[np.uint8]] = {}
     if keep or skip_unreadable:
@@ -132,12 +131,12 @@ def _verified(
             try:
                 image = decode(path)
             except UnreadableImageError as error:
-                faults[path] = str(error).removeprefix(f"{path}: ")
+                faults[path] = str(error)
                 continue
             if keep:
                 pixels[path] = np.asarray(image)
     if faults and not skip_unreadable:
-        raise unreadable_images([f"{path}: {reason}" for path, reason in faults.items()])
+        raise unreadable_images(list(faults.values()))
     return (pixels if keep else None), faults
 
 
@@ -164,5 +163,4 @@ def checked_images(
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
     pixels, skipped = _verified(files.paths, skip_unreadable)
-    faults = tuple(f"{path}: {reason}" for path, reason in skipped.items())
-    return _image_set(_readable(files, skipped), pixels), faults
+    return _image_set(_readable(files, skipped), pixels), tuple(skipped.values())

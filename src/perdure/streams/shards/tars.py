@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from perdure.errors import StreamError
 from perdure.streams.shards.opening import open_place
@@ -47,11 +47,11 @@ def tar_mode(name: str) -> Literal["r:", "r:gz"]:
     return "r:gz" if is_packed(name) else "r:"
 
 
-def check_end(file: IO[bytes], end: int) -> None:
+def check_end(file: Any, end: int) -> None:
     """Refuse a tar that is cut short within a header, which tarfile takes for the end.
 
     Args:
-        file: not compressed: gzip finds that out by itself.
+        file: open, of whatever file system; not compressed: gzip finds that out by itself.
         end: where tarfile has found the end.
 
     Raises:

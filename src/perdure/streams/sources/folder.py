@@ -106,11 +106,12 @@ def entries(folder: Path) -> list[Path]:
 
 def _split_files(root: Path, config: StreamConfig, left_out: LeftOut) -> tuple[Files, Files]:
     """Return the training and the test files of every class."""
-    if not has_test_folder(root):
+    sides = parts(root, left_out)
+    if len(sides) == 1:
         return hold_out(class_files(root, left_out), config.test_fraction)
     advice = "Leave test_fraction out, or name the train folder alone in data."
     refuse_test_fraction(config, f"'{root}' has a test folder. {advice}")
-    train, test = (class_files(part, left_out) for part in parts(root, left_out).values())
+    train, test = (class_files(part, left_out) for part in sides.values())
     _check_same_classes(root, train, test)
     return train, test
 
@@ -182,7 +183,7 @@ def parts(root: Path, left_out: LeftOut) -> dict[str, Path]:
     return sides
 
 
-def class_files(folder: Path, left_out: LeftOut | None = None) -> Files:
+def class_files(folder: Path, left_out: LeftOut) -> Files:
     """Return the image files in every folder of a folder, and in all folders in those.
 
     Args:
@@ -192,7 +193,7 @@ def class_files(folder: Path, left_out: LeftOut | None = None) -> Files:
     Raises:
         StreamError: there is no folder, or one without an image.
     """
-    files = found_files(folder, LeftOut() if left_out is None else left_out)
+    files = found_files(folder, left_out)
     empty = [name for name, paths in files.items() if not paths]
     if len(empty) == len(files):
         raise StreamError(

@@ -10,6 +10,7 @@ from perdure.streams.catalog import SOURCES
 from perdure.streams.config import StreamConfig
 from perdure.streams.fetch.published import PUBLISHED
 from perdure.streams.images.file_sets import file_source
+from perdure.streams.images.left_out import LeftOut
 from perdure.streams.sources.base import Source, refuse_options
 from perdure.streams.sources.folder import class_files, hold_out, labelled
 from perdure.streams.sources.splits import read_split, split_files
@@ -53,7 +54,8 @@ def load_imagenet_a(config: StreamConfig, seed: int) -> Source:
         StreamError: the images are not at hand, or a class has none.
     """
     refuse_options(config, "place")
-    files = class_files(PUBLISHED["imagenet_a"].root(config.place) / "imagenet-a")
+    root = PUBLISHED["imagenet_a"].root(config.place) / "imagenet-a"
+    files = class_files(root, LeftOut())
     train, test = hold_out(files, TEST_FRACTION)
     names = class_names(tuple(files))
     return file_source(
