@@ -84,6 +84,11 @@ def test_strange_pictures_are_rejected_and_known_ones_are_not(taught: ContinualC
     assert set(kept) == {"a", "b", "c"}
 
 
+def test_strange_pictures_are_told_by_readouts_of_several_blocks() -> None:
+    learner = classifier(layers=2).learn(lesson("a", "b", "c"))
+    assert learner.familiarity(STRANGE).mean() < learner.familiarity(pictures("a", seed=3)).mean()
+
+
 def test_every_lesson_adds_its_images_and_saving_keeps_them(
     taught: ContinualClassifier, tmp_path: Path
 ) -> None:

@@ -101,21 +101,12 @@ class Model:
     def __init__(self, backbone: FrozenBackbone, config: Config, ranks: Ranks = ALONE) -> None:
         cls = config.method_class
         check_backbone(backbone.spec, cls, config)
-        seed = config.training.seed
-
-        def random(name: str) -> torch.Generator:
-            return generator(seed, "init", name)
-
         self.backbone = backbone
         self.config = config
         self.ranks = ranks
         self._read = cls.rows_read(config.method, backbone.spec)
-        self.method = cls(backbone.spec, config.method, random).to(backbone.device)
-        scored = replace(backbone.spec, dim=cls.width(config.method, backbone.spec))
-        self.heads: dict[str, Head] = {
-            head: HEADS[choice.kind](scored, choice.options(config.heads), random)
-            for head, choice in config.built_heads.items()
-        }
+        self.method = cls(backbone.spec, config.method, self._random).to(backbone.device)
+        self.heads: dict[str, Head] = {name: self.new_head(name) for name in config.built_heads}
         moves = cls.traits.trains and not cls.traits.frozen_features
         anchored = moves and any(
             self.heads[head].drift in ("anchored", "mixed") for head in config.head_names
@@ -123,6 +114,19 @@ class Model:
         self.anchors = Anchors(backbone.spec.dim).to(backbone.device) if anchored else None
         self.tasks: list[Task] = []
         self.inference_only = False
+
+    def _random(self, name: str) -> torch.Generator:
+        return generator(self.config.training.seed, "init", name)
+
+    def new_head(self, name: str) -> Head:
+        """Return an evaluated or trained head of the configuration that has learned nothing."""
+        choice, spec = self.config.built_heads[name], replace(self.backbone.spec, dim=self.width)
+        return HEADS[choice.kind](spec, choice.options(self.config.heads), self._random)
+
+    @property
+    def width(self) -> int:
+        """Length of the readouts that heads are given."""
+        return self.method.width(self.config.method, self.backbone.spec)
 
     def copy(self) -> Model:
         """Return a copy with its own tensors; the backbone is shared."""
@@ -308,21 +312,14 @@ class Model:
         self,
         images: UInt8[Tensor, "b 3 s s"],
         heads: Sequence[str] | None = None,
-        *,
-        float32: bool = False,
-        additions: Additions | None = None,
     ) -> dict[str, Float[Tensor, "b c"]]:
         """Score all labels so far; the task is not given.
 
         Args:
             images: pixels, 0 to 255.
             heads: evaluated heads to score under; all of them by default.
-            float32: see `forward`.
-            additions: see `forward`.
         """
-        return self.head_logits(
-            self.forward(images, float32=float32, additions=additions)[0], heads
-        )
+        return self.head_logits(self.forward(images)[0], heads)
 
     @torch.no_grad()
     def head_logits(

@@ -46,7 +46,7 @@ def separate_left_out(
                 left_out = head.evidence_left_out(features, labels)[1]
                 known = state.columns.class_evidence(left_out)
                 unknown = _unknown(state, head, features, labels)
-            found[name] = _separations(state, name, known, unknown, _of(state, head, negatives))
+            found[name] = known, unknown, _of(state, head, negatives)
     return _added(state, found)
 
 
@@ -64,7 +64,7 @@ def separate_held_out(state: LearnerState, held_out: Subset, negatives: Negative
         known, unknown = _of(state, head, features), None
         if known is not None and len(state.columns.names) > 1:
             unknown = _without(known, columns)
-        found[name] = _separations(state, name, known, unknown, _of(state, head, negatives))
+        found[name] = known, unknown, _of(state, head, negatives)
     return _added(state, found)
 
 
@@ -83,8 +83,7 @@ def features_of(
         read = [model.forward(view, survey=True)[0].float() for view in views]
         found.append(torch.stack(read, dim=1) if mirrored else read[0])
         on_progress(sum(map(len, found)))
-    width = model.method.width(model.config.method, model.backbone.spec)
-    return torch.cat(found) if found else torch.zeros(0, width)
+    return torch.cat(found) if found else torch.zeros(0, model.width)
 
 
 def _unknown(state: LearnerState, head: Head, features: Views, labels: Labels) -> Evidence | None:
@@ -114,22 +113,10 @@ def _of(state: LearnerState, head: Head, features: Features) -> Evidence | None:
     return state.columns.class_evidence(head.evidence(features)) if len(features) else None
 
 
-def _separations(
-    state: LearnerState,
-    head: str,
-    known: Evidence | None,
-    unknown: Evidence | None,
-    negatives: Evidence | None,
-) -> dict[str, Separation]:
-    """Histograms of every score."""
-    parts = [_counted(state, head, one) for one in (known, unknown, negatives)]
-    scores = dict.fromkeys(score for part in parts for score in part)
-    return {score: Separation(*(part.get(score, {}) for part in parts)) for score in scores}
-
-
 def _counted(
     state: LearnerState, head: str, evidence: Evidence | None
 ) -> dict[str, dict[int, int]]:
+    """Histograms of every score."""
     if evidence is None or not len(evidence.scores):
         return {}
     counted = {}
@@ -139,14 +126,14 @@ def _counted(
     return counted
 
 
-def _added(state: LearnerState, found: Mapping[str, Mapping[str, Separation]]) -> LearnerState:
-    before = state.history.separations
-    after = {
-        head: {
-            score: before.get(head, {}).get(score, Separation()) + separation
-            for score, separation in scores.items()
+def _added(state: LearnerState, found: Mapping[str, tuple[Evidence | None, ...]]) -> LearnerState:
+    """Add a lesson's known and unknown images and negatives to what separates, by head."""
+    separations = dict(state.history.separations)
+    for head, evidence in found.items():
+        parts = [_counted(state, head, one) for one in evidence]
+        before = separations.get(head, {})
+        separations[head] = {
+            score: before.get(score, Separation()) + Separation(*(p.get(score, {}) for p in parts))
+            for score in dict.fromkeys(score for part in parts for score in part)
         }
-        for head, scores in found.items()
-    }
-    history = replace(state.history, separations={**before, **after})
-    return LearnerState(state.model, history)
+    return LearnerState(state.model, replace(state.history, separations=separations))

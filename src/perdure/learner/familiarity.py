@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from perdure.errors import ConfigError
 from perdure.learner.separation import Separation
 from perdure.numerics.evidence import Evidence
 
@@ -56,22 +53,3 @@ def familiar_shares(scores: Float64[Tensor, "n"], separation: Separation) -> Flo
     counts = torch.tensor(list(separation.known.values()), device=scores.device).double()
     below = (scores[:, None] >= (places / FINENESS).sinh()).double() @ counts
     return (below + 1) / (separation.images + 1)
-
-
-def check_reject(reject: Any, images: int) -> None:
-    """Check a share of known images to give up.
-
-    Raises:
-        ConfigError: it is no share, or so small that too few images can tell.
-    """
-    number = isinstance(reject, int | float) and not isinstance(reject, bool)
-    if not number or not 0 < reject < 1:
-        raise ConfigError(
-            f"reject={reject!r}: allowed is a share of known images to give up, above 0 and below 1, "
-            "as 0.05."
-        )
-    if reject * (images + 1) < 1:
-        raise ConfigError(
-            f"reject={reject:g}: familiarity was measured on {images:,} images, so it tells shares of "
-            f"{1 / (images + 1):.3g} or more. Reject as much, or teach more images."
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,11 @@ from jaxtyping import Float, Float64, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from perdure.backbones.additions import Additions
 from perdure.backbones.frozen import exact_device
 from perdure.engine.model import Model
 from perdure.errors import ConfigError
 from perdure.learner.class_columns import ClassColumns
-from perdure.learner.familiarity import check_reject, familiar_shares, familiarity_scores
+from perdure.learner.familiarity import familiar_shares, familiarity_scores
 from perdure.learner.history import History
 from perdure.learner.separation import Separation, best_score
 from perdure.streams import build_transform
@@ -85,46 +85,33 @@ class LearnerState:
         return names[-1] if head is None else head
 
     def scores(
-        self,
-        batches: Iterable[UInt8[Tensor, "_ 3 s s"]],
-        heads: Sequence[str],
-        *,
-        float32: bool = False,
-        additions: Additions | None = None,
+        self, batches: Iterable[UInt8[Tensor, "_ 3 s s"]], heads: Sequence[str]
     ) -> dict[str, Float[Tensor, "n c"]]:
-        """Score every known class for every image, untempered: whoever predicts asks here.
+        """Score every known class for every image, untempered.
 
         Args:
             batches: transformed images, as many as go through the backbone together; at least one.
             heads: evaluated heads to score under.
-            float32: compute in float32 whatever the run's precision.
-            additions: the method's, where they are worked out already.
 
         Returns:
             By head, of the head's own type and on its device; columns as in ``classes_``.
         """
         columns, parts = self.columns, {head: list[Tensor]() for head in heads}
         for images in batches:
-            logits = self.model.logits(images, heads, float32=float32, additions=additions)
+            logits = self.model.logits(images, heads)
             for head in heads:
                 parts[head].append(columns.class_scores(logits[head]))
         return {head: torch.cat(logits) for head, logits in parts.items()}
 
     def familiarity(
-        self,
-        batches: Iterable[UInt8[Tensor, "_ 3 s s"]],
-        head: str,
-        *,
-        float32: bool = False,
-        additions: Additions | None = None,
+        self, batches: Iterable[UInt8[Tensor, "_ 3 s s"]], head: str, *, float32: bool = False
     ) -> tuple[Float[Tensor, "n c"], Float64[Tensor, "n"] | None]:
         """Score images as `scores` does, and tell how familiar they are, in one pass.
 
         Args:
             batches: as for `scores`.
             head: the evaluated head.
-            float32: as for `scores`.
-            additions: as for `scores`.
+            float32: compute in float32 whatever the run's precision.
 
         Returns:
             Scores, and in (0, 1] the share of known images that look at least as strange; None where
@@ -133,7 +120,7 @@ class LearnerState:
         scores, shares = [], []
         for images in batches:
             with torch.no_grad():
-                readout = self.model.forward(images, float32=float32, additions=additions)[0]
+                readout = self.model.forward(images, float32=float32)[0]
                 score, share = self.judged(readout, head)
             scores.append(score)
             if share is not None:
@@ -160,14 +147,14 @@ class LearnerState:
         probability alone. None where no lesson has measured it.
         """
         measured = self.history.separations.get(head, {})
-        backbone = self.model.backbone
-        nothing = torch.zeros(1, backbone.spec.dim, device=exact_device(backbone.device))
+        device = exact_device(self.model.backbone.device)
+        nothing = torch.zeros(1, self.model.width, device=device)
         with torch.no_grad():
             evidence = self.model.heads[head].evidence(nothing)
         score = best_score(measured, familiarity_scores(evidence, 1.0))
         return None if score is None else (score, measured[score])
 
-    def check_reject(self, reject: float | None, head: str) -> None:
+    def check_reject(self, reject: Any, head: str) -> None:
         """Check that a head can give up this share of known images.
 
         Raises:
@@ -182,7 +169,17 @@ class LearnerState:
                 f"to its head '{head}'. Teach it a lesson with this version of perdure; more images "
                 "of known classes will do. Heads on lifted features cannot tell."
             )
-        check_reject(reject, measured[1].images)
+        images = measured[1].images
+        if isinstance(reject, bool) or not isinstance(reject, int | float) or not 0 < reject < 1:
+            raise ConfigError(
+                f"reject={reject!r}: allowed is a share of known images to give up, above 0 and below "
+                "1, as 0.05."
+            )
+        if reject * (images + 1) < 1:
+            raise ConfigError(
+                f"reject={reject:g}: familiarity was measured on {images:,} images, so it tells shares "
+                f"of {1 / (images + 1):.3g} or more. Reject as much, or teach more images."
+            )
 
     def temperature(self, head: str) -> float:
         """What the scores of a head are divided by before the softmax."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perdure.errors import ConfigError, StreamError
-from perdure.heads import HEADS, Head
+from perdure.heads import Head
 from perdure.learner.classes_left_out import features_of
 from perdure.learner.known_features import KnownFeatures
 from perdure.learner.labelled import NONE, LabelledImages
 from perdure.learner.learning_curve import measured_curve
 from perdure.learner.state import LearnerState
 from perdure.numerics.gaussians import views_of
-from perdure.randomness import generator
 from perdure.streams import Subset
 from perdure.types import Task
 
@@ -267,14 +266,7 @@ def _fitted(
     classes: Sequence[str],
 ) -> Head:
     """A head of the same kind and options, fitted to these images alone."""
-    config = state.model.config
-    spec = replace(state.model.backbone.spec, dim=features.shape[-1])
-    choice = config.built_heads[name]
-    head = HEADS[choice.kind](
-        spec,
-        choice.options(config.heads),
-        lambda purpose: generator(config.training.seed, "init", purpose),
-    )
+    head = state.model.new_head(name)
     if not head.leaves_out:
         raise ConfigError(
             f"Head '{name}' cannot say what it would answer without an image. Name one in closed "
