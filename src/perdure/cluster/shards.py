@@ -17,7 +17,7 @@ from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import SUFFIXES, EncodedImage
 from perdure.streams.images.find_images import Listed, is_hidden, is_image_name
 from perdure.streams.shards import parquets, tars
-from perdure.streams.shards.opening import file_system, is_url, open_place, unreachable
+from perdure.streams.shards.opening import file_system, is_url, open_place, reaching
 from perdure.streams.sources.table import IMAGES, find_column
 from perdure.streams.sources.table_file import image_of_cell
 
@@ -63,7 +63,10 @@ def containers(place: str) -> list[str]:
             return []
         names = sorted(entry.name for entry in Path(place).iterdir())
     else:
-        names = sorted(one["name"].rstrip("/").rpartition("/")[2] for one in _entries(place))
+        system, path = file_system(place)
+        with reaching(place):
+            entries = system.ls(path, detail=True)
+        names = sorted(one["name"].rstrip("/").rpartition("/")[2] for one in entries)
     names = [name for name in names if not is_hidden(name)]
     found = [name for name in names if is_container(name)]
     loose = [name for name in names if is_image_name(name)]
@@ -73,15 +76,6 @@ def containers(place: str) -> list[str]:
             "of their own, and name one."
         )
     return [f"{place.rstrip('/')}/{name}" for name in found]
-
-
-def _entries(url: str) -> list[dict[str, Any]]:
-    system, path = file_system(url)
-    try:
-        entries: list[dict[str, Any]] = system.ls(path, detail=True)
-    except Exception as error:  # of any kind: file systems of others
-        raise unreachable(url, error) from error
-    return entries
 
 
 def images_at(url: str) -> Iterator[str]:
@@ -96,13 +90,11 @@ def images_at(url: str) -> Iterator[str]:
         return
     system, path = file_system(url)
     empty = True
-    try:
+    with reaching(url):
         for file in _files_in(system, path):
             if is_image_name(file):
                 empty = False
                 yield system.unstrip_protocol(file)
-    except Exception as error:  # of any kind: file systems of others
-        raise unreachable(url, error) from error
     if empty:
         raise StreamError(
             f"'{url}' holds no image. Expected are files ending in {', '.join(sorted(SUFFIXES))}, in "
@@ -194,17 +186,12 @@ def identity(place: str) -> str:
     if Path(place).name == LISTING and not is_url(place):
         with open_place(place) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    if not is_url(place):
-        try:
+    with reaching(place):
+        if not is_url(place):
             status = Path(place).stat()
-        except OSError as error:
-            raise unreachable(place, error) from error
-        return f"{status.st_size} {status.st_mtime_ns}"
-    system, path = file_system(place)
-    try:
+            return f"{status.st_size} {status.st_mtime_ns}"
+        system, path = file_system(place)
         about = system.info(path)
-    except Exception as error:  # of any kind: file systems of others
-        raise unreachable(place, error) from error
     changed = next((about[key] for key in ("ETag", "etag", "mtime", "created") if key in about), "")
     return f"{about.get('size')} {changed}"
 
@@ -235,11 +222,8 @@ def images_in(shard: Shard, config: StreamConfig) -> Iterator[Listed]:
         where = f"'{shard.place}'"
         column = names[find_column(names, IMAGES, config.image_column, "image_column", where)]
         values = parquets.cells(table, [column], shard.first, shard.end)
-        images = (
-            _image(cell, shard.place, f"{shard.place}[{row}]", f"row {row} of {where}")
-            for row, (cell,) in enumerate(values, shard.first)
-        )
-        yield from images
+        for row, (cell,) in enumerate(values, shard.first):
+            yield _image(cell, shard.place, f"{shard.place}[{row}]", f"row {row} of {where}")
 
 
 def _image(cell: Any, table: str, place: str, where: str) -> Listed:

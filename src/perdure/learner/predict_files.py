@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,24 @@ class Answer:
         return {"path": str(self.path), **first, "top": top}
 
 
+def read_image(
+    path: ImageFile, transform: Callable[[Image.Image], UInt8[Tensor, "3 s s"]]
+) -> Answer | UInt8[Tensor, "3 s s"]:
+    """Return the pixels of an image file, or the answer that says why it cannot be read."""
+    try:
+        return transform(_decoded(path))
+    except UnreadableImageError as error:
+        return Answer(path, fault=str(error).removeprefix(f"{path}: "))
+
+
+def answered(
+    path: ImageFile, ranking: tuple[Prediction, ...], share: float | None, reject: float | None
+) -> Answer:
+    """Return the answer to an image of this familiarity: rejected where it is below ``reject``."""
+    strange = reject is not None and share is not None and share < reject
+    return Answer(path, ranking, familiarity=share, rejected=strange)
+
+
 def predict_files(
     state: LearnerState,
     files: Iterable[ImageFile | Listed],
@@ -96,10 +114,7 @@ def _predictions(
     transform, pool = state.transform, ThreadPoolExecutor(READERS, "read")
 
     def read(one: Listed) -> Answer | UInt8[Tensor, "3 s s"]:
-        try:
-            return Answer(one.path, fault=one.fault) if one.fault else transform(_decoded(one.path))
-        except UnreadableImageError as error:
-            return Answer(one.path, fault=str(error).removeprefix(f"{one.path}: "))
+        return Answer(one.path, fault=one.fault) if one.fault else read_image(one.path, transform)
 
     def begin() -> list[tuple[ImageFile, Future[Answer | Tensor]]]:
         return [(one.path, pool.submit(read, one)) for one in itertools.islice(files, size)]
@@ -119,10 +134,8 @@ def _predictions(
             for path, result in results:
                 if isinstance(result, Answer):
                     yield result
-                    continue
-                share = next(shares)
-                strange = reject is not None and share is not None and share < reject
-                yield Answer(path, next(rankings), "", share, strange)
+                else:
+                    yield answered(path, next(rankings), next(shares), reject)
             batch = begin() if ahead is None else ahead
     finally:
         pool.shutdown(cancel_futures=True)

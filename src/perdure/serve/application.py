@@ -20,12 +20,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from torch import Tensor
 
-from perdure.errors import UnreadableImageError
 from perdure.learner.changes import changes
 from perdure.learner.evaluation import check_known
 from perdure.learner.labelled import NONE, gather
-from perdure.learner.predict_files import READERS, Answer
-from perdure.learner.state import LearnerState, Prediction
+from perdure.learner.predict_files import READERS, Answer, answered, read_image
+from perdure.learner.state import LearnerState
 from perdure.serve.batches import MicroBatches, Scored
 from perdure.serve.counts import count
 from perdure.serve.guard import Guard
@@ -34,14 +33,14 @@ from perdure.serve.monitor import Monitor
 from perdure.serve.problems import HANDLERS, Problem
 from perdure.serve.served import ServedModel, described
 from perdure.serve.uploads import (
-    check_pictures,
     checked_name,
+    fault_of,
     read_labelled,
     read_pictures,
     refuse_unreadable,
     sweep_unpacked,
 )
-from perdure.streams.decoding import EncodedImage, decode
+from perdure.streams.decoding import EncodedImage
 from perdure.version import __version__
 
 _PAGE = Path(str(resources.files("perdure.serve") / "page"))
@@ -156,13 +155,8 @@ class Server:
         transform = state.transform
 
         def read(image: EncodedImage) -> Answer | Tensor:
-            faults = check_pictures([image], self.limits)
-            if faults:
-                return Answer(image, fault=faults[0])
-            try:
-                return transform(decode(image))
-            except UnreadableImageError as error:
-                return Answer(image, fault=str(error).removeprefix(f"{image}: "))
+            fault = fault_of(image, self.limits)
+            return Answer(image, fault=fault) if fault else read_image(image, transform)
 
         if self.readers is None:
             self.readers = CapacityLimiter(READERS)
@@ -174,7 +168,7 @@ class Server:
         answers = iter(zip(ranked, (share for _, share in scored), strict=True))
         self.monitor.images.inc(len(images))
         return [
-            result if isinstance(result, Answer) else _answer(image, *next(answers), reject)
+            result if isinstance(result, Answer) else answered(image, *next(answers), reject)
             for image, result in zip(images, results, strict=True)
         ]
 
@@ -194,16 +188,6 @@ class Server:
             ) from None
 
 
-def _answer(
-    image: EncodedImage,
-    ranking: tuple[Prediction, ...],
-    share: float | None,
-    reject: float | None,
-) -> Answer:
-    strange = reject is not None and share is not None and share < reject
-    return Answer(image, ranking, "", share, strange)
-
-
 def _server(request: Request) -> Server:
     server: Server = request.app.state.server
     return server
@@ -217,8 +201,7 @@ Reject = Annotated[
     Query(description="Share of known images to give up: what is stranger gets the class null."),
 ]
 InsteadOf = Annotated[
-    int | None,
-    Query(description="Number of the last lesson: this one stands in its place."),
+    int | None, Query(description="Number of the last lesson: this one stands in its place.")
 ]
 router = APIRouter()
 
@@ -376,10 +359,7 @@ async def page() -> FileResponse:
 
 
 def make_application(
-    server: Server,
-    host: str = "127.0.0.1",
-    token: str | None = None,
-    names: Sequence[str] = (),
+    server: Server, host: str = "127.0.0.1", token: str | None = None, names: Sequence[str] = ()
 ) -> ASGIApp:
     """Build the application of a server.
 

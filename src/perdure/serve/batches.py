@@ -119,7 +119,7 @@ class MicroBatches:
 def _size(state: LearnerState, most: int) -> int:
     """Images of a batch; one where a model's answers depend on the batch on purpose."""
     config = state.model.config
-    alone = getattr(config.method, "vote", None) == "batch"
+    alone = state.model.method.votes(config.method)
     return 1 if alone else min(most, config.runtime.eval_batch_size)
 
 

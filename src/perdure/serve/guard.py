@@ -16,8 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from perdure.serve.limits import Limits
 from perdure.serve.problems import Problem, problem
 
-_OPEN = ("/healthz", "/", "/page/")
-"""What needs no token: whether it lives, and the page, which asks for the token."""
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src "
     "'self' blob: data:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
@@ -60,14 +58,9 @@ class Guard:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        host: str,
-        token: str | None = None,
-        names: Collection[str] = (),
-        limits: Limits | None = None,
+        self, app: ASGIApp, host: str, token: str | None, names: Collection[str], limits: Limits
     ) -> None:
-        self._app, self._token, self._limits = app, token, limits or Limits()
+        self._app, self._token, self._limits = app, token, limits
         self._local = is_loopback(host)
         own = () if self._local else (host, socket.gethostname())
         self._names = {"localhost", *(name.lower() for name in (*own, *names))}
@@ -108,7 +101,8 @@ class Guard:
             raise Problem(403, f"A page of '{origin}' may not use this server.")
         if headers.get("sec-fetch-site", "same-origin") == "cross-site" and path != "/":
             raise Problem(403, "A page of another site may not use this server.")
-        opened = any(path == one or (one == "/page/" and path.startswith(one)) for one in _OPEN)
+        # Whether it lives needs no token, nor does the page, which asks for it.
+        opened = path in ("/healthz", "/") or path.startswith("/page/")
         if self._token is not None and not opened:
             kind, _, given = headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode(), self._token.encode())

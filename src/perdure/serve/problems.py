@@ -80,16 +80,14 @@ async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _http(request: Request, error: HTTPException) -> Response:
     detail = error.detail
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at '{request.url.path}'. What there is: /openapi.json."
     return problem(error.status_code, detail, error.headers)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
     faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
     return problem(422, f"{listed(faults, 3)}. See /openapi.json.")
 

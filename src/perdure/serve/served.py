@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,7 +81,6 @@ class ServedModel:
         fresh: what a new model is made from.
         device: where to run.
         read_only: whether changes are refused.
-        on_change: is called after every change, in the thread that made it.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class ServedModel:
         fresh: Callable[[], ContinualClassifier] = ContinualClassifier,
         device: str = "auto",
         read_only: bool = False,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.read_only = folder, read_only
-        self._fresh, self._device, self._on_change = fresh, device, on_change
-        self._state: LearnerState | None = None
+        self._fresh, self._device = fresh, device
+        self.state: LearnerState | None = None
+        """What answers now; None where nothing was learned yet."""
         self._pointer = b""
         self._last_lesson = 0, b""
         self._writing = threading.Lock()
@@ -106,14 +106,9 @@ class ServedModel:
             self._read()
 
     @property
-    def state(self) -> LearnerState | None:
-        """What answers now; None where nothing was learned yet."""
-        return self._state
-
-    @property
     def is_gone(self) -> bool:
         """Whether the folder of a model that was read is not there any more."""
-        return self._state is not None and not is_model(self.folder)
+        return self.state is not None and not is_model(self.folder)
 
     @property
     def is_busy(self) -> bool:
@@ -165,12 +160,7 @@ class ServedModel:
         return job
 
     def _teach(
-        self,
-        job: LessonJob,
-        data: Any,
-        labels: Any,
-        instead: bool,
-        on_done: Callable[[bool], None],
+        self, job: LessonJob, data: Any, labels: Any, instead: bool, on_done: Callable[[bool], None]
     ) -> None:
         began = time.monotonic()
 
@@ -179,8 +169,7 @@ class ServedModel:
             job.seconds = time.monotonic() - began
 
         try:
-            change = self._change_instead if instead else self._change
-            classifier = change(lambda one: one.learn(data, labels, on_event=note))
+            classifier = self._change(lambda one: one.learn(data, labels, on_event=note), instead)
             job.lesson = asdict(classifier.last_lesson_)
             job.suspects = [_told(one) for one in classifier.suspects_[:MOST_SUSPECTS]]
             self._last_lesson = job.number, self._pointer
@@ -223,14 +212,14 @@ class ServedModel:
             Problem: there is nothing to undo.
         """
         with self._alone():
-            if self._state is None:
+            if self.state is None:
                 raise Problem(409, "There is nothing to undo: nothing was learned yet.")
             kept = changes(self.folder)
             if not kept:
                 raise Problem(409, versions.nothing_to_undo(read_contents(self.folder)))
             versions.undo(self.folder)
             self._read()
-            self._changed()
+            self.version += 1
         return str(kept[-1])
 
     # -------------------------------------------------------------------------------------- parts
@@ -266,54 +255,47 @@ class ServedModel:
         finally:
             self._writing.release()
 
-    def _change(self, change: Callable[[ContinualClassifier], object]) -> ContinualClassifier:
-        """Change a copy of the model, save it, and only then answer with it."""
+    def _change(
+        self, change: Callable[[ContinualClassifier], object], instead: bool = False
+    ) -> ContinualClassifier:
+        """Change a copy of the model, save it, and only then answer with it.
+
+        With ``instead`` it is the model before the last change, and takes the place of that after it.
+        """
         with alone(self.folder, "saving a model"):
-            if self._state is not None and self._on_disk() != self._pointer:
+            if self.state is not None and self._on_disk() != self._pointer:
                 self._read()  # another process has changed it
-            if self._state is None:
-                classifier = self._fresh()
-            else:
-                classifier = ContinualClassifier.from_model(self._state.model, self._state.history)
+            state = self._before_last() if instead else self.state
+            classifier = (
+                self._fresh()
+                if state is None
+                else ContinualClassifier.from_model(state.model, state.history)
+            )
             change(classifier)
-            classifier.save(self.folder)
-            self._state, self._pointer = classifier.state_, self._on_disk()
-        self._changed()
+            classifier.save(self.folder, replace=instead)
+            self.state, self._pointer = classifier.state_, self._on_disk()
+        self.version += 1
         return classifier
 
     def _was_last(self, number: int) -> bool:
         """Whether a lesson of this number was the last change, by whatever process."""
         return self._last_lesson == (number, self._on_disk())
 
-    def _change_instead(
-        self, change: Callable[[ContinualClassifier], object]
-    ) -> ContinualClassifier:
-        """Change the model as it was before the last change, and save it in its place."""
-        assert self._state is not None, "a lesson was learned"
-        with alone(self.folder, "saving a model"):
-            kept = versions.undoable(self.folder)
-            if kept:
-                before = state_of(kept[-1].contents, self._state.model.backbone, self._device)
-                classifier = ContinualClassifier.from_model(before.model, before.history)
-            elif len(self._state.history.lessons) == 1:
-                classifier = self._fresh()
-            else:
-                raise Problem(409, "The version before that lesson is not kept any more.")
-            change(classifier)
-            classifier.save(self.folder, replace=True)
-            self._state, self._pointer = classifier.state_, self._on_disk()
-        self._changed()
-        return classifier
-
-    def _changed(self) -> None:
-        self.version += 1
-        self._on_change()
+    def _before_last(self) -> LearnerState | None:
+        """The model before the last change; None before the first lesson."""
+        assert self.state is not None, "a lesson was learned"
+        kept = versions.undoable(self.folder)
+        if kept:
+            return state_of(kept[-1].contents, self.state.model.backbone, self._device)
+        if len(self.state.history.lessons) != 1:
+            raise Problem(409, "The version before that lesson is not kept any more.")
+        return None
 
     def _read(self) -> None:
-        backbone = None if self._state is None else self._state.model.backbone
+        backbone = None if self.state is None else self.state.model.backbone
         pointer = self._on_disk()
         loaded = ContinualClassifier.load(self.folder, backbone, self._device)
-        self._state, self._pointer = loaded.state_, pointer
+        self.state, self._pointer = loaded.state_, pointer
 
     def _on_disk(self) -> bytes:
         with contextlib.suppress(OSError):
@@ -345,10 +327,9 @@ def described(model: ServedModel) -> Mapping[str, Any]:
         "least_reject": None,
     }
     if state is not None:
-        images: dict[str, int] = {}
+        images = Counter[str]()
         for lesson in state.history.lessons:
-            for name, count in lesson.images.items():
-                images[name] = images.get(name, 0) + count
+            images.update(lesson.images)
         config = state.model.config
         names = state.columns.names
         facts |= {

@@ -196,17 +196,8 @@ def checked_name(label: Any, where: str, limits: Limits) -> str:
     return name
 
 
-def check_pictures(images: Sequence[EncodedImage], limits: Limits) -> dict[int, str]:
-    """Return what is wrong with images, by place: too large, or not to be read; nothing is decoded."""
-    faults = {}
-    for place, image in enumerate(images):
-        fault = _fault(image, limits)
-        if fault:
-            faults[place] = fault
-    return faults
-
-
-def _fault(image: EncodedImage, limits: Limits) -> str:
+def fault_of(image: EncodedImage, limits: Limits) -> str:
+    """Return what is wrong with an image: too large, or not to be read; nothing is decoded."""
     if len(image.content) > limits.image_bytes:
         most = limits.image_bytes // 10**6
         return f"the file has {len(image.content) / 1e6:,.0f} MB; allowed are {most} MB"
@@ -225,7 +216,7 @@ def refuse_unreadable(images: Sequence[EncodedImage], limits: Limits) -> None:
     Raises:
         Problem: these are named.
     """
-    faults = [f"{images[k]}: {fault}" for k, fault in check_pictures(images, limits).items()]
+    faults = [f"{image}: {fault}" for image in images if (fault := fault_of(image, limits))]
     if faults:
         raise Problem(
             422,

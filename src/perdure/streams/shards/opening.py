@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perdure.errors import ConfigError, StreamError
+from perdure.errors import ConfigError, PerdureError, StreamError
 
 
 def is_url(place: str) -> bool:
@@ -26,28 +28,37 @@ def file_system(place: str) -> tuple[Any, str]:
         ConfigError: fsspec, or what it needs for this kind of URL, is not installed.
         StreamError: the place cannot be reached.
     """
-    try:
-        core = importlib.import_module("fsspec.core")
-        found: tuple[Any, str] = core.url_to_fs(place)
-    except ImportError as error:
-        kind = place.partition("://")[0]
-        raise ConfigError(
-            f"'{place}' cannot be read: {kind}:// needs another package ({error}). Type: pip install "
-            "'perdure[ray]', and what fsspec names for it, as s3fs for s3:// or gcsfs for gs://."
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"'{place}' cannot be read: {error}.") from error
-    except Exception as error:  # of any kind: credentials, network
-        raise unreachable(place, error) from error
+    with reaching(place):
+        try:
+            core = importlib.import_module("fsspec.core")
+            found: tuple[Any, str] = core.url_to_fs(place)
+        except ImportError as error:
+            kind = place.partition("://")[0]
+            raise ConfigError(
+                f"'{place}' cannot be read: {kind}:// needs another package ({error}). Type: pip "
+                "install 'perdure[ray]', and what fsspec names for it, as s3fs for s3:// or gcsfs for "
+                "gs://."
+            ) from error
+        except ValueError as error:
+            raise ConfigError(f"'{place}' cannot be read: {error}.") from error
     return found
 
 
-def unreachable(place: str, error: Exception) -> StreamError:
-    """Build the error for a path or URL that cannot be read."""
-    reason = (
-        getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-    )
-    return StreamError(f"'{place}' cannot be read: {reason}.")
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Name the path or URL that cannot be read, whatever its file system raises.
+
+    Raises:
+        StreamError: something failed within; perdure's own errors pass.
+    """
+    try:
+        yield
+    except PerdureError:
+        raise
+    except Exception as error:  # of any kind: credentials, network, file systems of others
+        strerror = getattr(error, "strerror", None)
+        reason = strerror or str(error).partition("\n")[0] or type(error).__name__
+        raise StreamError(f"'{place}' cannot be read: {reason}.") from error
 
 
 def open_place(place: str) -> Any:
@@ -57,12 +68,8 @@ def open_place(place: str) -> Any:
         ConfigError: as `file_system`.
         StreamError: it does not exist or cannot be read.
     """
-    try:
+    with reaching(place):
         if not is_url(place):
             return Path(place).open("rb")
         system, path = file_system(place)
         return system.open(path, "rb")
-    except (ConfigError, StreamError):
-        raise
-    except Exception as error:  # of any kind: file systems of others
-        raise unreachable(place, error) from error
