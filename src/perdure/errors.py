@@ -68,6 +68,12 @@ class DivergenceError(PerdureError):
     """A loss that is not finite: training has diverged."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error that others raised, and the first line of its text."""
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest allowed name, or an empty string.
 

@@ -138,6 +138,12 @@ def test_an_unknown_class_cannot_be_forgotten(name: str) -> None:
         learner.forget_class("b")
 
 
+def test_any_spelling_of_a_class_is_forgotten() -> None:
+    learner = classifier().learn(lesson("a", "b")[0], [7] * 6 + [8] * 6)
+    assert learner.forget_class(" 7.0").name == "7"
+    assert learner.classes_.tolist() == [8]
+
+
 def test_temperatures_carry_it_where_they_were_fitted_while_it_was_known() -> None:
     learner = classifier("ncm", calibration_fraction=0.2).learn(lesson("a", "b", count=12))
     learner.learn(lesson("c", count=1))

@@ -102,6 +102,9 @@ def test_columns_of_a_frame(photos: list[Path]) -> None:
         gather(
             pd.DataFrame({"path": [texts[0], " "], "label": "a"}), None, "train", StreamConfig(), 0
         )
+    cells = pd.DataFrame({"image": [photos[0].read_bytes(), b"none"], "label": "a"})
+    with pytest.raises(UnreadableImageError, match="row 1: no image of a known format"):
+        gather(cells, None, "train", StreamConfig(), 0)
 
 
 def test_damaged_pictures_of_a_mixed_list(photos: list[Path]) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from perdure.errors import ConfigError, LanguageError, did_you_mean
+from perdure.errors import ConfigError, LanguageError, did_you_mean, first_line
 
 BATCH = 256
 _OTHERWISE = (
@@ -78,7 +78,7 @@ class Tower:
         except Exception as failure:  # whatever the hub's own network stack raises
             raise LanguageError(
                 f"The weights of text tower '{self.model}/{self.weights}' are neither cached nor "
-                f"can they be fetched ({_first_line(failure)}). {_OTHERWISE}"
+                f"can they be fetched ({first_line(failure)}). {_OTHERWISE}"
             ) from failure
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
             try:
@@ -91,7 +91,7 @@ class Tower:
             except Exception as failure:  # whatever reading and loading raise
                 raise LanguageError(
                     f"'{file}' does not hold the weights of '{self.model}' "
-                    f"({_first_line(failure)}). Remove a damaged file so that it is fetched anew. "
+                    f"({first_line(failure)}). Remove a damaged file so that it is fetched anew. "
                     f"{_OTHERWISE}"
                 ) from failure
         parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
@@ -107,7 +107,3 @@ def _open_clip() -> Any:
             "A text tower needs open_clip, which is not installed. Type: pip install "
             f"'perdure[clip]'. {_OTHERWISE}"
         ) from missing
-
-
-def _first_line(failure: Exception) -> str:
-    return f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"

@@ -28,7 +28,7 @@ from perdure.learner.evaluation import Report, evaluate
 from perdure.learner.forgetting import Forgotten, forget
 from perdure.learner.history import History, Lesson
 from perdure.learner.labelled import gather
-from perdure.learner.lessons import Taught, teach
+from perdure.learner.lessons import teach
 from perdure.learner.predict_files import Answer, predict_files
 from perdure.learner.renaming import merge, rename
 from perdure.learner.saved import hub
@@ -202,9 +202,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 that cannot take them in.
             DivergenceError: a loss that is not finite.
         """
-        with self._teaching():
-            self._learned(self._taught(getattr(self, "_state", None), data, labels, on_event))
-        return self
+        return self._teach(data, labels, on_event)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> ContinualClassifier:
         """Learn as `learn` does.
@@ -218,9 +216,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> ContinualClassifier:
         """Start anew, and learn as `learn` does; if that fails, all is as before."""
-        with self._teaching():
-            self._learned(self._taught(None, X, y, ignore))
-        return self
+        return self._teach(X, y, ignore, anew=True)
 
     def forget_class(self, name: str) -> Forgotten:
         """Remove a class from heads and statistics; the answer names what still carries its influence.
@@ -275,15 +271,16 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         state = self.state_
         head = state.head_name(head)
-        if reject is None:
-            best = _scored(state, X, head).argmax(dim=1)
-            named: NDArray[Any] = state.classes[best.cpu().numpy()]
-            return named
         state.check_reject(reject, head)
-        scores, shares = state.familiarity(_batches(state, X), head)
-        assert shares is not None, "check_reject has seen to it"
-        found: NDArray[Any] = state.classes[scores.argmax(dim=1).cpu().numpy()].astype(object)
-        found[(shares < reject).numpy()] = None
+        scores, shares = (
+            (_scored(state, X, head), None)
+            if reject is None
+            else state.familiarity(_batches(state, X), head)
+        )
+        found: NDArray[Any] = state.classes[scores.argmax(dim=1).cpu().numpy()]
+        if reject is not None and shares is not None:
+            found = found.astype(object)
+            found[(shares < reject).numpy()] = None
         return found
 
     def familiarity(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n"]:
@@ -304,16 +301,13 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         state.check_reject(0.5, head)
         shares = state.familiarity(_batches(state, X), head)[1]
         assert shares is not None, "check_reject has seen to it"
-        found: NDArray[np.float64] = shares.numpy()
-        return found
+        return shares.numpy()
 
     def predict_proba(self, X: Any, head: str | None = None) -> Float64[np.ndarray, "n c"]:
         """Probability of every class for every picture; columns as in ``classes_``, rows sum to 1."""
         state = self.state_
         head = state.head_name(head)
-        scores = _scored(state, X, head)
-        probabilities: NDArray[np.float64] = state.probabilities(scores, head).numpy()
-        return probabilities
+        return state.probabilities(_scored(state, X, head), head).numpy()
 
     def top(self, X: Any, k: int = 5, head: str | None = None) -> list[tuple[Prediction, ...]]:
         """The k most likely classes of every picture, most likely first; see `logits`.
@@ -387,12 +381,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise ConfigError("sample_weight has no use: every image counts once. Leave it out.")
 
     def report(
-        self,
-        data: Any,
-        labels: Any = None,
-        *,
-        head: str | None = None,
-        reject: float | None = None,
+        self, data: Any, labels: Any = None, *, head: str | None = None, reject: float | None = None
     ) -> Report:
         """Accuracy overall, per class and per task, with the calibration error.
 
@@ -589,9 +578,6 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return make_settings({key: getattr(self, key) for key in PARAMETERS}, self.options)
 
-    def _learned(self, taught: Taught) -> None:
-        self._state, self._suspects = taught.state, taught.suspects
-
     @contextlib.contextmanager
     def _teaching(self) -> Iterator[None]:
         """Wait until no other thread teaches this object."""
@@ -601,15 +587,18 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             yield
 
     @learning_mode()
-    def _taught(self, before: LearnerState | None, data: Any, labels: Any, sink: Sink) -> Taught:
-        config = self.settings()
-        if before is not None:
-            before.model.check_can_learn()
-            config = next_settings(before.model.config, config)
-        images = gather(data, labels, "train", config.stream, config.training.seed)
-        if before is None:
-            before = LearnerState(Model(make_backbone(config, sink), config))
-        return teach(before, config, images, float(self.calibration_fraction), sink)
+    def _teach(self, data: Any, labels: Any, sink: Sink, anew: bool = False) -> ContinualClassifier:
+        with self._teaching():
+            config, before = self.settings(), None if anew else getattr(self, "_state", None)
+            if before is not None:
+                before.model.check_can_learn()
+                config = next_settings(before.model.config, config)
+            images = gather(data, labels, "train", config.stream, config.training.seed)
+            if before is None:
+                before = LearnerState(Model(make_backbone(config, sink), config))
+            share = float(self.calibration_fraction)
+            self._state, self._suspects = teach(before, config, images, share, sink)
+        return self
 
 
 def _scored(state: LearnerState, X: Any, head: str) -> Float[Tensor, "n c"]:

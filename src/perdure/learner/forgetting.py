@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from perdure.engine.model import Model
-from perdure.errors import ConfigError, did_you_mean
 from perdure.heads import Head
 from perdure.learner.history import History
+from perdure.learner.renaming import known_class
 from perdure.learner.state import LearnerState
 from perdure.types import Task, Trace
 from perdure.wording import listed, printable
@@ -45,13 +45,8 @@ def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
         CheckpointError: the model was saved without the statistics it would have to be taken from.
     """
     before.model.check_can_learn()
-    columns = before.columns
-    if name not in columns:
-        raise ConfigError(
-            f"There is no class {name!r} to forget.{did_you_mean(str(name), columns.names)} Known: "
-            f"{listed(list(columns.names), 20)}."
-        )
-    labels = columns.labels(name)
+    name = known_class(before, name, " to forget")
+    labels = before.columns.labels(name)
     model = before.model.copy()
     tasks = [task for task in model.tasks if set(labels) & set(task.classes)]
     remains = list(dict.fromkeys(t for task in tasks for t in _of_method(model, task)))

@@ -14,7 +14,7 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from perdure.class_names import are_numbers, class_name, class_names, ordered_names
-from perdure.errors import StreamError, UnreadableImageError
+from perdure.errors import StreamError, UnreadableImageError, first_line
 from perdure.learner.pictures import PictureImages, as_pictures, checked_pictures
 from perdure.streams import ImageSet, StreamConfig, load_source, resolve
 from perdure.streams.decoding import EncodedImage
@@ -167,9 +167,9 @@ def frame_pictures(frame: Any, config: StreamConfig) -> list[Any]:
     image = find_column(columns, IMAGES, config.image_column, "image_column", _FRAME)
     return [
         image_of_cell(cell, Path(), f"row {row}", f"row {row} of the DataFrame")
-        if isinstance(cell, str | Path | bytes | dict)
+        if isinstance(cell, str | Path | bytes | bytearray | memoryview | dict)
         else cell
-        for row, cell in enumerate(as_pictures(frame.iloc[:, image]))
+        for row, cell in enumerate(frame.iloc[:, image])
     ]
 
 
@@ -215,17 +215,10 @@ class DatasetPictures(ImageSet):
         dataset: the torch Dataset.
         places: positions of the items.
         labels: label of each.
-        names: name of each in errors.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        places: Sequence[int],
-        labels: NDArray[np.int64],
-        names: Sequence[str],
-    ) -> None:
-        super().__init__(labels, names)
+    def __init__(self, dataset: Any, places: Sequence[int], labels: NDArray[np.int64]) -> None:
+        super().__init__(labels, [_item_name(dataset, place) for place in places])
         self._dataset, self._places = dataset, places
 
     def image(self, index: int) -> Any:
@@ -237,13 +230,9 @@ class DatasetPictures(ImageSet):
         try:
             item = self._dataset[self._places[index]]
         except Exception as error:  # of any kind: a data set is somebody's program
-            raise unreadable_images([f"{self.names[index]}: {_first_line(error)}"]) from error
+            raise unreadable_images([f"{self.names[index]}: {first_line(error)}"]) from error
         picture = item[0] if isinstance(item, tuple | list) and item else item
         return PictureImages([picture], _ONE, [self.names[index]]).image(0)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
@@ -253,11 +242,11 @@ def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
     """
     values, kept, faults = [], [], []
     for place in range(len(dataset)):
-        name = f"{type(dataset).__name__}[{place}]"
+        name = _item_name(dataset, place)
         try:
             item = dataset[place]
         except Exception as error:  # of any kind: a data set is somebody's program
-            faults.append(f"{name}: {_first_line(error)}")
+            faults.append(f"{name}: {first_line(error)}")
             continue
         label = _item_label(item, place)
         try:
@@ -272,9 +261,12 @@ def _torch_dataset(dataset: Any, config: StreamConfig) -> LabelledImages:
     labels = class_names(values, lambda row: f"item {kept[row]} of the data set")
     declared = getattr(dataset, "classes", None)
     names, positions = _numbered(labels, () if declared is None else _synonyms(declared))
-    called = [f"{type(dataset).__name__}[{place}]" for place in kept]
-    images = DatasetPictures(dataset, kept, positions, called)
+    images = DatasetPictures(dataset, kept, positions)
     return _present(images, names, tuple(faults), bool(values) and are_numbers(values))
+
+
+def _item_name(dataset: Any, place: int) -> str:
+    return f"{type(dataset).__name__}[{place}]"
 
 
 def _item_class(label: Any, dataset: Any, place: int) -> Any:
@@ -319,11 +311,7 @@ def _synonyms(named: Sequence[Any]) -> list[str]:
         str(names[0]) if names and firsts[str(names[0])] == 1 else ", ".join(map(str, names))
         for names in several
     ]
-    twice = [name for name, times in Counter(chosen).items() if times > 1]
-    if twice:
-        raise StreamError(
-            f"Two classes are called '{twice[0]}'. Give each class a name of its own."
-        )
+    _refuse_twice(chosen)
     return [class_name(name, f"class {number}") for number, name in enumerate(chosen)]
 
 
@@ -348,21 +336,22 @@ def _item_label(item: Any, place: int) -> Any:
 
 
 def _present(
-    images: ImageSet,
-    names: Sequence[str],
-    skipped: tuple[str, ...] = (),
-    numbered: bool = False,
+    images: ImageSet, names: Sequence[str], skipped: tuple[str, ...] = (), numbered: bool = False
 ) -> LabelledImages:
     """Leave out classes without an image.
 
     Raises:
         StreamError: two classes share a name.
     """
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise StreamError(
-            f"Two classes are called '{twice[0]}'. Give each class a name of its own."
-        )
+    _refuse_twice(names)
     used = np.unique(images.labels)
     images.labels = np.searchsorted(used, images.labels)
     return LabelledImages(images, tuple(names[label] for label in used), skipped, numbered)
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise StreamError(
+                f"Two classes are called '{name}'. Give each class a name of its own."
+            )

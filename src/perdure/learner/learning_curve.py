@@ -90,12 +90,8 @@ def measured_curve(
         judged, scores = judge(part)
         answers, given = scores.argmax(dim=1).cpu(), labels[part][judged.cpu()]
         right = answers == given
-        points.append(
-            {
-                label: float(right[given == label].float().mean())
-                for label in given.unique().tolist()
-            }
-        )
+        found = given.unique().tolist()
+        points.append({label: float(right[given == label].float().mean()) for label in found})
     return {names[label]: tuple(point.get(label) for point in points) for label in own}
 
 

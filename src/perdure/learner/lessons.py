@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,32 +35,22 @@ MIN_IMAGES = 10
 """Images of a class below which none of them is held out."""
 
 
-@dataclass(frozen=True)
-class Taught:
-    """What came of a lesson.
-
-    Attributes:
-        state: after it.
-        suspects: its images that the model names otherwise without them, the clearest first; none
-            where images cannot be left out, under trained prompts say.
-    """
-
-    state: LearnerState
-    suspects: tuple[Suspect, ...] = ()
-
-
 def teach(
     before: LearnerState,
     config: Config,
     labelled: LabelledImages,
     calibration_fraction: float,
     sink: Sink = ignore,
-) -> Taught:
+) -> tuple[LearnerState, tuple[Suspect, ...]]:
     """Learn one lesson on a copy, under this configuration; the state before is not touched.
 
     ``calibration_fraction`` of every class is `held_out` to fit temperatures on; where features are
     fixed and heads can leave images out, none is, and temperatures are fitted on all of them. Images
     of `NONE` are of no class: they are not learned, and only say what unknown images look like.
+
+    Returns:
+        The state after it, and its images that the model names otherwise without them, the clearest
+        first; none where images cannot be left out, under trained prompts say.
 
     Raises:
         ConfigError: more images of an old class for a head that cannot take them in, a single new
@@ -119,9 +109,9 @@ def teach(
         after = separate_left_out(after, features, labels, negatives)
         after = _with_curve(after, lesson_curve(before.model, after, task, features, labels))
         judged = lesson_suspects(after, labelled, np.concatenate(places), features, labels)
-        return Taught(after, judged)
+        return after, judged
     after = calibrate(after, split.calibration, sink)
-    return Taught(separate_held_out(after, split.calibration, negatives))
+    return separate_held_out(after, split.calibration, negatives), ()
 
 
 def _with_curve(state: LearnerState, curve: dict[str, Curve]) -> LearnerState:

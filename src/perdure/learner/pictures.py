@@ -147,10 +147,7 @@ class PictureImages(ImageSet):
     """
 
     def __init__(
-        self,
-        pictures: Sequence[Any],
-        labels: NDArray[np.int64],
-        names: Sequence[str],
+        self, pictures: Sequence[Any], labels: NDArray[np.int64], names: Sequence[str]
     ) -> None:
         super().__init__(labels, names)
         self._pictures = tuple(pictures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,8 +45,13 @@ def merge(before: LearnerState, name: str, into: str) -> LearnerState:
     return _named(before, name, into)
 
 
-def known_class(state: LearnerState, name: str) -> str:
+def known_class(state: LearnerState, name: str, purpose: str = "") -> str:
     """Return the one spelling of a class that is known.
+
+    Args:
+        state: what knows it.
+        name: of the class, as text or number.
+        purpose: what it is named for, for the error, as `` to forget``.
 
     Raises:
         ConfigError: it is not.
@@ -54,7 +60,7 @@ def known_class(state: LearnerState, name: str) -> str:
     spelled = class_name(name, "the class", "name")
     if spelled not in known:
         raise ConfigError(
-            f"There is no class {spelled!r}.{did_you_mean(spelled, known.names)} Known: "
+            f"There is no class {spelled!r}{purpose}.{did_you_mean(spelled, known.names)} Known: "
             f"{listed(list(known.names), 20)}."
         )
     return spelled
@@ -80,10 +86,10 @@ def _named(before: LearnerState, name: str, new: str) -> LearnerState:
 
 
 def _lesson(lesson: Lesson, called: Callable[[str], str]) -> Lesson:
-    images: dict[str, int] = {}
+    images = Counter[str]()
     for name, count in lesson.images.items():
-        images[called(name)] = images.get(called(name), 0) + count
+        images[called(name)] += count
     merged = len(images) < len(lesson.images)  # then their common curve was not measured
     curve = {called(name): points for name, points in lesson.curve.items() if not merged}
     new = tuple(dict.fromkeys(map(called, lesson.new)))
-    return replace(lesson, images=images, new=new, curve=curve)
+    return replace(lesson, images=dict(images), new=new, curve=curve)

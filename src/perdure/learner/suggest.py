@@ -74,13 +74,8 @@ def suggest(
     means = features[:0] if means is None else means.to(features.device)
     chosen = choose(features, evidence, means, count, by, state.temperature(head))
     return [
-        Suggestion(
-            place,
-            ranking[0].name,
-            ranking[0].probability,
-            ranking[1].name if len(ranking) > 1 else "",
-        )
-        for place, ranking in zip(chosen, state.rank(scores[chosen], head, 2), strict=True)
+        Suggestion(place, best.name, best.probability, others[0].name if others else "")
+        for place, (best, *others) in zip(chosen, state.rank(scores[chosen], head, 2), strict=True)
     ]
 
 
@@ -102,7 +97,8 @@ def choose(
         by: what they are chosen by.
         temperature: what scores are divided by before the softmax.
     """
-    strange = _strangeness(evidence, temperature)
+    # By the first of the scores that there is, turned round.
+    strange = -next(iter(familiarity_scores(evidence, temperature).values()))
     two = evidence.scores.topk(min(2, evidence.scores.shape[1]), dim=1).values
     uncertain = two[:, -1] - two[:, 0]
     if by == "unknown":
@@ -140,12 +136,6 @@ def spread_out(
         far = far.minimum(1 - candidates @ candidates[best])
         far[best] = -torch.inf
     return chosen
-
-
-def _strangeness(evidence: Evidence, temperature: float) -> Float[Tensor, "n"]:
-    """The first of the scores that there is, turned round."""
-    scores = familiarity_scores(evidence, temperature)
-    return -next(iter(scores.values()))
 
 
 def _first(values: Float[Tensor, "n"], count: int) -> list[int]:

@@ -52,9 +52,7 @@ def pictures_to_predict(data: Any, config: StreamConfig) -> ImageSet:
     if is_hugging_face(data):
         return dataset_pictures(data, config, "handed in")
     if isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
-        count = len(data)
-        names = [f"{type(data).__name__}[{place}]" for place in range(count)]
-        return DatasetPictures(data, range(count), np.zeros(count, np.int64), names)
+        return DatasetPictures(data, range(len(data)), np.zeros(len(data), np.int64))
     return _OpenedPictures(as_pictures(data))
 
 

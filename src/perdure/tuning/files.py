@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,12 @@ def write_trials(search: Search, trials: Sequence[SearchTrial], out: Path) -> No
     """
     content = {
         "search": search.describe(),
-        "trials": [_record(trial) for trial in trials],
+        "trials": [
+            {key: value for key, value in asdict(trial).items() if key != "fault" or value}
+            for trial in trials
+        ],
     }
     atomic_write(out / "trials.json", (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _record(trial: SearchTrial) -> dict[str, Any]:
-    record = dataclasses.asdict(trial)
-    return record if trial.fault else {key: record[key] for key in record if key != "fault"}
 
 
 def plain(value: Any) -> Any:

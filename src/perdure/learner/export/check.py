@@ -77,11 +77,7 @@ def _batches(
 
 
 def check_agreement(
-    run: Run,
-    answered: Sequence[Answered],
-    state: LearnerState,
-    head: str,
-    in_float64: bool = True,
+    run: Run, answered: Sequence[Answered], state: LearnerState, head: str, in_float64: bool = True
 ) -> Agreement:
     """Compare a file's answers with the model's own.
 

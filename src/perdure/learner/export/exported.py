@@ -113,7 +113,7 @@ def export_model(
 
     attempts: list[Attempt] = []
     if precision == "int8":
-        attempts = quantized(traced, [real[place] for place in calibrating], attempt)[1]
+        attempts = quantized(traced, [real[place] for place in calibrating], attempt)
     elif precision == "fp16":
         attempts = [attempt("weights in half precision", halved(traced.proto))]
         if not attempts[-1].passes or attempts[-1].difference > MOST_DIFFERENCE:

@@ -86,12 +86,6 @@ class Network(nn.Module):
         return found if shares is None else (*found, shares.float())
 
 
-def outputs_of(state: LearnerState, head: str) -> tuple[str, ...]:
-    """Names of a file's outputs."""
-    measured = state.separation(head) is not None
-    return ("logits", "probabilities", *(["familiarity"] if measured else []))
-
-
 @torch.no_grad()
 def trace(state: LearnerState, head: str) -> Traced:
     """Trace the classifier for batches of any size.
@@ -105,6 +99,8 @@ def trace(state: LearnerState, head: str) -> Traced:
     # Two images, because a batch of one would be taken for a size that never changes.
     images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     sizes = {"images": {0: torch.export.Dim("batch")}}
+    outputs = [READOUT, "logits", "probabilities"]
+    outputs += [] if state.separation(head) is None else ["familiarity"]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's remarks on its own parts
@@ -114,7 +110,7 @@ def trace(state: LearnerState, head: str) -> Traced:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images"],
-                output_names=[READOUT, *outputs_of(state, head)],
+                output_names=outputs,
                 dynamic_shapes=sizes,
                 verbose=False,
             )
@@ -123,8 +119,7 @@ def trace(state: LearnerState, head: str) -> Traced:
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"Method '{model.config.training.method}' on '{model.backbone.name}' cannot be "
-            "exported: "
-            f"{reason}"
+            f"exported: {reason}"
         ) from error
     assert program is not None
     held = program.model.graph.initializers.values()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -105,8 +107,7 @@ def halved(proto: onnx.ModelProto) -> onnx.ModelProto:
     It computes in float32, as before; runtimes cast once, when they load it. What float16 cannot
     hold stays as it is.
     """
-    made, casts = onnx.ModelProto(), []
-    made.CopyFrom(proto)
+    made, casts = copy.deepcopy(proto), []
     for tensor in made.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT:
             continue
@@ -200,8 +201,8 @@ def quantized(
     traced: Traced,
     calibrating: Sequence[UInt8[Tensor, "3 s s"]],
     attempt: Callable[[str, onnx.ModelProto], Attempt],
-) -> tuple[onnx.ModelProto, list[Attempt]]:
-    """The graph in int8: the first of `LADDER` whose answers agree.
+) -> list[Attempt]:
+    """Try the graph in int8, rung by rung of `LADDER`; return the attempts, whose last one agrees.
 
     Args:
         traced: the graph in float32.
@@ -219,7 +220,7 @@ def quantized(
             proto = _rounded(given, kinds, rung, calibrating, Path(place))
             attempts.append(attempt(rung.name, proto))
             if attempts[-1].passes:
-                return proto, attempts
+                return attempts
     tried = "; ".join(map(str, attempts))
     raise ExportError(
         f"No int8 file was written: none gives {100 * LEAST_AGREEMENT:.0f} % of the images the class "
@@ -254,8 +255,7 @@ def smoothed(
         nodes: names of the layers; of these, products with constant weights.
         calibrating: transformed images that inputs are measured on.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    made = copy.deepcopy(proto)
     weights = {tensor.name: tensor for tensor in made.graph.initializer}
     chosen = [n for n in made.graph.node if n.name in set(nodes) and n.op_type == "MatMul"]
     columns = _columns(proto, sorted({node.input[0] for node in chosen}), calibrating)
@@ -306,8 +306,7 @@ class _Columns:
 def _columns(
     proto: onnx.ModelProto, names: Sequence[str], images: Sequence[UInt8[Tensor, "3 s s"]]
 ) -> dict[str, _Columns]:
-    watched = onnx.ModelProto()
-    watched.CopyFrom(proto)
+    watched = copy.deepcopy(proto)
     for name in names:
         watched.graph.output.append(
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
@@ -331,17 +330,6 @@ def _columns(
     return found
 
 
-class _Reader:
-    """Images in batches, as the library reads them; a reader for each rung."""
-
-    def __init__(self, images: Sequence[UInt8[Tensor, "3 s s"]]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = (image[None].numpy() for image in images)
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
-
-
 def _rounded(
     smooth: Smoothed,
     kinds: dict[str, list[str]],
@@ -350,15 +338,15 @@ def _rounded(
     place: Path,
 ) -> onnx.ModelProto:
     library: Any = importlib.import_module("onnxruntime.quantization")
-    given, path = onnx.ModelProto(), place / "rounded.onnx"
-    given.CopyFrom(smooth.proto)
+    given, path = copy.deepcopy(smooth.proto), place / "rounded.onnx"
+    batches = iter([{"images": image[None].numpy()} for image in calibrating])
     worst = set(smooth.worst[: round(rung.worst * len(smooth.worst))])
     # Shapes are known already; without this the library warns that they may not be.
     given.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     library.quantize_static(
         given,
         path,
-        _Reader(calibrating),
+        SimpleNamespace(get_next=lambda: next(batches, None)),
         op_types_to_quantize=list(_WEIGHTS),
         nodes_to_quantize=[
             name

@@ -7,14 +7,7 @@ from pathlib import Path
 from perdure.errors import CheckpointError
 from perdure.learner.history import History
 from perdure.learner.saved.files import read_bytes
-from perdure.learner.saved.format import (
-    WEIGHTS,
-    Classes,
-    Description,
-    build,
-    newer,
-    parse,
-)
+from perdure.learner.saved.format import WEIGHTS, Classes, Description, build, newer, parse
 
 CONFIG = "model.json"
 FORMAT = 1

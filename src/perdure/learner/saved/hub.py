@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from perdure.errors import CheckpointError, OutputError
+from perdure.errors import CheckpointError, OutputError, first_line
 from perdure.learner.saved.card import Publication
 from perdure.learner.saved.contents import read_description
 from perdure.learner.saved.format import CARD, CLASSES, CONFIG, WEIGHTS
@@ -60,12 +60,12 @@ def fetch(repository: str, revision: str | None, builds_backbone: bool) -> Path:
         ) from error
     except HFValidationError as error:
         raise CheckpointError(
-            f"'{repository}' is no name of a repository ({_first_line(error)})."
+            f"'{repository}' is no name of a repository ({first_line(error)})."
         ) from error
     except Exception as error:  # whatever the hub's own network stack raises
         raise CheckpointError(
             f"There is no folder '{repository}', and no such repository can be fetched from the "
-            f"model hub ({_first_line(error)}). On a machine with a network type: "
+            f"model hub ({first_line(error)}). On a machine with a network type: "
             f"hf download {repository} --local-dir model"
         ) from error
     weights = read_description(folder).config.get("weights", "auto")
@@ -103,7 +103,7 @@ def push(
             raise OutputError(_refused(repository, error)) from error
         except Exception as error:  # whatever the hub's own network stack raises
             raise OutputError(
-                f"The model hub cannot be reached ({_first_line(error)}); nothing was published. "
+                f"The model hub cannot be reached ({first_line(error)}); nothing was published. "
                 "Save the model to a folder, and on a machine with a network type: "
                 f"hf upload {repository} FOLDER"
             ) from error
@@ -120,9 +120,4 @@ def _refused(repository: str, error: Exception) -> str:
         )
     if status == _UNAUTHORISED or isinstance(error, LocalTokenNotFoundError):
         return f"The model hub does not know you, so '{repository}' was not published. {_LOGIN}"
-    return f"The model hub refused '{repository}' ({_first_line(error)}); nothing was published."
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"The model hub refused '{repository}' ({first_line(error)}); nothing was published."

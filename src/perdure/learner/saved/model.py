@@ -17,14 +17,13 @@ from perdure.engine.model import Model
 from perdure.errors import CheckpointError, PerdureError
 from perdure.learner.forgetting import forget
 from perdure.learner.renaming import rename
-from perdure.learner.saved import format1, versions
+from perdure.learner.saved import versions
 from perdure.learner.saved.card import Publication, make_card
-from perdure.learner.saved.contents import Contents, Sizes, read_contents, read_description
-from perdure.learner.saved.files import digest_of, replace_files
+from perdure.learner.saved.contents import Contents, Sizes, read_contents
+from perdure.learner.saved.files import digest_of
 from perdure.learner.saved.format import (
     CARD,
     CLASSES,
-    CONFIG,
     FORMAT,
     WEIGHTS,
     BackboneReference,
@@ -66,9 +65,8 @@ def write_model(
 
     The backbone's weights are not part of it. A model that came back without what only learning on
     reads stays without. Into a folder that is to be published no path of this machine is written.
-    The model that was there is kept as a version, unless this one stands in its place (``replace``); in
-    all versions a class that is forgotten now is
-    forgotten too.
+    The model that was there is kept as a version, unless this one stands in its place (``replace``);
+    in all versions a class that is forgotten now is forgotten too.
 
     Raises:
         OutputError: the folder cannot be written; a model found there is whole.
@@ -77,13 +75,7 @@ def write_model(
     with alone(folder, "saving a model"):
         if keep_versions and not replace:
             versions.keep(folder, encoded.pointer, saved.history.forgotten)
-        replace_files(
-            folder,
-            (CONFIG, encoded.pointer),
-            encoded.files,
-            _checksums(folder),
-            retired=(format1.CONFIG,),
-        )
+        versions.put(folder, encoded.pointer, encoded.files)
         _forget_in_versions(folder, saved)
         versions.prune(folder, keep_versions)
     return encoded.sizes
@@ -100,10 +92,7 @@ def _encode(
     inference_only = inference_only or model.inference_only
     if inference_only:
         state = {k: v for k, v in state.items() if k not in model.learning_only}
-    files = {
-        WEIGHTS: safetensors.torch.save(state),
-        CLASSES: encode(dataclasses.asdict(classes)),
-    }
+    files = {WEIGHTS: safetensors.torch.save(state), CLASSES: encode(dataclasses.asdict(classes))}
     # Where the images lay means nothing elsewhere, and tells of the person who had them.
     config = {**model.config.flat(), "data": model.config.stream.source}
     preset = model.config.preset
@@ -133,7 +122,7 @@ def _forget_in_versions(folder: Path, saved: LearnerState) -> None:
     for path in versions.paths(folder):
         try:
             version = versions.read_version(path)
-            held = version.holds(gone)
+            held = version.contents.classes.holds(gone)
             if not held:
                 continue
             state = state_of(version.contents, backbone, "auto")
@@ -176,14 +165,6 @@ def state_of(contents: Contents, backbone: FrozenBackbone | None, device: str) -
     tensors = contents.tensors(safetensors.torch.load)
     model.load(tensors, inference_only=contents.description.inference_only)
     return LearnerState(model, contents.description.history)
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """Checksums of the files of the model in the folder; empty where there is none to be kept."""
-    try:
-        return read_description(folder).files
-    except CheckpointError:
-        return {}
 
 
 def _check_backbone(folder: Path, backbone: FrozenBackbone, description: Description) -> None:

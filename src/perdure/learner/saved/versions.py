@@ -62,16 +62,6 @@ class Version:
     files: dict[str, bytes]
     replaced: float
 
-    def holds(self, forgotten: Collection[int]) -> dict[str, int]:
-        """Classes that it predicts although these labels are forgotten, with the label."""
-        return _held(self.contents.classes, forgotten)
-
-
-def _held(classes: Classes, forgotten: Collection[int]) -> dict[str, int]:
-    gone = sorted(set(forgotten) - set(classes.forgotten))
-    names = classes.classes
-    return {names[label]: label for label in gone if label < len(names)}
-
 
 def read_versions(folder: Path) -> list[Version]:
     """Read the kept versions of a model, oldest first; those that no change followed are left out.
@@ -95,7 +85,11 @@ def undoable(folder: Path) -> list[Version]:
         CheckpointError: a version or the model is damaged.
     """
     forgotten = read_contents(folder).classes.forgotten
-    return [version for version in read_versions(folder) if not version.holds(forgotten)]
+    return [
+        version
+        for version in read_versions(folder)
+        if not version.contents.classes.holds(forgotten)
+    ]
 
 
 def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
@@ -114,7 +108,7 @@ def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
     files = {WEIGHTS: contents.weights, CLASSES: _classes_of(contents)}
     now = _pointer_of(contents)
     newest = paths(folder)[-1:]
-    if now == pointer or _held(contents.classes, forgotten) or any(_is(p, now) for p in newest):
+    if now == pointer or contents.classes.holds(forgotten) or any(_is(p, now) for p in newest):
         return
     place = make_folder(folder / FOLDER)
     number = sum(int(path.stem) for path in newest) + 1
@@ -124,6 +118,19 @@ def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
         now,
         {**files, CARD: card.read_bytes() if card.exists() else b""},
     )
+
+
+def put(folder: Path, pointer: bytes, files: Mapping[str, bytes]) -> None:
+    """Put a model in the place of the one in a folder, of whatever format; inside `alone`.
+
+    Raises:
+        OutputError: it cannot be written; the model that was there is whole.
+    """
+    try:
+        old = read_description(folder).files
+    except CheckpointError:  # there is none to be kept
+        old = {}
+    replace_files(folder, (CONFIG, pointer), files, old, retired=(format1.CONFIG,))
 
 
 def write(path: Path, pointer: bytes, files: Mapping[str, bytes]) -> None:
@@ -164,12 +171,10 @@ def undo(folder: Path) -> Contents:
         if not versions:
             raise CheckpointError(nothing_to_undo(read_contents(folder)))
         target = versions[-1]
-        pointer = (CONFIG, target.pointer)
-        old = read_description(folder).files
-        replace_files(folder, pointer, target.files, old, retired=(format1.CONFIG,))
-        older = sum(int(path.stem) < int(target.path.stem) for path in paths(folder))
-        for path in paths(folder)[older:]:
-            path.unlink()
+        put(folder, target.pointer, target.files)
+        for path in paths(folder):
+            if int(path.stem) >= int(target.path.stem):
+                path.unlink()
         _tidy(folder / FOLDER)
     return dataclasses.replace(target.contents, folder=folder)
 
