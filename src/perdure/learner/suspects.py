@@ -15,6 +15,7 @@ from torch import Tensor
 
 from perdure.errors import ConfigError, StreamError
 from perdure.heads import Head
+from perdure.learner.class_columns import ClassColumns
 from perdure.learner.classes_left_out import features_of
 from perdure.learner.known_features import KnownFeatures
 from perdure.learner.labelled import NONE, LabelledImages
@@ -126,32 +127,28 @@ def find_suspects(
     mirrored = state.model.heads[head].mirrored
     subset = Subset(labelled.images, places, labels)
     features = features_of(state, subset, on_progress, mirrored)
-    names = [labelled.images.names[int(place)] for place in places]
     fitted = _fitted(state, head, features, labels, classes)
     ranked = rank_suspects(fitted, features, labels, state.temperature(head))
     images = _suspects(ranked, places, labelled, labels, classes)
     shown = views_of(features)[:, 0].double()
     unit = F.normalize(shown - shown.mean(dim=0), dim=1)
-    called = [classes[label] for label in labels.tolist()]
+    names, called = labelled.images.names, [classes[label] for label in labels.tolist()]
     twins = tuple(
         Twins(
             (int(places[one]), int(places[other])),
-            (names[one], names[other]),
+            (names[places[one]], names[places[other]]),
             (called[one], called[other]),
             similarity,
         )
         for one, other, similarity in near_duplicates(unit, labels)
     )
+
+    def judge(part: Int[Tensor, "m"]) -> tuple[Bool[Tensor, "m"], Float[Tensor, "j c"]]:
+        known, own = features[part], labels[part]
+        return _fitted(state, head, known, own, classes).scores_left_out(known, own)
+
+    curve = measured_curve(judge, labels, classes, state.model.config.training.seed)
     trained = not state.model.method.traits.frozen_features
-    seed = state.model.config.training.seed
-    curve = measured_curve(
-        lambda part: _fitted(state, head, features[part], labels[part], classes).scores_left_out(
-            features[part], labels[part]
-        ),
-        labels,
-        classes,
-        seed,
-    )
     return Suspects(images, twins, _poor(unit, labels, classes), curve, trained)
 
 
@@ -175,11 +172,8 @@ def lesson_suspects(
         labels: their classes, in order of arrival.
     """
     head, columns = state.head_name(None), state.columns
-    with torch.no_grad():
-        judged, scores = state.model.heads[head].scores_left_out(features, labels)
-    by_class = columns.class_scores(scores)
-    own = columns.of(labels[judged])
-    ranked = _ranked(judged, by_class, own, state.temperature(head))
+    part, temperature = state.model.heads[head], state.temperature(head)
+    ranked = rank_suspects(part, features, labels, temperature, columns)
     wrong = [row for row in ranked if row[2] > 0]
     return _suspects(wrong, places, labelled, columns.of(labels), columns.names)
 
@@ -193,6 +187,7 @@ def rank_suspects(
     features: Float[Tensor, "n *v d"],
     labels: Int[Tensor, "n"],
     temperature: float = 1.0,
+    columns: ClassColumns | None = None,
 ) -> list[Row]:
     """Images by how clearly another class scores best without them, the clearest first.
 
@@ -201,18 +196,13 @@ def rank_suspects(
         features: of the images, as they were taken in.
         labels: as the head knows them.
         temperature: what scores are divided by.
+        columns: which of its outputs stand for which class; an output is a class by default.
     """
     with torch.no_grad():
         judged, scores = head.scores_left_out(features, labels)
-    return _ranked(judged, scores, labels[judged], temperature)
-
-
-def _ranked(
-    judged: Bool[Tensor, "n"],
-    scores: Float[Tensor, "j c"],
-    labels: Int[Tensor, "j"],
-    temperature: float,
-) -> list[Row]:
+    labels = labels[judged]
+    if columns is not None:
+        scores, labels = columns.class_scores(scores), columns.of(labels)
     if scores.shape[1] == 1:
         return []
     tempered = scores.double() / temperature

@@ -44,39 +44,31 @@ from perdure.streams.decoding import EncodedImage
 from perdure.version import __version__
 
 _PAGE = Path(str(resources.files("perdure.serve") / "page"))
-_BINARY = {"type": "string", "format": "binary"}
-_PICTURES = {
-    "type": "object",
-    "properties": {"files": {"type": "array", "items": _BINARY}},
-    "required": ["files"],
-}
-_ENCODED = {
-    "name": {"type": "string"},
-    "data": {"type": "string", "format": "byte", "description": "The file in base64."},
-}
 
 
 def _body(form: dict[str, Any], entry: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The description of a request that brings images, in either form."""
-    images = {"type": "array", "items": {"type": "object", "properties": entry}}
-    content = {
-        "multipart/form-data": {"schema": form},
-        "application/json": {
-            "schema": {"type": "object", "properties": {"images": images, **more}}
+    """The description of a request that brings images, as a form or as JSON, and what else is in it."""
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    data = {"type": "string", "format": "byte", "description": "The file in base64."}
+    image = {"type": "object", "properties": {"name": {"type": "string"}, "data": data, **entry}}
+    images = {"type": "array", "items": image}
+    schemas = {
+        "multipart/form-data": {
+            "type": "object",
+            "properties": {"files": files, **form},
+            "required": ["files"],
         },
+        "application/json": {"type": "object", "properties": {"images": images, **more}},
     }
+    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 
-_TO_PREDICT = _body(_PICTURES, _ENCODED)
-_LABELS = {
-    "type": "array",
-    "items": {"type": "string"},
-    "description": "One per file, or one for all.",
-}
+_TO_PREDICT = _body({}, {})
+_ONE_OR_EACH = "One per file, or one for all."
 _LABELLED = _body(
-    {**_PICTURES, "properties": {**_PICTURES["properties"], "labels": _LABELS}},  # type: ignore[dict-item]
-    {**_ENCODED, "label": {"type": "string"}},
+    {"labels": {"type": "array", "items": {"type": "string"}, "description": _ONE_OR_EACH}},
+    {"label": {"type": "string"}},
     folder={"type": "string", "description": "A folder of the server, within that of --photos."},
 )
 

@@ -85,11 +85,7 @@ def undoable(folder: Path) -> list[Version]:
         CheckpointError: a version or the model is damaged.
     """
     forgotten = read_contents(folder).classes.forgotten
-    return [
-        version
-        for version in read_versions(folder)
-        if not version.contents.classes.holds(forgotten)
-    ]
+    return [one for one in read_versions(folder) if not one.contents.classes.holds(forgotten)]
 
 
 def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
@@ -105,19 +101,16 @@ def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
         contents = read_contents(folder)
     except CheckpointError:
         return
-    files = {WEIGHTS: contents.weights, CLASSES: _classes_of(contents)}
-    now = _pointer_of(contents)
+    now, classes = _encoded(contents)
     newest = paths(folder)[-1:]
     if now == pointer or contents.classes.holds(forgotten) or any(_is(p, now) for p in newest):
         return
     place = make_folder(folder / FOLDER)
     number = sum(int(path.stem) for path in newest) + 1
     card = folder / CARD
-    write(
-        place / f"{number:06}.zip",
-        now,
-        {**files, CARD: card.read_bytes() if card.exists() else b""},
-    )
+    text = card.read_bytes() if card.exists() else b""
+    files = {WEIGHTS: contents.weights, CLASSES: classes, CARD: text}
+    write(place / f"{number:06}.zip", now, files)
 
 
 def put(folder: Path, pointer: bytes, files: Mapping[str, bytes]) -> None:
@@ -205,24 +198,19 @@ def _pointer(folder: Path) -> bytes:
     """The pointer of a folder's model as a version holds it; empty where it is damaged."""
     try:
         path = folder / CONFIG
-        return path.read_bytes() if path.exists() else _pointer_of(read_contents(folder))
+        return path.read_bytes() if path.exists() else _encoded(read_contents(folder))[0]
     except (OSError, CheckpointError):
         return b""
 
 
-def _pointer_of(contents: Contents) -> bytes:
-    """The pointer to a model's files; of an earlier format, that of the present one."""
-    if contents.description.format == FORMAT:
-        return read_bytes(contents.folder / CONFIG)
-    files = {CLASSES: digest_of(_classes_of(contents)), WEIGHTS: digest_of(contents.weights)}
-    return seal(dataclasses.replace(contents.description, format=FORMAT, files=files))
-
-
-def _classes_of(contents: Contents) -> bytes:
-    """The ``classes.json`` of a model; of an earlier format, that of the present one."""
-    if contents.description.format == FORMAT:
-        return read_file(contents.folder, CLASSES, contents.description.files[CLASSES])
-    return encode(dataclasses.asdict(contents.classes))
+def _encoded(contents: Contents) -> tuple[bytes, bytes]:
+    """The ``config.json`` and ``classes.json`` of a model; of an old format, those of the present."""
+    about, folder = contents.description, contents.folder
+    if about.format == FORMAT:
+        return read_bytes(folder / CONFIG), read_file(folder, CLASSES, about.files[CLASSES])
+    classes = encode(dataclasses.asdict(contents.classes))
+    files = {CLASSES: digest_of(classes), WEIGHTS: digest_of(contents.weights)}
+    return seal(dataclasses.replace(about, format=FORMAT, files=files)), classes
 
 
 def _is(path: Path, pointer: bytes) -> bool:
