@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -105,6 +106,8 @@ class Model:
         self.config = config
         self.ranks = ranks
         self._read = cls.rows_read(config.method, backbone.spec)
+        # No method of ours: a copy of a head would hold a copy of everything here.
+        self._random = functools.partial(generator, config.training.seed, "init")
         self.method = cls(backbone.spec, config.method, self._random).to(backbone.device)
         self.heads: dict[str, Head] = {name: self.new_head(name) for name in config.built_heads}
         moves = cls.traits.trains and not cls.traits.frozen_features
@@ -114,9 +117,6 @@ class Model:
         self.anchors = Anchors(backbone.spec.dim).to(backbone.device) if anchored else None
         self.tasks: list[Task] = []
         self.inference_only = False
-
-    def _random(self, name: str) -> torch.Generator:
-        return generator(self.config.training.seed, "init", name)
 
     def new_head(self, name: str) -> Head:
         """Return an evaluated or trained head of the configuration that has learned nothing."""

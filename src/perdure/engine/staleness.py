@@ -11,7 +11,7 @@ from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.survey import ImageSurvey
-from perdure.heads import HEADS, Head
+from perdure.heads import HEADS
 from perdure.metrics import last_accuracy
 from perdure.streams import TaskData
 
@@ -48,12 +48,8 @@ def all_seen_accuracy(
     if not names:
         return {}
     twin = model.copy()
-    spec, config = model.backbone.spec, model.config
-    for name in names:
-        choice = config.built_heads[name]
-        options = choice.options(config.heads)
-        twin.heads[name] = HEADS[choice.kind](spec, options, model.heads[name].generator)
-    fitted: list[Head] = [twin.heads[name].to(model.backbone.device) for name in names]
+    fitted = [model.new_head(name).to(model.backbone.device) for name in names]
+    twin.heads |= dict(zip(names, fitted, strict=True))
     for data in tasks:
         survey = ImageSurvey(model, data, sink)
         for head in fitted:
