@@ -225,6 +225,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ConfigError: no such class.
+            CheckpointError: the model was saved without the statistics it would have to be taken from.
         """
         with self._teaching():
             self._state, forgotten = forget(self.state_, name)
@@ -235,13 +236,14 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ConfigError: no such class, or the new name is taken.
+            StreamError: the new name is none.
         """
         with self._teaching():
             self._state = rename(self.state_, name, new)
         return self
 
     def merge_classes(self, name: str, into: str) -> ContinualClassifier:
-        """Make a class part of another; each goes on being scored, and the higher score counts.
+        """Make a class part of another; each is scored as it was learned, and the higher score counts.
 
         Raises:
             ConfigError: no such class, or both are one.

@@ -38,12 +38,7 @@ class Forgotten:
 
 
 def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
-    """Remove a class on a copy; what was there before is not touched.
-
-    Raises:
-        ConfigError: no such class.
-        CheckpointError: the model was saved without the statistics it would have to be taken from.
-    """
+    """Remove a class on a copy, see `ContinualClassifier.forget_class`; the state before stays."""
     before.model.check_can_learn()
     name = known_class(before, name, " to forget")
     labels = before.columns.labels(name)

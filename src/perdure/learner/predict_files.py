@@ -88,11 +88,7 @@ def predict_files(
     batch_size: int | None = None,
     reject: float | None = None,
 ) -> Generator[Answer, None, None]:
-    """Predict image files one after the other; see `ContinualClassifier.predict_files`.
-
-    Raises:
-        ConfigError: no such head, a number below 1, or a share that cannot be rejected.
-    """
+    """Predict image files one after the other; see `ContinualClassifier.predict_files`."""
     chosen = state.head_name(head)
     state.check_reject(reject, chosen)
     size = state.model.config.runtime.eval_batch_size if batch_size is None else batch_size

@@ -16,12 +16,7 @@ from perdure.wording import listed, printable
 
 
 def rename(before: LearnerState, name: str, new: str) -> LearnerState:
-    """Give a class another name, on a copy; what was there before is not touched.
-
-    Raises:
-        ConfigError: no such class, or the new name is taken.
-        StreamError: the new name is none.
-    """
+    """Rename a class on a copy, see `ContinualClassifier.rename_class`; the state before stays."""
     name, new = known_class(before, name), class_name(new, f"class '{printable(name)}'", "new name")
     if new in before.columns:
         raise ConfigError(
@@ -32,13 +27,7 @@ def rename(before: LearnerState, name: str, new: str) -> LearnerState:
 
 
 def merge(before: LearnerState, name: str, into: str) -> LearnerState:
-    """Make a class part of another, on a copy; what was there before is not touched.
-
-    Both go on being scored as they were learned, and the higher score is the class's.
-
-    Raises:
-        ConfigError: no such class, or both are one.
-    """
+    """Merge classes on a copy, see `ContinualClassifier.merge_classes`; the state before stays."""
     name, into = known_class(before, name), known_class(before, into)
     if name == into:
         raise ConfigError(f"'{printable(name)}' cannot be merged with itself. Name two classes.")
@@ -55,6 +44,7 @@ def known_class(state: LearnerState, name: str, purpose: str = "") -> str:
 
     Raises:
         ConfigError: it is not.
+        StreamError: it is no name.
     """
     known = state.columns
     spelled = class_name(name, "the class", "name")
