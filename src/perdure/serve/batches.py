@@ -30,9 +30,6 @@ class _Waiting:
     pixels: UInt8[Tensor, "3 s s"]
     scored: Future[Scored]
 
-    def joins(self, other: _Waiting) -> bool:
-        return self.state is other.state and self.head == other.head
-
 
 class MicroBatches:
     """A thread that scores images in batches, whoever they are from.
@@ -107,8 +104,8 @@ class MicroBatches:
                 )
                 first, batch, others = self._queue[0], list[_Waiting](), deque[_Waiting]()
                 for part in self._queue:
-                    joins = len(batch) < size and part.joins(first)
-                    (batch if joins else others).append(part)
+                    same = part.state is first.state and part.head == first.head
+                    (batch if same and len(batch) < size else others).append(part)
                 self._queue = others
                 # Those whose client has gone are left out.
                 batch = [part for part in batch if part.scored.set_running_or_notify_cancel()]
