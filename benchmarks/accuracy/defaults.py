@@ -6,6 +6,7 @@ set. A draw is taught by `ContinualClassifier.learn`, which is what `perdure lea
 chosen on grocery, which none of the reported figures is of.
 
 Usage: python benchmarks/accuracy/defaults.py PHOTOS [--only clothing] [--method NAME] [key=value ...]
+       python benchmarks/accuracy/defaults.py PHOTOS --only cifar100-5 --test-images 12
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of the sets")
     parser.add_argument("--only", nargs="*", choices=SETTINGS, default=REPORTED)
     parser.add_argument("--method", help="default: the classifier's own")
+    parser.add_argument("--test-images", type=int, metavar="N", help="of each class; default: all")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="of the classifier")
     args = parser.parse_intermixed_args()
     method = {} if args.method is None else {"method": args.method}
@@ -77,7 +79,8 @@ def main() -> None:
             for paths in setting.draw(args.photos, seed):
                 classifier.learn(paths, [path.parent.name for path in paths])
             taught = time.perf_counter() - began
-            report = classifier.report(args.photos / setting.folder / "test")
+            tested = test_images(args.photos / setting.folder / "test", args.test_images)
+            report = classifier.report(tested, [path.parent.name for path in tested])
             found.append((100 * report.accuracy, 100 * report.calibration_error))
             accuracy, error = found[-1]
             print(
@@ -87,6 +90,11 @@ def main() -> None:
             )
         accuracy, error = np.mean(found, axis=0)
         print(f"{name}: mean accuracy {accuracy:.1f} %, calibration error {error:.1f} points")
+
+
+def test_images(folder: Path, most: int | None) -> list[Path]:
+    """Return the first images of every class, the same for every draw; all by default."""
+    return [path for each in sorted(folder.iterdir()) for path in sorted(each.iterdir())[:most]]
 
 
 if __name__ == "__main__":

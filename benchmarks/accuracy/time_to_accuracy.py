@@ -1,8 +1,8 @@
 """Time to accuracy on photographs: seconds until methods that train pass frozen features.
 
-CIFAR-100 of the study (`photos.py`), its recipe, one class order and one head for all; every number of
-epochs is a run of its own, one after the other. Give it a quiet core: the seconds are the clock's.
-Finished runs are kept; `perdure report FOLDER` draws them.
+CIFAR-100 of the study (`photos.py`), its recipe, one class order and one head for all. Every number of
+epochs is a run of its own, one after the other, and evaluated at its end alone. Give it a quiet core:
+the seconds are the clock's. Finished runs are kept; `perdure report FOLDER` draws them.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/accuracy/time_to_accuracy.py PHOTOS [--out FOLDER]
 """
@@ -46,6 +46,7 @@ def config_of(row: str, epochs: int, photos: Path) -> Any:
     keys = {**RECIPE, **STREAMS[STREAM], **ROSTER[row], "seed": ORDER, "epochs": epochs}
     moves, fixed = FOLLOWING
     keys["heads"] = fixed if keys["method"] == "lda" else moves
+    keys["evaluate_every"] = 1_000
     return make_config({**keys, "data": str(photos / STREAM)})
 
 
