@@ -4,8 +4,8 @@
 
 Draws images of two classes per task into tars, learns them task after task with a tiny backbone of
 random weights, and prints, for each method, the median seconds of a task (of the processor, evaluation
-left out), the resident memory and the bytes of a checkpoint: of ten tasks from the tenth on, and of
-the last ten. `OMP_NUM_THREADS=1` makes seconds those of one thread.
+left out), the resident memory and the bytes of a checkpoint: of the ten tasks after the first
+evaluation, and of the last ten. `OMP_NUM_THREADS=1` makes seconds those of one thread.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def measured(method: str, folder: Path, tasks: int) -> Record:
         "device": "cpu",
         "workers": 0,
         "eval_batch_size": 256,
-        "evaluate_every": max(1, tasks // EVALUATIONS),
+        "evaluate_every": between(tasks),
     }
     if method != "lda":
         keys |= {"epochs": 2, "batch_size": 16, "heads": "gaussian"}
@@ -166,13 +166,19 @@ def measured(method: str, folder: Path, tasks: int) -> Record:
     return TimedRun(config, stream, make_backbone(config), checkpoints).measure(checkpoints)
 
 
+def between(tasks: int) -> int:
+    """Return after how many tasks there is an evaluation."""
+    return max(WINDOW, tasks // EVALUATIONS)
+
+
 def line(method: str, record: Record) -> str:
-    early = slice(WINDOW, 2 * WINDOW)
+    first = between(len(record.written))
+    early = slice(first, first + WINDOW)
     late = slice(-WINDOW, None)
     seconds = [statistics.median(record.seconds[part]) for part in (early, late)]
     memory = [max(record.resident[part]) / 2**20 for part in (early, late)]
     written = [statistics.median(record.written[part]) / 2**10 for part in (early, late)]
-    classes = [PER_TASK * 1.5 * WINDOW, PER_TASK * (len(record.written) - WINDOW / 2)]
+    classes = [PER_TASK * (first + WINDOW / 2), PER_TASK * (len(record.written) - WINDOW / 2)]
     each = [size / count for size, count in zip(written, classes, strict=True)]
     cells = [
         f"{seconds[0]:.3f} → {seconds[1]:.3f} (× {seconds[1] / seconds[0]:.2f})",
