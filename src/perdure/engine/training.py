@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,15 +109,19 @@ class Training:
         images = {"classes": list(task.names), "images": len(self.data.train)}
         self._sink(Event("task", task.index, images))
         moves = task.index > 0 and not self.model.features_fixed(task)
+        survey = self._survey()
         if moves and any(self.model.heads[head].drift != "none" for head in config.head_names):
-            self.carried[_FEATURES] = self._following.before(self._survey())
+            self.carried[_FEATURES] = self._following.before(survey)
         there = dict(self.model.method.named_parameters())
+        stood = _versions(self.model.method)
         self.model.start_task(task)
+        if _versions(self.model.method) != stood:
+            survey = self._survey()  # under prompts of another kind
         if moves and config.training.merge_exponent:
             for name, value in self.model.method.named_parameters():
                 if there.get(name) is value:
                     self.carried[_PARAMETER + name] = value.detach().clone()
-        prepared = self.model.prepare(task, self._survey())
+        prepared = self.model.prepare(task, survey)
         if prepared:
             self.model.ranks.align(self.model.state())
         return prepared or bool(self.carried)
@@ -275,6 +280,13 @@ class Training:
         ):
             positions = torch.tensor(self.model.ranks.share(chunk.positions))
             yield None if tokens is None else tokens.take(positions), positions
+
+
+def _versions(method: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return what stays the same while no tensor of a method is written to, or another in its place."""
+    tensors = itertools.chain(method.named_parameters(), method.named_buffers())
+    # one of inference mode counts no versions, and cannot be written to outside of it
+    return {name: (id(one), 0 if one.is_inference() else one._version) for name, one in tensors}
 
 
 class Meter:
