@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import tomli_w
 
+from perdure.engine.rendezvous import ANSWER
 from perdure.testing.trial import BACKBONE, SIDE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -37,6 +39,9 @@ KEYS = {
     "eval_batch_size": 6,
     "checkpoint_every": 2,
 }
+SLURM = {"SLURM_JOB_ID": "1234", "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0"}
+BATCH = {**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "NODE_RANK": "1"}
+"""What a batch job without srun sets, on a cluster that numbers its machines besides."""
 PATIENCE = 30.0
 """Seconds within which the others stop."""
 
@@ -67,7 +72,7 @@ def test_devices_and_torchrun_give_what_one_process_gives(preset: str, tmp_path:
     folders = [tmp_path / name for name in ("alone", "devices", "torchrun")]
     runs = [
         command("run", preset, "--out", str(folders[0])),
-        command("run", preset, "devices=2", "--out", str(folders[1])),
+        command("run", preset, "devices=2", "--out", str(folders[1]), env=BATCH),
         command("run", preset, "--out", str(folders[2]), start=torchrun),
     ]
     assert [one.returncode for one in runs] == [0, 0, 0], [one.stderr for one in runs]
@@ -77,6 +82,38 @@ def test_devices_and_torchrun_give_what_one_process_gives(preset: str, tmp_path:
     assert matrices[0] == matrices[1] == matrices[2]
     processes = [json.loads((f / "env.json").read_text())["processes"] for f in folders]
     assert processes == [1, 2, 3]
+
+
+def test_tasks_of_srun_share_a_run_however_they_were_counted(preset: str, tmp_path: Path) -> None:
+    """Counted as ``--ntasks``, which Fabric would refuse."""
+    tasks = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2"}
+    with ThreadPoolExecutor(2) as pool:
+        ended = pool.map(
+            lambda rank: command(
+                *("run", preset, "epochs=1", "--out", str(tmp_path / "r")),
+                env={**SLURM, **tasks, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            ),
+            ("0", "1"),
+        )
+        first, second = ended
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert json.loads((tmp_path / "r" / "env.json").read_text())["processes"] == 2
+
+
+def test_address_that_nothing_answers_at_ends_all(preset: str, tmp_path: Path) -> None:
+    """After the two minutes that every process waits."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    begun = time.monotonic()
+    found = command(
+        *("run", preset, "nodes=2", "devices=2", "--out", str(tmp_path / "r")),
+        env={"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "1"},
+    )
+    assert found.returncode == 1
+    assert time.monotonic() - begun < ANSWER + 60
+    assert f"found nobody at 127.0.0.1:{port} for 120 seconds" in found.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def child_of(process: subprocess.Popen[str]) -> int:

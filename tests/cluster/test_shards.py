@@ -126,14 +126,34 @@ def test_urls_are_read_through_fsspec(bucket: str, tmp_path: Path) -> None:
     shards.write_listing([(found[0], ""), (gone, ""), ("x", "why")], listing, 2)
     one, two, three = images(listing, 2)
     assert one == (found[0], "", png("a", 0))
-    assert (two[0], two[2]) == (gone, b"")
-    assert two[1]
+    assert two == (gone, "No such file or directory", b"")
     assert three == ("x", "why", b"")
     fsspec.filesystem("memory").pipe(
         "/bucket/sub/x.tar", tar(tmp_path / "x.tar", samples()).read_bytes()
     )
     assert shards.containers(f"{bucket}/sub") == [f"{bucket}/sub/x.tar"]
     assert len(images(f"{bucket}/sub/x.tar")) == 24
+
+
+def test_tables_behind_urls_name_images_beside_them(bucket: str, tmp_path: Path) -> None:
+    names = ("../a/0.png", "./../b/1.png", "c.png", "memory://bucket/a/0.png")
+    table = parquet(tmp_path / "x.parquet", [{"image": name} for name in names])
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/bucket/tables/x.parquet", table.read_bytes())
+    system.pipe_file("/bucket/tables/c.png", png("c", 2))
+    contents = [content for *_, content in images(f"{bucket}/tables/x.parquet")]
+    assert contents == [png("a", 0), png("a", 0), png("c", 2), png("a", 0)]
+
+
+@pytest.mark.parametrize("name", ["photo [1].png", "what?.png", "*.png"])
+def test_names_behind_urls_are_no_patterns(bucket: str, name: str, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file(f"/bucket/c/{name}", png("b", 1))
+    listing = tmp_path / shards.LISTING
+    found = [url for url in shards.images_at(bucket) if "/c/" in url]
+    shards.write_listing([(url, "") for url in [*found, f"{bucket}/c/[2].png"]], listing, 2)
+    one, two = images(listing)
+    assert one == (f"memory:///bucket/c/{name}", "", png("b", 1))
+    assert two[1] == "No such file or directory"
 
 
 def test_a_folder_that_cannot_be_listed_is_told(
@@ -153,9 +173,12 @@ def test_a_folder_that_cannot_be_listed_is_told(
         list(shards.images_at(bucket))
 
 
-@pytest.mark.parametrize("url", ["nonsense://x", "memory://nothing"])
-def test_a_url_that_leads_nowhere_is_told(url: str) -> None:
-    with pytest.raises((ConfigError, StreamError), match=url):
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [("nonsense://x", "Protocol not known"), ("memory://nothing", "No such file or directory")],
+)
+def test_a_url_that_leads_nowhere_is_told(url: str, why: str) -> None:
+    with pytest.raises((ConfigError, StreamError), match=f"'{url}' cannot be read: {why}"):
         list(shards.images_at(url))
 
 
@@ -202,6 +225,27 @@ def test_a_listing_is_pinned_and_other_answers_are_refused(model: Path, tmp_path
     job.write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         predict(asked, str(photos))
+
+
+def test_a_refused_command_leaves_no_images_to_the_next(model: Path, tmp_path: Path) -> None:
+    """Else the next would predict its images, and call them those that it was asked for."""
+    asked = Prediction(str(model), "gaussian", 5, 64, None)
+    wrong, right = (folder(tmp_path / name, 1) for name in ("wrong", "right"))
+    (tmp_path / "x.parquet").write_bytes(b"none")
+
+    def loose(paths: Any) -> Iterator[Listed]:
+        return (Listed(path) for one in paths for path in sorted(Path(one).rglob("*.png")))
+
+    def predict(*sources: Path) -> None:
+        names = [str(one) for one in sources]
+        predict_on_ray(asked, names, loose, tmp_path / "out", "127.0.0.1:1", Actors())
+
+    with pytest.raises(StreamError, match="no Parquet file"):
+        predict(wrong, tmp_path / "x.parquet")
+    with pytest.raises(OutputError, match="nobody answers there"):
+        predict(right)
+    listed = [place for place, *_ in images(tmp_path / "out" / shards.LISTING)]
+    assert listed == [str(one) for one in sorted(right.rglob("*.png"))]
 
 
 def test_an_empty_source_is_refused(perdure: Perdure, model: Path, tmp_path: Path) -> None:

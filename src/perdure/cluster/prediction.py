@@ -186,7 +186,9 @@ def _places(
     if not others:
         return places
     listing = out / LISTING
-    if not listing.exists():  # written once: a restart takes the images that the first start found
+    # Written once: a restart takes the images that the first start found. Without a job it is what a
+    # command that was refused has left, maybe of other images.
+    if not ((out / JOB).exists() and listing.exists()):
 
         def images() -> Iterator[tuple[str, str]]:
             for one in others:

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import itertools
 import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,13 @@ from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import SUFFIXES, EncodedImage
 from perdure.streams.images.find_images import Listed, is_hidden, is_image_name
 from perdure.streams.shards import parquets, tars
-from perdure.streams.shards.opening import file_system, is_url, open_place, reaching
+from perdure.streams.shards.opening import (
+    file_system,
+    is_url,
+    open_place,
+    reaching,
+    reason_of,
+)
 from perdure.streams.sources.table import IMAGES, find_column
 from perdure.streams.sources.table_file import image_of_cell
 
@@ -234,11 +241,18 @@ def _image(cell: Any, table: str, place: str, where: str) -> Listed:
         return Listed(EncodedImage(place, b""), str(error))
     if isinstance(image, Path) and is_url(table):
         cell = cell["path"] if isinstance(cell, dict) else cell
-        url = cell if is_url(cell) else f"{table.rpartition('/')[0]}/{cell}"
-        return next(_fetched([(url, "")]))
+        return next(_fetched([(cell if is_url(cell) else _beside(table, cell), "")]))
     if isinstance(cell, str) and is_url(cell):
         return next(_fetched([(cell, "")]))
     return Listed(image)
+
+
+def _beside(table: str, name: str) -> str:
+    """The URL of a file that a table names by its place beside it; buckets know no ``..``."""
+    kind, _, place = table.rpartition("/")[0].partition("://")
+    if {".", ".."} & set(name.split("/")):
+        return f"{kind}://{posixpath.normpath(f'{place}/{name}')}"
+    return f"{kind}://{place}/{name}"
 
 
 def _fetched(images: Iterable[tuple[str, str]]) -> Iterator[Listed]:
@@ -253,8 +267,8 @@ def _fetched(images: Iterable[tuple[str, str]]) -> Iterator[Listed]:
             elif isinstance(content, bytes):
                 yield Listed(EncodedImage(place, content))
             else:
-                reason = str(content).partition("\n")[0] or type(content).__name__
-                yield Listed(EncodedImage(place, b""), reason)
+                assert isinstance(content, Exception), "what was not fetched has an error"
+                yield Listed(EncodedImage(place, b""), reason_of(content))
 
 
 def _contents(urls: list[str]) -> dict[str, bytes | Exception]:
@@ -264,6 +278,7 @@ def _contents(urls: list[str]) -> dict[str, bytes | Exception]:
         ours = list(group)
         system = file_system(ours[0])[0]
         paths = [system._strip_protocol(url) for url in ours]
-        fetched = system.cat(paths, on_error="return")
-        contents |= {url: fetched[path] for url, path in zip(ours, paths, strict=True)}
+        # Not by cat(), which takes a name with [1] or ? for a pattern.
+        fetched = system.cat_ranges(paths, None, None, on_error="return")
+        contents |= dict(zip(ours, fetched, strict=True))
     return contents

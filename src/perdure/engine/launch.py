@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.errors import ConfigError, RankError
 
 if TYPE_CHECKING:
-    from lightning_fabric.plugins.environments import ClusterEnvironment
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
     from perdure.engine.config import RuntimeConfig
     from perdure.engine.ranks import Ranks
@@ -197,15 +197,21 @@ def _group(found: Layout, device: str) -> Ranks:
 
 def _environment(found: Layout) -> ClusterEnvironment:
     """What Fabric reads who is who from."""
-    from lightning_fabric.plugins import environments  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.lightning import (  # noqa: PLC0415
+        LightningEnvironment,
+    )
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.torchelastic import (  # noqa: PLC0415
+        TorchElasticEnvironment,
+    )
 
     if found.starter == "torchrun":
-        return environments.TorchElasticEnvironment()
+        return TorchElasticEnvironment()
     if found.starter == "srun":
         # Else Fabric refuses tasks that were counted as --ntasks.
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.devices))
-        return environments.SLURMEnvironment()
-    return environments.LightningEnvironment()
+        return SLURMEnvironment()
+    return LightningEnvironment()
 
 
 def _not_joined(found: Layout, error: Exception) -> RankError:

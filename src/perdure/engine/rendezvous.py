@@ -5,6 +5,7 @@ torch.distributed waits for both as long as for any exchange, and tells neither 
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import sys
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from queue import Empty, Queue
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure.errors import RankError
 from perdure.wording import listed
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore  # torch.distributed's, where its type is
 
 ANSWER = 120.0
 """Seconds in which the address of rank 0 must answer."""
@@ -105,9 +106,8 @@ def _connect(meeting: Meeting) -> TCPStore:
 
 
 def _store(meeting: Meeting, host: str, *, serve: bool = False) -> TCPStore:
-    from torch.distributed import TCPStore  # noqa: PLC0415  imports torch
-
-    return TCPStore(
+    dist: Any = importlib.import_module("torch.distributed")  # whose stubs do not export it
+    store: TCPStore = dist.TCPStore(
         host,
         meeting.port,
         meeting.count,
@@ -116,6 +116,7 @@ def _store(meeting: Meeting, host: str, *, serve: bool = False) -> TCPStore:
         wait_for_workers=False,
         multi_tenant=True,  # the process group's own, later, answers by the same port
     )
+    return store
 
 
 def _knock(meeting: Meeting) -> None:

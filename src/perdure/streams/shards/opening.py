@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +58,15 @@ def reaching(place: str) -> Iterator[None]:
     except PerdureError:
         raise
     except Exception as error:  # of any kind: credentials, network, file systems of others
-        strerror = getattr(error, "strerror", None)
-        reason = strerror or str(error).partition("\n")[0] or type(error).__name__
-        raise StreamError(f"'{place}' cannot be read: {reason}.") from error
+        raise StreamError(f"'{place}' cannot be read: {reason_of(error)}.") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says in a line; many file systems name what is not there, and no more."""
+    told = getattr(error, "strerror", None)
+    if told is None and isinstance(error, FileNotFoundError):
+        return os.strerror(errno.ENOENT)
+    return told or str(error).partition("\n")[0] or type(error).__name__
 
 
 def open_place(place: str) -> Any:
