@@ -249,7 +249,7 @@ def test_suspects_are_kept_relabelled_or_dropped(
         version = page.text("#model-about")
         page.script(choose, {"cat 0.png": "dog", "cat 1.png": "\0", "dog 0.png": "cat"})
         page.until(
-            "document.querySelector('.alert:last-child p').textContent.includes('11 pictures')"
+            "document.querySelector('.alert:last-child p')?.textContent.includes('11 pictures')"
         )
         page.settled()
         assert page.text("#model-about") == version, "one lesson stands in the other's place"
