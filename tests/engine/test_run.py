@@ -15,7 +15,7 @@ import torch
 
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone, make_stream
-from perdure.engine.checkpoint import Checkpoints, StoredFile
+from perdure.engine.checkpoint import FORMAT, Checkpoints, StoredFile
 from perdure.engine.config import Config
 from perdure.engine.events import Event
 from perdure.engine.model import Model
@@ -421,7 +421,7 @@ class TestDamage:
         [5, [5], [{"base": "x"}], [{"step": {"name": "../a", "sha256": ""}}], [{"steps_done": -1}]],
     )
     def test_forged_manifest_is_named(self, points: object, tmp_path: Path) -> None:
-        manifest = {"format": 2, "config_hash": "0", "points": points}
+        manifest = {"format": FORMAT, "config_hash": "0", "points": points}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(CheckpointError, match=r"manifest\.json' is damaged"):
             Checkpoints(tmp_path, "0").latest()
@@ -455,7 +455,7 @@ class TestDamage:
         }
         for text, one in forged.items():
             points = {"config_hash": config.hash(), "points": [dataclasses.asdict(one)]}
-            (folder / "manifest.json").write_text(json.dumps({"format": 2, **points}))
+            (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, **points}))
             with pytest.raises(CheckpointError, match=text):
                 carry_out(config, folder)
 
