@@ -92,6 +92,14 @@ def test_results_evaluated_only_at_the_end_are_level_and_dashed() -> None:
     assert "not evaluated" in texts(maps[0])
 
 
+def test_a_line_goes_past_evaluations_that_were_left_out() -> None:
+    matrix = [[None] * 3, [0.5, 0.7, None], [0.4, 0.6, 0.8]]
+    some = entry(accuracy_matrix=matrix, accuracy_curve=[None, 0.6, 0.6])
+    gap = entry("pgp", accuracy_curve=[0.9, None, 0.5])
+    curves, _ = shown(drawn(some, gap))
+    assert [line.get_xdata().tolist() for line in curves.lines[:2]] == [[2, 3], [1, 3]]  # type: ignore[union-attr]
+
+
 def test_entries_without_a_curve_show_their_last_accuracy() -> None:
     given = entry(last_accuracy=0.5)
     del given["accuracy_curve"]

@@ -103,7 +103,8 @@ def draw_curves(
 ) -> None:
     """Draw on empty axes a line with markers per curve, and a band of one standard deviation.
 
-    A curve of which only the last value is known is a dashed level line with a marker at its end.
+    A curve of which only the last value is known is a dashed level line with a marker at its end; past
+    other evaluations that were left out a line goes straight on.
     Colour and marker follow from a curve's place; the vertical axis never leaves the bounds.
     """
     last = max(len(curve.curve) for curve in curves)
@@ -131,10 +132,11 @@ def _draw_curve(ax: Axes, curve: Curve, place: int) -> None:
         ax.plot(tasks[[0, -1]], curve.curve[[-1, -1]], "--", color=colour, linewidth=1.2)
         ax.plot(tasks[-1:], curve.curve[-1:], linestyle="none", **points, **edge)  # type: ignore[arg-type]
         return
-    low, high = curve.curve - curve.deviation, curve.curve + curve.deviation
-    ax.fill_between(tasks, low, high, color=colour, alpha=0.15, linewidth=0)
-    marked = list(range(len(tasks) - 1, -1, -math.ceil(len(tasks) / _MARKED)))
-    ax.plot(tasks, curve.curve, style, linewidth=1.6, markevery=marked, **points, **edge)  # type: ignore[arg-type]
+    known = ~np.isnan(curve.curve)
+    tasks, values, spread = tasks[known], curve.curve[known], curve.deviation[known]
+    ax.fill_between(tasks, values - spread, values + spread, color=colour, alpha=0.15, linewidth=0)
+    marked = list(range(len(tasks) - 1, -1, -math.ceil(max(len(tasks), 1) / _MARKED)))
+    ax.plot(tasks, values, style, linewidth=1.6, markevery=marked, **points, **edge)  # type: ignore[arg-type]
 
 
 def shared_scale(curves: Sequence[Curve]) -> Normalize:
