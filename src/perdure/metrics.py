@@ -24,7 +24,9 @@ from jaxtyping import Float, Float64, Int, Int64
 if TYPE_CHECKING:  # reports read metrics without waiting for torch
     from torch import Tensor
 
-_TABLES = ("correct", "within_task_correct", "right_task", "total")
+COUNTED = ("correct", "within_task_correct", "right_task")
+"""Tables of what is counted of the images of a task, of which ``total`` is the number."""
+_TABLES = (*COUNTED, "total")
 MOST_CLASSES = 1_000
 """Classes up to which a summary lists the images of every pair of classes."""
 
@@ -74,7 +76,7 @@ class Counts:
                 f"after task {self.after[row] + 1} the test images per task are "
                 f"{self.total[row].tolist()}, after the last {last.tolist()}; they must not change"
             )
-        for name in _TABLES[:-1]:
+        for name in COUNTED:
             self._check_bounds(name)
         true, predicted, images = self.confused.T
         totals = (images.sum(), images[true == predicted].sum())

@@ -130,8 +130,7 @@ class RuntimeConfig:
             CPU; ``torchrun`` and ``srun`` tell by themselves. Results agree within rounding.
         nodes: machines that share a run, where neither ``torchrun`` nor ``srun`` starts it.
         checkpoint_every: training steps between checkpoints; does not change results.
-        evaluate_every: tasks between evaluations, each of which is on all tasks so far; the last is
-            always made. Beyond 1, metrics that need every evaluation are unknown.
+        evaluate_every: tasks between evaluations but the last; beyond 1 some metrics are unknown.
         logger: ``tensorboard`` writes figures into the run's folder as it goes; does not change
             results.
     """

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from perdure.metrics import Counts
+from perdure.metrics import COUNTED, Counts
 
 _COUNTS = "counts."
 """Begins the names of counts among the tensors of a checkpoint."""
-_TABLES = ("correct", "within_task_correct", "right_task")
 _WIDTHS = (np.uint8, np.int16, np.int32, np.int64)
 
 
@@ -37,7 +36,7 @@ class Tally:
 
     def add(self, head: str, evaluation: Counts) -> None:
         """Add the counts of one evaluation of a head, made after a later task than those before."""
-        rows = self._rows.setdefault(head, _Rows({name: [] for name in _TABLES}, evaluation))
+        rows = self._rows.setdefault(head, _Rows({name: [] for name in COUNTED}, evaluation))
         for name, table in rows.tables.items():
             table.append(getattr(evaluation, name)[-1])
         rows.newest = evaluation
@@ -79,7 +78,7 @@ class Tally:
 
 def _read(parts: dict[str, np.ndarray]) -> _Rows:
     ends = parts["lengths"].cumsum()
-    tables = {name: np.split(parts[name], ends)[:-1] for name in _TABLES}
+    tables = {name: np.split(parts[name], ends)[:-1] for name in COUNTED}
     classes, repeats = parts["classes"].tolist()
     newest = Counts(
         after=parts["lengths"][-1:] - 1,
