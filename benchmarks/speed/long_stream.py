@@ -5,7 +5,9 @@
 Draws images of two classes per task into tars, learns them task after task with a tiny backbone of
 random weights, and prints, for each method, the median seconds of a task (of the processor, evaluation
 left out), the resident memory and the bytes of a checkpoint: of the ten tasks after the first
-evaluation, and of the last ten. `OMP_NUM_THREADS=1` makes seconds those of one thread.
+evaluation, and of the last ten. A fixed computation is timed after every task, and the ratio of the
+seconds is corrected by its own: other work on the machine slows both. `OMP_NUM_THREADS=1` makes
+seconds those of one thread.
 """
 
 from __future__ import annotations
@@ -32,11 +34,22 @@ from perdure.engine.run import Run
 from perdure.metrics import Counts
 from perdure.testing.trial import BACKBONE, SIDE
 
-PER_TASK = 2
 WINDOW = 10
+STEADY = np.random.default_rng(0).random((200, 200))
 EVALUATIONS = 20
 """Evaluations of a stream: each is on all images so far, so that one after every task costs the square
 of the number of tasks, whatever the method."""
+
+
+COLUMNS = (
+    "method",
+    "processor seconds per task",
+    "reference, ms",
+    "by the reference",
+    "memory, MiB",
+    "checkpoint, KiB",
+    "per class",
+)
 
 
 @dataclass
@@ -44,6 +57,7 @@ class Record:
     """What was measured after every task."""
 
     seconds: list[float] = field(default_factory=list)
+    reference: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
 
@@ -71,6 +85,7 @@ class TimedRun(Run):
             return  # before the training of a task
         now = time.process_time()
         self.record.seconds.append(now - self._began - self.outside)
+        self.record.reference.append(reference())
         self.record.resident.append(resident())
         newest = max(self.folder.glob("stage-*.safetensors"), key=lambda path: path.stat().st_mtime)
         self.record.written.append(newest.stat().st_size)
@@ -94,6 +109,14 @@ class Outside:
         return getattr(self._evaluator, name)
 
 
+def reference() -> float:
+    """Processor seconds of a computation that is always the same: other work slows it, too."""
+    began = time.process_time()
+    for _ in range(20):
+        STEADY @ STEADY
+    return time.process_time() - began
+
+
 def resident() -> int:
     """Bytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -103,16 +126,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--methods", default="lda,nsp2,iprompt")
     parser.add_argument("--tasks", type=int, default=500)
-    parser.add_argument("--images", type=int, default=8, help="training images per class")
+    parser.add_argument("--classes", type=int, default=2, help="of every task")
+    parser.add_argument("--images", type=int, default=30, help="training images per class")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PERDURE_HOME"] = f"{folder}/cache"
-        draw(Path(folder) / "shards", PER_TASK * args.tasks, args.images)
-        print(f"{args.tasks} tasks of {PER_TASK} classes, {args.images} images each, {SIDE} px\n")
-        print("| method | processor seconds per task | memory, MiB | checkpoint, KiB | per class |")
-        print("|:--|--:|--:|--:|--:|")
+        draw(Path(folder) / "shards", args.classes * args.tasks, args.images)
+        shown = f"{args.classes} class{'es' if args.classes > 1 else ''}"
+        print(f"{args.tasks} tasks of {shown}, {args.images} images each, {SIDE} px\n")
+        print(f"| {' | '.join(COLUMNS)} |\n|:--|{'--:|' * (len(COLUMNS) - 1)}")
         for method in args.methods.split(","):
-            print(line(method, measured(method, Path(folder), args.tasks)), flush=True)
+            found = measured(method, Path(folder), args.tasks, args.classes)
+            print(line(method, found, args.classes), flush=True)
 
 
 def draw(folder: Path, classes: int, images: int) -> None:
@@ -143,11 +168,11 @@ def add(packed: tarfile.TarFile, name: str, content: bytes) -> None:
     packed.addfile(info, io.BytesIO(content))
 
 
-def measured(method: str, folder: Path, tasks: int) -> Record:
+def measured(method: str, folder: Path, tasks: int, classes: int) -> Record:
     keys: dict[str, Any] = {
         "method": method,
         "data": f"shards:{folder / 'shards'}",
-        "tasks": f"B0-Inc{PER_TASK}",
+        "tasks": f"B0-Inc{classes}",
         "backbone": BACKBONE,
         "weights": "random",
         "img_size": SIDE,
@@ -171,17 +196,21 @@ def between(tasks: int) -> int:
     return max(WINDOW, tasks // EVALUATIONS)
 
 
-def line(method: str, record: Record) -> str:
+def line(method: str, record: Record, classes: int) -> str:
     first = between(len(record.written))
     early = slice(first, first + WINDOW)
     late = slice(-WINDOW, None)
     seconds = [statistics.median(record.seconds[part]) for part in (early, late)]
+    steady = [statistics.median(record.reference[part]) for part in (early, late)]
+    ratio = seconds[1] / seconds[0] * steady[0] / steady[1]
     memory = [max(record.resident[part]) / 2**20 for part in (early, late)]
     written = [statistics.median(record.written[part]) / 2**10 for part in (early, late)]
-    classes = [PER_TASK * (first + WINDOW / 2), PER_TASK * (len(record.written) - WINDOW / 2)]
-    each = [size / count for size, count in zip(written, classes, strict=True)]
+    done = (first + WINDOW / 2, len(record.written) - WINDOW / 2)
+    each = [size / (classes * tasks) for size, tasks in zip(written, done, strict=True)]
     cells = [
-        f"{seconds[0]:.3f} → {seconds[1]:.3f} (× {seconds[1] / seconds[0]:.2f})",
+        f"{seconds[0]:.3f} → {seconds[1]:.3f}",
+        f"{1e3 * steady[0]:.1f} → {1e3 * steady[1]:.1f}",
+        f"× {ratio:.2f}",
         f"{memory[0]:.0f} → {memory[1]:.0f} (× {memory[1] / memory[0]:.2f})",
         f"{written[0]:.0f} → {written[1]:.0f}",
         f"{each[0]:.2f} → {each[1]:.2f}",

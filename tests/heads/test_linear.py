@@ -12,6 +12,7 @@ from perdure.testing.heads import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 
 DIM = 8
+PARTS = ("weight", "bias")
 SPEC = BackboneSpec("features", DIM, 1, 1, 1, True, 1, 1e-6)
 
 
@@ -32,21 +33,30 @@ def train(layer: nn.Module) -> None:
             parameter.add_(1.0)
 
 
-def layer(made: LinearHead, index: int) -> nn.Linear:
-    found = made.layers[index]
-    assert isinstance(found, nn.Linear)
-    return found
+def layer(made: LinearHead, index: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a task's layer, finished or newest."""
+    assert made.layer is not None
+    weight = torch.cat([made.weight, made.layer.weight.detach()])
+    bias = torch.cat([made.bias, made.layer.bias.detach()])
+    first = sum(made.sizes[:index])
+    rows = slice(first, first + made.sizes[index])
+    return weight[rows], bias[rows]
+
+
+def newest(made: LinearHead) -> nn.Linear:
+    assert made.layer is not None
+    return made.layer
 
 
 def test_reference_init_copies_the_first_layer_into_the_second() -> None:
     made = head("reference")
     made.start_task(task(0, 3, 3))
-    train(made.layers[0])
+    train(newest(made))
     made.start_task(task(1, 3, 6))
-    assert torch.equal(layer(made, 1).weight, layer(made, 0).weight)
-    assert torch.equal(layer(made, 1).bias, layer(made, 0).bias)
-    train(made.layers[1])
-    assert not torch.equal(layer(made, 1).weight, layer(made, 0).weight)
+    for first, second in zip(layer(made, 0), layer(made, 1), strict=True):
+        assert torch.equal(first, second)
+    train(newest(made))
+    assert not torch.equal(layer(made, 1)[0], layer(made, 0)[0])
 
 
 def test_reference_init_copies_nothing_from_the_third_task_on() -> None:
@@ -54,8 +64,8 @@ def test_reference_init_copies_nothing_from_the_third_task_on() -> None:
     for index in range(3):
         made.start_task(task(index, 3, 3 * index + 3))
         fresh.start_task(task(index, 3, 3 * index + 3))
-        train(made.layers[index])
-    assert torch.equal(layer(made, 2).weight, layer(fresh, 2).weight + 1)
+        train(newest(made))
+    assert torch.equal(layer(made, 2)[0], layer(fresh, 2)[0] + 1)
 
 
 def test_reference_init_is_fresh_where_class_counts_differ() -> None:
@@ -63,7 +73,7 @@ def test_reference_init_is_fresh_where_class_counts_differ() -> None:
     for other in (made, fresh):
         other.start_task(task(0, 3, 3))
         other.start_task(task(1, 2, 5))
-    assert torch.equal(layer(made, 1).weight, layer(fresh, 1).weight)
+    assert torch.equal(layer(made, 1)[0], layer(fresh, 1)[0])
 
 
 def test_fresh_layers_are_uniform_and_named_by_task_and_seed() -> None:
@@ -72,10 +82,10 @@ def test_fresh_layers_are_uniform_and_named_by_task_and_seed() -> None:
         for index in range(3):
             made.start_task(task(index, 50, 50 * index + 50))
     bound = DIM**-0.5
-    weights = [layer(first, index).weight for index in range(3)]
+    weights = [layer(first, index)[0] for index in range(3)]
     for index, weight in enumerate(weights):
-        assert torch.equal(weight, layer(again, index).weight)
-        assert not torch.equal(weight, layer(other, index).weight)
+        assert torch.equal(weight, layer(again, index)[0])
+        assert not torch.equal(weight, layer(other, index)[0])
         assert 0.95 * bound < float(weight.detach().abs().max()) <= bound
         assert abs(float(weight.detach().mean())) < 0.1 * bound
     assert not torch.equal(weights[0], weights[1])
@@ -98,7 +108,7 @@ def test_logits_are_the_tasks_scores_side_by_side(init: str) -> None:
     features = torch.randn(4, DIM, generator=generator(0, "x"))
     parts = [made.task_logits(features, one) for one in tasks]
     assert [part.shape[1] for part in parts] == [2, 3, 1]
-    assert torch.equal(made.logits(features), torch.cat(parts, dim=1))
+    torch.testing.assert_close(made.logits(features), torch.cat(parts, dim=1))
 
 
 def test_training_one_task_leaves_the_others_alone() -> None:
@@ -106,9 +116,14 @@ def test_training_one_task_leaves_the_others_alone() -> None:
     for index in range(2):
         made.start_task(task(index, 2, 2 * index + 2))
     features = torch.randn(4, DIM, generator=generator(0, "x"))
-    made.task_logits(features, task(1, 2, 4)).sum().backward()
-    assert layer(made, 0).weight.grad is None
-    assert layer(made, 1).weight.grad is not None
+    before = layer(made, 0)[0].clone()
+    made.logits(features).sum().backward()
+    assert newest(made).weight.grad is not None
+    assert [name for name, _ in made.named_parameters()] == ["layer.weight", "layer.bias"]
+    train(made.trained(task(1, 2, 4)))
+    assert torch.equal(layer(made, 0)[0], before)
+    with pytest.raises(ValueError, match="task 0 is not the newest"):
+        made.trained(task(0, 2, 2))
 
 
 def test_replay_gives_equal_shapes_and_initial_values() -> None:
@@ -154,7 +169,7 @@ def test_centred_layers_take_off_the_mean_of_all_features_so_far() -> None:
     for index in range(3):
         seen = torch.cat([*after[:index], before[index]])
         spread = seen.var(0, correction=0).mean().sqrt()
-        twin = layer(made, index)((queries - seen.mean(0)) / spread)
+        twin = nn.functional.linear((queries - seen.mean(0)) / spread, *layer(made, index))
         torch.testing.assert_close(logits[:, 2 * index : 2 * index + 2], twin)
         torch.testing.assert_close(made.task_logits(queries, task(index, 2, 2 * index + 2)), twin)
 
@@ -163,7 +178,7 @@ def test_features_without_spread_are_only_shifted() -> None:
     made = centred()
     same = torch.full((4, DIM), 2.0)
     through_tasks(made, [same], [same])
-    torch.testing.assert_close(made.logits(same + 1), layer(made, 0)(torch.ones(4, DIM)))
+    torch.testing.assert_close(made.logits(same + 1), newest(made)(torch.ones(4, DIM)))
 
 
 def test_plain_layers_ask_for_no_survey_and_keep_nothing_else() -> None:
@@ -172,4 +187,25 @@ def test_plain_layers_ask_for_no_survey_and_keep_nothing_else() -> None:
     nothing = given(torch.full((0, DIM), torch.nan))
     assert not made.prepare(task(0, 2, 2), nothing)
     made.end_task(task(0, 2, 2), nothing)
-    assert list(made.state_dict()) == ["layers.0.weight", "layers.0.bias"]
+    assert list(made.state_dict()) == ["weight", "bias", "layer.weight", "layer.bias"]
+
+
+@pytest.mark.parametrize("inputs", ["features", "centred"])
+def test_a_state_with_a_layer_per_task_is_taken_in(inputs: str) -> None:
+    """As models of before have it: `layers.0.weight`, `layers.1.weight`, …"""
+    config = HeadConfig(head_inputs=inputs)  # type: ignore[arg-type]
+    made, loaded = (LinearHead(SPEC, config, lambda name: generator(0, name)) for _ in range(2))
+    for index, (count, seen) in enumerate(((2, 2), (3, 5), (1, 6))):
+        for one in (made, loaded):
+            one.start_task(task(index, count, seen))
+        made.prepare(task(index, count, seen), given(drawn(f"{index}", 5)))
+        train(newest(made))
+    old = {f"layers.{i}.{part}": layer(made, i)[part == "bias"] for i in range(3) for part in PARTS}
+    if inputs == "centred":
+        for name in ("images", "feature_sum", "square_sum"):
+            old[name] = made.get_buffer(name)
+        for i in range(3):
+            old |= {f"layers.{i}.offset": made.offsets[i], f"layers.{i}.spread": made.spreads[i]}
+    loaded.load_state_dict(old, strict=True)
+    features = drawn("x", 4)
+    assert torch.equal(loaded.logits(features), made.logits(features))

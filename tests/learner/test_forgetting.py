@@ -96,8 +96,8 @@ def test_vectors_are_overwritten_and_the_class_is_never_predicted(method: str) -
     assert not state["heads.gaussian.weight"][1].any()
     assert state["heads.gaussian.means"][[0, 2, 3]].any(1).all()
     if method == "nsp2":
-        assert not state["heads.linear.layers.0.weight"][1].any()
-        assert state["heads.linear.layers.0.weight"][0].any()
+        assert not state["heads.linear.weight"][1].any()
+        assert state["heads.linear.weight"][0].any()
     found = learner.predict_proba(pictures("b"))
     assert found.shape == (6, 3)
     np.testing.assert_allclose(found.sum(1), 1)

@@ -105,8 +105,10 @@ class Checkpoints:
         data = safetensors.numpy.save(held, metadata={"notes": json.dumps(notes)})
         digest = hashlib.sha256(data).hexdigest()
         stored = StoredFile(f"{name}.safetensors", digest)
-        atomic_write(self._folder / stored.name, data)
-        self._verify(stored)
+        path = self._folder / stored.name
+        atomic_write(path, data)
+        if path.read_bytes() != data:
+            raise _damaged(path, "what was read back is not what was written")
         return stored
 
     def commit(self, point: Point) -> None:
@@ -184,10 +186,14 @@ class Checkpoints:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != stored.sha256:
-            raise CheckpointError(
-                f"'{path}' is damaged: its checksum is not the one noted when it was written. "
-                "Delete that file and use --resume again to go on from the checkpoint before it."
-            )
+            raise _damaged(path, "its checksum is not the one noted when it was written")
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"'{path}' is damaged: {reason}. Delete that file and use --resume again to go on from the "
+        "checkpoint before it."
+    )
 
 
 def _reason(error: Exception) -> str:

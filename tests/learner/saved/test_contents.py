@@ -20,7 +20,8 @@ def learning_only(method: str, **options: Any) -> set[str]:
 
 def test_what_only_learning_reads() -> None:
     null_space = {"method.gram_inputs_N", "method.projector_inputs_N", "method.images_seen"}
-    linear = {"heads.linear.layers.N.weight", "heads.linear.layers.N.bias"}
+    parts = ("weight", "bias", "layer.weight", "layer.bias")
+    linear = {f"heads.linear.{part}" for part in parts}
     moments = {f"heads.gaussian.{name}" for name in ("means", "counts", "scatter", "rho")}
     assert learning_only("finetune") == learning_only("iprompt") == set()
     assert learning_only("ncm") == {"heads.ncm.counts"}

@@ -94,13 +94,17 @@ class ShardIndex:
 
 
 class ShardImages(ImageSet):
-    """Image set in shards, each image read alone and decoded on access.
+    """Image set in shards, each image read alone and decoded whenever it is asked for.
+
+    Nothing is kept: a stream of thousands of tasks would end up whole in memory.
 
     Args:
         index: where the images lie.
         positions: those of the set in the index.
         labels: source label of each.
     """
+
+    memory_budget = 0
 
     def __init__(
         self, index: ShardIndex, positions: NDArray[np.int64], labels: NDArray[np.int64]
