@@ -31,7 +31,7 @@ from perdure.learner.suggest import choose
 from perdure.learner.suspects import rank_suspects
 from perdure.randomness import generator
 from perdure.streams import Subset
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 
 SEEDS = (0, 1, 2)

@@ -19,7 +19,7 @@ from perdure.heads import HEADS, GaussianHead, Head, HeadConfig, NearestMeanHead
 from perdure.heads.config import GaussianConfig, HeadOptions
 from perdure.heads.gaussian import SHRINKAGES
 from perdure.randomness import generator
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 
 DIM = 5

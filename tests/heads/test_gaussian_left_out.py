@@ -11,7 +11,7 @@ from perdure.heads.config import GaussianConfig
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics.leave_one_out import SHRINKAGES
 from perdure.randomness import generator
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 from tests.reference.leave_one_out_literal import scores_without
 

@@ -14,7 +14,7 @@ from perdure.heads.config import HeadConfig
 from perdure.heads.gram import GramMatrix
 from perdure.numerics.gaussians import class_moments, discriminant, oracle_shrinkage
 from perdure.randomness import generator
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 
 SPEC = BackboneSpec("features", 5, 1, 1, 1, True, 1, 1e-6)

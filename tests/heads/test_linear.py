@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from perdure.heads import HeadConfig, LinearHead
 from perdure.randomness import generator
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 
 DIM = 8

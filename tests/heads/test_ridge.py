@@ -13,7 +13,7 @@ from perdure.heads.config import RidgeConfig
 from perdure.heads.ridge import RidgeHead
 from perdure.numerics.ridge import MOST_FREEDOM, RATIOS, one_hot, with_bias
 from perdure.randomness import generator
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 from tests.reference.ridge_literal import freedom, scores_without, weights
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from perdure.heads import HEADS, Head, choose_head
 from perdure.heads.config import HeadConfig
 from perdure.randomness import generator
-from perdure.testing.heads import FeatureSurvey
+from perdure.testing.drawn import FeatureSurvey
 from perdure.types import BackboneSpec, Task
 
 SPEC = BackboneSpec("features", 5, 1, 1, 1, True, 1, 1e-6)
