@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 import torch
 
 from perdure.cluster.jobs import Resources, jobs_on_ray
-from perdure.cluster.runs import laid_out
-from perdure.errors import ConfigError, JobError
+from perdure.cluster.runs import laid_out, run_all
+from perdure.engine.folder import claim_folder
+from perdure.errors import ConfigError, JobError, OutputError
 from perdure.tuning import STARTING, SearchTrial, make_search, suggest, tune
 from tests.cluster.conftest import Perdure
 from tests.tiny import TINY, small_config
@@ -46,6 +48,33 @@ def results(folder: Path) -> list[dict[str, Any]]:
     entries = json.loads((folder / "results.json").read_text())
     entries = entries["results"] if isinstance(entries, dict) else entries
     return [{k: v for k, v in one.items() if "seconds" not in k} for one in entries]
+
+
+def test_a_job_that_was_ended_before_its_first_checkpoint_is_started_again(tmp_path: Path) -> None:
+    """The process that was killed has claimed the folder, and nothing more."""
+    folder, config = tmp_path / "run", small_config(method="ncm")
+
+    def killed_once(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        def wait() -> Any:
+            claim_folder(folder, config, resume=False)
+            return function(*arguments)
+
+        return wait
+
+    (done,), faults = run_all({folder: config}, killed_once, resume=False, diagnose=False)
+    assert done.entries[0]["method"] == "ncm"
+    assert not faults
+
+
+def test_the_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    folder, config = tmp_path / "run", small_config(method="ncm")
+    claim_folder(folder, config, resume=False)
+
+    def at_once(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        return lambda: function(*arguments)
+
+    with pytest.raises(OutputError, match="is not empty"):
+        run_all({folder: config}, at_once, resume=False, diagnose=False)
 
 
 @ray()

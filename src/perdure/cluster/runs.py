@@ -9,6 +9,7 @@ from pathlib import Path
 from perdure import experiment
 from perdure.cluster.jobs import Submit
 from perdure.engine.config import Config
+from perdure.engine.folder import CONFIGURATION
 from perdure.errors import ConfigError, JobError
 from perdure.experiment import Finished, default_folder, of_seeds
 
@@ -65,7 +66,7 @@ def run_all(
         The finished runs, in order, and why the others failed.
     """
     waiting = {
-        folder: submit(_run, config, folder.absolute(), resume, diagnose)
+        folder: submit(_run, config, folder.absolute(), resume, diagnose, _is_claimed(folder))
         for folder, config in runs.items()
     }
     done, faults = list[Finished](), dict[Path, str]()
@@ -78,7 +79,14 @@ def run_all(
     return done, faults
 
 
-def _run(config: Config, folder: Path, resume: bool, diagnose: bool) -> Finished:
-    """Carry out a run in this process; where one was ended from outside, it goes on."""
-    began = (folder / "checkpoints").exists()
-    return experiment.run(config, folder, resume=resume or began, diagnose=diagnose)
+def _run(config: Config, folder: Path, resume: bool, diagnose: bool, claimed: bool) -> Finished:
+    """Carry out a run in this process; where one was ended from outside, it goes on.
+
+    That one has claimed the folder, which before all of them was free unless ``claimed``.
+    """
+    ended = not claimed and _is_claimed(folder)
+    return experiment.run(config, folder, resume=resume or ended, diagnose=diagnose)
+
+
+def _is_claimed(folder: Path) -> bool:
+    return (folder / CONFIGURATION).exists()

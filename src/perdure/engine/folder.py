@@ -22,6 +22,8 @@ from perdure.errors import CheckpointError, OutputError
 from perdure.keys import defaults_of, keys_of
 
 PACKAGES = ("perdure", "torch", "torchvision", "timm", "numpy", "safetensors")
+CONFIGURATION = "config.toml"
+"""Name of the file by which a run claims its folder."""
 ENVIRONMENT = "env.json"
 """Name of the file that holds versions, machine and what was chosen by it."""
 
@@ -95,12 +97,12 @@ def claim_folder(path: Path, config: Config, resume: bool) -> None:
             f"The folder '{path}' is not empty. Add --resume to go on with the run in it, "
             "or choose another --out."
         )
-    file = path / "config.toml"
+    file = path / CONFIGURATION
     if file.exists():
         _check_same(file, config)
     elif content:
         raise CheckpointError(
-            f"The folder '{path}' holds no run: it has no config.toml. Choose another --out."
+            f"The folder '{path}' holds no run: it has no {CONFIGURATION}. Choose another --out."
         )
     else:
         atomic_write(file, tomli_w.dumps(_as_toml(config.flat())).encode())
