@@ -20,6 +20,8 @@ WITH_OPTIONS = [
     "gaussian(shrinkage=loo)",
     "gaussian(mirrored=true,shrinkage=loo)",
     "gaussian(shrinkage=validation)",
+    "gaussian(drift=linear,drift_debias=0.5)",
+    "gaussian(drift=mixed,drift_debias=1,shrinkage=loo)",
     "gaussian(lift=cosine,lift_width=300)",
     "gaussian(lift=relu,lift_width=20,shrinkage=loo)",
     "language(refine_epochs=0)",

@@ -84,8 +84,11 @@ def test_a_class_that_is_left_out(seed: int, sizes: list[int], dim: int) -> None
     assert found.error == pytest.approx(wanted, rel=1e-6)
     spread = literal.linear_spread(before, after, penalty, groups)
     torch.testing.assert_close(found.map.spread, spread, rtol=1e-5, atol=1e-8)
+    misses = literal.linear_misses(before, after, penalty, groups)
+    torch.testing.assert_close(found.misses, misses, rtol=1e-4, atol=1e-6)
     alone = linear_map(before, after, (0.3,), torch.zeros_like(groups))
     assert alone.error == linear_map(before, after, (0.3,)).error
+    assert alone.misses is None
 
 
 @pytest.mark.long

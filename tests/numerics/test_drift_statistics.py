@@ -16,6 +16,7 @@ from perdure.numerics.drift_statistics import (
     moved,
     moved_linearly_and_locally,
     moved_locally,
+    score_lost,
 )
 from tests.numerics.drifts import Affine, features, noisy
 from tests.reference import drift_literal as literal
@@ -149,3 +150,15 @@ def test_no_share_is_refused(share: float) -> None:
         mixed(moments, moments, share)
     with pytest.raises(ValueError, match=f"share {share}: allowed is 0 up to 1"):
         anchored(moments, fit, moments.means, share)
+
+
+@few
+@given(seed=seeds, dim=dims, count=st.integers(1, 6), empty=st.integers(0, 2))
+def test_score_lost(seed: int, dim: int, count: int, empty: int) -> None:
+    """That of the literal twin, by trace and determinant; rows of zeros count for nothing."""
+    misses = torch.cat([features(seed, count, dim), torch.zeros(empty, dim).double()])
+    rows = features(seed + 1, dim + 3, dim)
+    covariance = rows.T @ rows / len(rows) + torch.eye(dim).double()
+    found = float(score_lost(misses, torch.linalg.solve(covariance, misses.T).T))
+    assert found == pytest.approx(literal.score_lost(misses, covariance), abs=1e-9)
+    assert (found > 0) == (count > 2)

@@ -54,6 +54,36 @@ def linear_spread(before: Tensor, after: Tensor, penalty: float, groups: Tensor)
     return total / max(len(before) - len(groups.unique()), 1)
 
 
+def linear_misses(before: Tensor, after: Tensor, penalty: float, groups: Tensor) -> Tensor:
+    """Mean error of every group by the map of others, its length shrunk by chance; 0 for one pair."""
+    found = []
+    for group in groups.unique():
+        out = groups == group
+        errors = after[out] - linear(before[~out], after[~out], penalty, before[out])
+        mean, square, chance = errors.sum(dim=0) / len(errors), 0.0, 0.0
+        for number in mean:
+            square += float(number) ** 2
+        for error in errors:
+            chance += float((error - mean).square().sum()) / max(len(errors) - 1, 1) / len(errors)
+        share = max(1 - chance / square, 0) if len(errors) > 1 and square > 0 else 0
+        found.append(mean * math.sqrt(share))
+    return torch.stack(found)
+
+
+def score_lost(misses: Tensor, covariance: Tensor) -> float:
+    """(k − 2)/k · ½ (tr A⁻¹P − log |I + A⁻¹P|), P the mean of e eᵀ over the k rows that are not 0."""
+    rows = [row for row in misses if row.any()]
+    if len(rows) < 3:
+        return 0.0
+    spread = torch.zeros_like(covariance)
+    for row in rows:
+        spread += row[:, None] * row[None, :] / len(rows)
+    ratio = torch.linalg.inv(covariance) @ spread
+    one = torch.eye(len(covariance)).double()
+    lost = ratio.trace() - torch.linalg.det(one + ratio).log()
+    return float(lost) / 2 * (len(rows) - 2) / len(rows)
+
+
 def mean_error(before: Tensor, after: Tensor) -> float:
     """The same of the mean shift."""
     total = 0.0

@@ -121,12 +121,16 @@ class GaussianConfig(LiftConfig):
         mirrored: whether the statistics of the Gaussian head are of mirror images, too (left and
             right changed), each view counting for half an image. It costs a pass over a task's
             images; where left and right make the class, leave it off.
+        drift_debias: share of the score that a class is expected to lose by errors of the maps it
+            follows, and is given back: 0 (nothing) to 1. Without, new classes are favoured. With
+            ``drift`` at ``linear`` or ``mixed``.
     """
 
     shrinkage: Literal["analytic", "loo", "validation"] | Annotated[float, Gt(0), Le(1)] = (
         "analytic"
     )
     mirrored: bool = False
+    drift_debias: Annotated[float, Ge(0), Le(1)] = 0.0
 
 
 @dataclass(frozen=True)

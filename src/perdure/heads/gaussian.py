@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from perdure.heads.feature_lift import FeatureLift
 from perdure.heads.gram import GramMatrix
 from perdure.heads.left_out_sums import LeftOutSums
 from perdure.numerics import leave_one_out
-from perdure.numerics.drift_statistics import Moments
+from perdure.numerics.drift_statistics import Moments, score_lost
 from perdure.numerics.evidence import Evidence, GaussianEvidence
 from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.gaussians import (
@@ -51,6 +52,10 @@ class GaussianHead(Head):
     tasks; with ``shrinkage = "loo"`` three sums per shrinkage that is compared besides. Of lifted
     features the scatter is a `GramMatrix`, thin while images are fewer than columns.
 
+    With ``drift_debias`` it keeps a vector more per class: by how much the map of its task missed its
+    mean when it was left out. What all later maps are so expected to cost a class's score is added
+    to its bias.
+
     Scores are log densities for the covariance S/n; with ``loo`` or a lift for S/(n − 1), exactly
     those by which the shrinkage was chosen (S: scatter, n: images).
     """
@@ -65,6 +70,8 @@ class GaussianHead(Head):
     weight: Tensor
     bias: Tensor
     rho: Tensor
+    misses: Tensor
+    given_back: Tensor
 
     def __init__(self, spec: BackboneSpec, config: GaussianConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
@@ -81,13 +88,19 @@ class GaussianHead(Head):
         self.gram = GramMatrix(self.width) if lifts else None
         loo = config.shrinkage == "loo"
         self.left_out = LeftOutSums(leave_one_out.SHRINKAGES) if loo else None
+        self._debiases = config.drift_debias > 0 and config.drift in ("linear", "mixed")
+        if self._debiases:
+            self.register_buffer("misses", torch.zeros(0, spec.dim, dtype=torch.float64))
+            self.register_buffer("given_back", torch.zeros(0, dtype=torch.float64))
+        self.sizes: list[int] = []
         self.names: tuple[str, ...] = ()
         self._measure: GaussianEvidence | None = None
 
     @property
     def stores_statistics(self) -> str:
         """The moments."""
-        return "per class one mean feature; one D × D scatter of features"
+        missed = ", and by how much a map missed it" if self._debiases else ""
+        return f"per class one mean feature{missed}; one D × D scatter of features"
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -109,6 +122,10 @@ class GaussianHead(Head):
         self.counts = torch.cat([self.counts, self.counts.new_zeros(new)])
         self.weight = torch.cat([self.weight, self.weight.new_zeros(new, self.width)])
         self.bias = torch.cat([self.bias, self.bias.new_zeros(new)])
+        self.sizes.append(new)
+        if self._debiases:
+            self.misses = torch.cat([self.misses, self.misses.new_zeros(new, self.width)])
+            self.given_back = torch.cat([self.given_back, self.given_back.new_zeros(new)])
 
     def space(self, features: Float[Tensor, "n *v d"]) -> Float[Tensor, "n *v m"]:
         """Features as its moments hold them: lifted, where it has a lift."""
@@ -125,13 +142,16 @@ class GaussianHead(Head):
         return self.means[self.means.any(dim=1)]
 
     def follow(self, drift: FeatureDrift) -> None:
-        """Move means and scatter; `end_task` solves."""
+        """Move means and scatter, and note what the map misses; `end_task` solves."""
         images = int(self.counts[: drift.known].sum())
         kept = Moments(self.means[: drift.known], self.scatter, images)
         moved = drift.moved(self.drift, kept)
         set_known_means(self.means, moved.means)
         assert moved.scatter is not None, "there was one to move"
         self.scatter.copy_(moved.scatter)
+        if self._debiases:
+            new = self.misses[drift.known :]
+            new.copy_(drift.misses(self.drift, len(new)))
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Add the task's moments, choose the shrinkage and solve for weight and bias.
@@ -175,7 +195,7 @@ class GaussianHead(Head):
         if self.gram is None and self.left_out is None and self._spread and images > 1:
             # Those are for S/(n − 1), where the head scores by S/n.
             scores = scores * (images / (images - 1))
-        return judged, scores
+        return judged, scores + self.given_back if self._debiases else scores
 
     def evidence(self, features: Float[Tensor, "n d"]) -> Evidence:
         """Log densities of classes and background; logits alone where there are no distances."""
@@ -215,6 +235,12 @@ class GaussianHead(Head):
         images, state = int(self.counts[label]), self.state_dict()
         sums = [name for name in state if name.startswith("left_out.")]
         traces = [] if self.lift is None else self.lift.traces(("means",))
+        if self._debiases:
+            self.given_back[label] = 0
+            if self.misses[label].any():
+                self.misses[label] = 0
+                what = "what classes before it are given back, for which it was left out of a map"
+                traces.append(Trace(what, ("given_back", "bias")))
         weights = "so the weights of all other classes, which are made with it"
         if images == 1 and not self.mirrored:
             self.counts[label] = 0
@@ -370,7 +396,25 @@ class GaussianHead(Head):
         self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
+        if self._debiases:
+            self._give_back(rho, moments)
         self._measure = None
+
+    def _give_back(self, rho: float, moments: GaussianMoments | None) -> None:
+        """Add to every bias what the maps since its class came are expected to have cost it."""
+        if moments is None:
+            solved, _ = discriminant(self.misses, self._covariance, rho)
+        else:
+            solved, _ = spectral_discriminant(replace(moments, means=self.misses), rho)
+        lost = [
+            score_lost(*pair)
+            for pair in zip(self.misses.split(self.sizes), solved.split(self.sizes), strict=True)
+        ]
+        later = torch.stack(lost).flip(0).cumsum(0).flip(0) - torch.stack(lost)
+        sizes = torch.tensor(self.sizes, device=later.device)
+        known = self.means.any(dim=1)
+        self.given_back.copy_(self.config.drift_debias * known * later.repeat_interleave(sizes))
+        self.bias += self.given_back
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

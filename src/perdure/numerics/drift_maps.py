@@ -57,12 +57,16 @@ class Fit:
         error: Σ ‖z₁ − map(z₀)‖² over pairs that are left out in turn, exactly.
         drift: Σ ‖z₁ − z₀‖².
         ratio: penalty that was chosen; None where there is none to choose.
+        misses: per group that was left out, in ascending order, by how much its mean was missed,
+            less what chance alone gives so few images; a group of one image is none. None where
+            pairs were left out singly.
     """
 
     map: AffineMap
     error: float
     drift: float
     ratio: float | None = None
+    misses: Float[Tensor, "g d"] | None = None
 
     @property
     def explained(self) -> float:
@@ -153,7 +157,19 @@ def linear_map(
     gain = squares.sqrt() / (squares + ratio * level)
     slope = right.T @ (gain[:, None] * along)
     fit = AffineMap(centre, shift, slope, _spread(errors, blocks))
-    return Fit(fit, error, _drift(before, after), ratio)
+    misses = torch.stack([_miss(errors[rows]) for rows in blocks]) if blocks else None
+    return Fit(fit, error, _drift(before, after), ratio, misses)
+
+
+def _miss(errors: Float[Tensor, "k d"]) -> Float[Tensor, "d"]:
+    """Mean error on a group, its square shrunk by the variance of a mean of so many; 0 for one."""
+    mean, count = errors.mean(dim=0), len(errors)
+    square = float(mean.square().sum())
+    if count < 2 or square <= 0:  # noqa: PLR2004
+        return torch.zeros_like(mean)
+    chance = float(errors.var(dim=0).sum()) / count
+    shrunk: Tensor = mean * max(1 - chance / square, 0.0) ** 0.5
+    return shrunk
 
 
 def _spread(

@@ -81,6 +81,27 @@ def moved_linearly_and_locally(
     return Moments(means + shift, moved_scatter(moments, fit), moments.images)
 
 
+def score_lost(misses: Float[Tensor, "k d"], solved: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
+    """Score that a class loses on the average because its mean was moved by a map that errs.
+
+    A mean μ + e in place of μ takes ½ eᵀA⁻¹e from the log density of the class's own images, and so
+    favours classes whose means were not moved. The density N(μ, A + P), P the covariance of e, which
+    knows of the error, takes ½ log |I + A⁻¹P|. The difference is ½ Σ λ − log(1 + λ) over the
+    eigenvalues λ of A⁻¹P, with P = EᵀE/k, k rows of E that are not 0. It is weighed by (k − 2)/k: of
+    two classes each is missed by a map that has seen one, which knows nothing of their differences.
+
+    Args:
+        misses: E, one row per class that was left out; zeros where nothing was measured.
+        solved: E A⁻¹.
+    """
+    count = int(misses.any(dim=1).sum())
+    if count < 3:  # noqa: PLR2004
+        return misses.new_zeros(())
+    values = torch.linalg.eigvalsh(misses @ solved.T / count).clamp(min=0)
+    lost: Tensor = (values - values.log1p()).sum() / 2 * (count - 2) / count
+    return lost
+
+
 # ------------------------------------------------------------------------------------- anchored
 
 

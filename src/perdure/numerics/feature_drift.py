@@ -69,6 +69,26 @@ class FeatureDrift:
             return self.anchored
         return mixed(moved(moments, self._linear.map), self.anchored)
 
+    def misses(self, kind: str, count: int) -> Float[Tensor, "c d"]:
+        """By how much the map misses the means of classes that it was not fitted on, as a measure.
+
+        Each class of the task is left out in turn, see `Fit.misses`. The mean of two estimates
+        (``mixed``) errs by half the square of one. Zero for what was not measured: a task of one
+        class, a class of one image, kinds whose map leaves no class out.
+
+        Args:
+            kind: a value of the option ``drift``.
+            count: number c of new classes, the first labels from `known` on.
+        """
+        found = self.before.new_zeros(count, self.before.shape[1], dtype=torch.float64)
+        fit = self._linear if kind in ("linear", "mixed") else None
+        if fit is None or fit.misses is None or self.groups is None:
+            return found
+        for label, miss in zip(self.groups.unique().tolist(), fit.misses, strict=True):
+            if 0 <= label - self.known < count:
+                found[label - self.known] = miss
+        return found * 0.5**0.5 if kind == "mixed" else found
+
     def moved_factors(self, kind: str, factors: Float[Tensor, "c d d"]) -> Float[Tensor, "c d d"]:
         """Factors L of covariances L Lᵀ, one per class, moved as a scatter is; unchanged by a shift."""
         fit = self.fit(kind).map
