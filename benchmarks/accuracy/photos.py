@@ -93,7 +93,9 @@ RECIPE: dict[str, Any] = {
 """The same for every method, whatever its paper's; settings were chosen by nothing."""
 CLOSED = (
     "gaussian,gaussian(shrinkage=loo),gaussian(drift=linear),gaussian(drift=linear,shrinkage=loo),"
-    "gaussian(drift=mixed),gaussian(drift=mixed,shrinkage=loo),ridge,ridge(drift=linear)"
+    "gaussian(drift=mixed),gaussian(drift=mixed,shrinkage=loo),ridge,ridge(drift=linear),"
+    "gaussian(drift=linear,drift_debias=0.5,shrinkage=loo),"
+    "gaussian(drift=mixed,drift_debias=0.5,shrinkage=loo)"
 )
 FIXED = (
     "ncm,gaussian,gaussian(shrinkage=loo),ridge,ridge(lift=relu,lift_width=5000),"
@@ -180,8 +182,9 @@ class Cell:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What its figures depend on, as they are kept beside them."""
-        return {**RECIPE, **STREAMS[self.stream], **ROSTER[self.row], "seed": self.order}
+        """What its figures depend on, as they are kept beside them; each head's are its own."""
+        keys = {**RECIPE, **STREAMS[self.stream], **ROSTER[self.row], "seed": self.order}
+        return {key: value for key, value in keys.items() if key != "heads"}
 
     def folder(self, root: Path) -> Path:
         """Where it runs."""
@@ -206,6 +209,11 @@ def figures() -> Figures:
     """Figures that are kept."""
     held: Figures = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
     return held
+
+
+def _recipe(figures_of: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that is kept beside figures; older ones name the heads, too."""
+    return {key: value for key, value in figures_of["recipe"].items() if key != "heads"}
 
 
 def finish(cell: Cell, root: Path) -> dict[str, Any]:
@@ -239,7 +247,9 @@ COLUMNS = {
     "stale, loo": ("gaussian(shrinkage=loo)",),
     "follows": ("gaussian(drift=linear)",),
     "follows, loo": ("gaussian(drift=linear,shrinkage=loo)",),
+    "follows, loo, debiased": ("gaussian(drift=linear,drift_debias=0.5,shrinkage=loo)",),
     "mixed": ("gaussian(drift=mixed)",),
+    "mixed, loo, debiased": ("gaussian(drift=mixed,drift_debias=0.5,shrinkage=loo)",),
     "ridge": ("ridge",),
     "ridge, follows": ("ridge(drift=linear)",),
 }
@@ -288,7 +298,7 @@ def orders_of(held: Figures, stream: str, row: str) -> dict[int, dict[str, Any]]
     for order in ORDERS[stream]:
         cell = Cell(stream, row, order, Path())
         figures_of = held.get(str(cell))
-        if figures_of and figures_of["recipe"] == cell.recipe:
+        if figures_of and _recipe(figures_of) == cell.recipe:
             found[order] = figures_of
     return found
 
@@ -367,10 +377,13 @@ def main() -> None:
 
 def _run(cell: Cell, root: Path) -> None:
     held = figures().get(str(cell))
-    if held and held["recipe"] == cell.recipe:
-        return
     if held:
-        print(f"{cell}: kept figures are of another recipe, so it is run again", flush=True)
+        other = _recipe(held) != cell.recipe
+        lacking = [head for head in cell.config.head_names if head not in held["heads"]]
+        if not other and not lacking:
+            return
+        why = "are of another recipe" if other else f"lack {', '.join(lacking)}"
+        print(f"{cell}: kept figures {why}, so it is run again", flush=True)
     found = finish(cell, root)
     shown = (f"{head} {100 * of['last']:.1f}" for head, of in found["heads"].items())
     print(f"{cell}: {', '.join(shown)}; {found['seconds']:.0f} s", flush=True)
