@@ -95,7 +95,8 @@ CLOSED = (
     "gaussian,gaussian(shrinkage=loo),gaussian(drift=linear),gaussian(drift=linear,shrinkage=loo),"
     "gaussian(drift=mixed),gaussian(drift=mixed,shrinkage=loo),ridge,ridge(drift=linear),"
     "gaussian(drift=linear,drift_debias=0.5,shrinkage=loo),"
-    "gaussian(drift=mixed,drift_debias=0.5,shrinkage=loo)"
+    "gaussian(drift=linear,drift_debias=1,shrinkage=loo),"
+    "gaussian(drift=mixed,drift_debias=1,shrinkage=loo)"
 )
 FIXED = (
     "ncm,gaussian,gaussian(shrinkage=loo),ridge,ridge(lift=relu,lift_width=5000),"
@@ -247,9 +248,11 @@ COLUMNS = {
     "stale, loo": ("gaussian(shrinkage=loo)",),
     "follows": ("gaussian(drift=linear)",),
     "follows, loo": ("gaussian(drift=linear,shrinkage=loo)",),
-    "follows, loo, debiased": ("gaussian(drift=linear,drift_debias=0.5,shrinkage=loo)",),
+    "half debiased": ("gaussian(drift=linear,drift_debias=0.5,shrinkage=loo)",),
+    "debiased": ("gaussian(drift=linear,drift_debias=1,shrinkage=loo)",),
     "mixed": ("gaussian(drift=mixed)",),
-    "mixed, loo, debiased": ("gaussian(drift=mixed,drift_debias=0.5,shrinkage=loo)",),
+    "mixed, loo": ("gaussian(drift=mixed,shrinkage=loo)",),
+    "mixed, debiased": ("gaussian(drift=mixed,drift_debias=1,shrinkage=loo)",),
     "ridge": ("ridge",),
     "ridge, follows": ("ridge(drift=linear)",),
 }
