@@ -249,10 +249,10 @@ COLUMNS = {
     "follows": ("gaussian(drift=linear)",),
     "follows, loo": ("gaussian(drift=linear,shrinkage=loo)",),
     "half debiased": ("gaussian(drift=linear,drift_debias=0.5,shrinkage=loo)",),
-    "debiased": ("gaussian(drift=linear,drift_debias=1,shrinkage=loo)",),
+    "debiased": ("gaussian(drift=linear,drift_debias=1.0,shrinkage=loo)",),
     "mixed": ("gaussian(drift=mixed)",),
     "mixed, loo": ("gaussian(drift=mixed,shrinkage=loo)",),
-    "mixed, debiased": ("gaussian(drift=mixed,drift_debias=1,shrinkage=loo)",),
+    "mixed, debiased": ("gaussian(drift=mixed,drift_debias=1.0,shrinkage=loo)",),
     "ridge": ("ridge",),
     "ridge, follows": ("ridge(drift=linear)",),
 }

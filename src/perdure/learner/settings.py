@@ -24,6 +24,8 @@ SMALL_DATA = {"shrinkage": "loo"}
 """Defaults that differ from those of runs, whatever the method; docs/heads.md has the reason."""
 FROZEN = {"mirrored": True}
 """Those of methods that train nothing besides; docs/heads.md has the reason."""
+TRAINED = {"drift_debias": 1.0}
+"""Those of methods that train; docs/drift.md has the reason."""
 MERGE = {"iprompt": 0.5}
 """How far a method's prompts are merged after every lesson; docs/drift.md has the reason."""
 
@@ -68,9 +70,9 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
 def _recipe(method: str) -> dict[str, Any]:
     """Defaults for small data, some by the trained head; without those of keys the method lacks."""
     traits, known = METHODS.declared[method].traits, keys_of(*parts_of(method))
-    recipe = HEADS.declared[traits.trained_head].recipe if traits.trains else FROZEN
     merge = {"merge": MERGE[method]} if method in MERGE else {}
-    recipe = {**SMALL_DATA, **merge, **recipe}
+    own = {**TRAINED, **HEADS.declared[traits.trained_head].recipe} if traits.trains else FROZEN
+    recipe = {**SMALL_DATA, **merge, **own}
     return {key: value for key, value in recipe.items() if key in known}
 
 
