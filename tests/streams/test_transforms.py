@@ -88,6 +88,7 @@ def test_augmentation_is_a_function_of_its_counters(name: str, image: Image.Imag
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_augmentation_draws_from_nothing_else(name: str, image: Image.Image) -> None:
     """So many draws that every policy of AutoAugment is met."""
+    drawn(name, image)  # builds the transform, which checks of types draw from `random` for
     python, legacy = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
     before = torch.get_rng_state()
     first = [drawn(name, image, index) for index in range(150)]
