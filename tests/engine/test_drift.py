@@ -19,6 +19,7 @@ from perdure.engine.run import Outcome, Run, Stage, plan
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training
 from perdure.errors import ConfigError, StreamError, UnreadableImageError
+from perdure.heads import GaussianHead
 from perdure.methods.coda_prompt import CodaPrompt
 from perdure.numerics.gaussians import class_moments
 from perdure.testing.trial import Trial, make_trial
@@ -203,7 +204,7 @@ class TestMerge:
 @pytest.mark.long
 @pytest.mark.parametrize("steps", [0, 3])
 def test_interrupted_between_the_two_surveys_it_ends_the_same(tmp_path: Path, steps: int) -> None:
-    heads = ["gaussian(drift=mixed)", "ncm(drift=local)"]
+    heads = ["gaussian(drift=mixed,drift_debias=1)", "ncm(drift=local)"]
     config = small_config("iprompt", heads=heads, merge=0.5, tasks="5+5", epochs=1)
     whole = carry_out(config)
     per_task = 10
@@ -213,6 +214,10 @@ def test_interrupted_between_the_two_surveys_it_ends_the_same(tmp_path: Path, st
     assert resumed.drift == whole.drift
     state = whole.model.state()
     assert all(torch.equal(value, state[name]) for name, value in resumed.model.state().items())
+    (gaussian, _) = (resumed.model.heads[name] for name in config.head_names)
+    assert isinstance(gaussian, GaussianHead)
+    assert (gaussian.given_back[:5] > 0).all()
+    assert not gaussian.given_back[5:].any()
 
 
 class TestLearner:
