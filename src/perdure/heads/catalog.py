@@ -66,7 +66,16 @@ HEADS.declare(
     "perdure.heads.gaussian",
     HeadDeclaration(
         Config=GaussianConfig,
-        learning_only=("means", "counts", "scatter", "rho", "gram.*", "left_out.*"),
+        learning_only=(
+            "means",
+            "counts",
+            "scatter",
+            "rho",
+            "gram.*",
+            "left_out.*",
+            "misses",
+            "given_back",
+        ),
     ),
 )
 HEADS.declare(
