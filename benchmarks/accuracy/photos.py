@@ -248,21 +248,26 @@ COLUMNS = {
     "stale, loo": ("gaussian(shrinkage=loo)",),
     "follows": ("gaussian(drift=linear)",),
     "follows, loo": ("gaussian(drift=linear,shrinkage=loo)",),
-    "half debiased": ("gaussian(drift=linear,drift_debias=0.5,shrinkage=loo)",),
     "debiased": ("gaussian(drift=linear,drift_debias=1.0,shrinkage=loo)",),
-    "mixed": ("gaussian(drift=mixed)",),
     "mixed, loo": ("gaussian(drift=mixed,shrinkage=loo)",),
-    "mixed, debiased": ("gaussian(drift=mixed,drift_debias=1.0,shrinkage=loo)",),
     "ridge": ("ridge",),
     "ridge, follows": ("ridge(drift=linear)",),
 }
 """Column of a table and the heads that stand there."""
+DEBIASED = {
+    "follows": "gaussian(drift=linear,shrinkage=loo)",
+    "half debiased": "gaussian(drift=linear,drift_debias=0.5,shrinkage=loo)",
+    "debiased": "gaussian(drift=linear,drift_debias=1.0,shrinkage=loo)",
+    "mixed": "gaussian(drift=mixed,shrinkage=loo)",
+    "mixed, debiased": "gaussian(drift=mixed,drift_debias=1.0,shrinkage=loo)",
+}
+"""Heads of the table on debiasing."""
 FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")
 """Head by which rows are compared: where features move, and where they do not."""
 
 
 def tables(held: Figures) -> dict[str, str]:
-    """Sections of all streams of which cells are there, under the one marker of the page."""
+    """Sections of all streams of which cells are there, and the table on debiasing, by marker."""
     parts = []
     for stream in STREAMS:
         rows = rows_of(held, stream)
@@ -270,7 +275,21 @@ def tables(held: Figures) -> dict[str, str]:
             parts += [f"### {TITLES[stream]}", "", *_main(rows), "", *_paired(rows), ""]
             if len(rows) > PAIR:
                 parts += [f"![{TITLES[stream]}: accuracy]({_picture(stream).name})", ""]
-    return {"photos": "\n".join(parts)}
+    return {"photos": "\n".join(parts), "debias": "\n".join(_debiased(held))}
+
+
+def _debiased(held: Figures) -> list[str]:
+    """Last and average accuracy and forgetting of rows and orders that have all of these heads."""
+    lines = [f"| stream, method | orders | {' | '.join(DEBIASED)} |"]
+    lines.append("| :-- | --: |" + " --: |" * len(DEBIASED))
+    for stream in STREAMS:
+        for row, cells in rows_of(held, stream).items():
+            whole = {o: c for o, c in cells.items() if set(DEBIASED.values()) <= set(c["heads"])}
+            if whole:
+                scores = [_score(whole, (head,), average=True) for head in DEBIASED.values()]
+                name = f"{stream}, `{row}`"
+                lines.append(f"| {name} | {len(whole)} | {' | '.join(scores)} |")
+    return lines
 
 
 def pictures(held: Figures) -> None:
@@ -321,16 +340,14 @@ def _main(rows: Mapping[str, Mapping[int, Any]]) -> list[str]:
     return lines
 
 
-def _score(cells: Mapping[int, Any], names: Sequence[str]) -> str:
-    """Last accuracy / forgetting in per cent, mean over class orders."""
+def _score(cells: Mapping[int, Any], names: Sequence[str], average: bool = False) -> str:
+    """Last accuracy / forgetting in per cent, mean over class orders; the average between, if asked."""
     name = next((n for n in names if all(n in c["heads"] for c in cells.values())), None)
     if name is None:
         return "–"
-    values = [
-        (c["heads"][name]["last"], c["heads"][name]["forgetting"] or 0.0) for c in cells.values()
-    ]
-    last, lost = 100 * np.array(values).mean(axis=0)
-    return f"{last:.1f} / {lost:.1f}"
+    shown = ("last", "average", "forgetting") if average else ("last", "forgetting")
+    values = [[c["heads"][name][key] or 0.0 for key in shown] for c in cells.values()]
+    return " / ".join(f"{100 * value:.1f}" for value in np.mean(values, axis=0))
 
 
 def compared_head(figures_of: Mapping[str, Any]) -> str:
