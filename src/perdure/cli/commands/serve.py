@@ -91,8 +91,11 @@ def serve(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=5,
             lifespan="on",
         )
-        uvicorn.Server(config).run([listener])
-    return 0
+        serving = uvicorn.Server(config)
+        serving.run([listener])
+    if serving.started:
+        raise KeyboardInterrupt  # nothing but a signal ends it, and asyncio may have swallowed that
+    return 1
 
 
 def _say(
