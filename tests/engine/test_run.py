@@ -6,21 +6,16 @@ import dataclasses
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import tomli_w
 import torch
 
-from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.checkpoint import FORMAT, Checkpoints, StoredFile
 from perdure.engine.config import Config
-from perdure.engine.events import Event
-from perdure.engine.model import Model
-from perdure.engine.run import Outcome, Run, plan
-from perdure.engine.survey import known_queries, known_tokens, ordered_batches
+from perdure.engine.run import Run, plan
 from perdure.errors import (
     CheckpointError,
     ConfigError,
@@ -31,33 +26,10 @@ from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 from perdure.metrics import last_accuracy
 from perdure.types import Loss
+from tests.engine.interrupted import TWO, Stop, carry_out, stop_after
 from tests.tiny import small_config
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-TWO = {"data": "synthetic:4x32", "tasks": "2+2"}
-"""A stream of two tasks, of four steps an epoch."""
-
-
-def carry_out(config: Config, folder: Path | None = None) -> Outcome:
-    backbone = make_backbone(config)
-    return Run(config, make_stream(config), backbone, folder)()
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_after(steps: int) -> object:
-    seen = 0
-
-    def watch(event: Event) -> None:
-        nonlocal seen
-        if event.kind == "progress" and event.fields["phase"] == "training":
-            seen += 1
-            if seen == steps:
-                raise Stop
-
-    return watch
 
 
 @pytest.mark.long
@@ -259,111 +231,6 @@ def test_centred_heads_and_known_tokens_resume_bit_identically(
     resumed = Run(config, stream, backbone, tmp_path)().model.state()
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
-
-
-class TestKnownTokens:
-    """Blocks that no prompt reaches are run once per image."""
-
-    CONFIG = small_config("finetune", prompt_blocks=[-1], transform="plain", **TWO)
-
-    @pytest.mark.long
-    def test_they_save_time_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        known = carry_out(self.CONFIG).model.state()
-        monkeypatch.setattr("perdure.engine.training.known_tokens", lambda *args: None)
-        anew = carry_out(self.CONFIG).model.state()
-        for key, value in known.items():
-            torch.testing.assert_close(value, anew[key], rtol=1e-3, atol=1e-4)
-
-    @pytest.mark.parametrize(
-        ("options", "block"),
-        [
-            ({"prompt_blocks": [-1]}, 5),
-            ({"prompt_blocks": [3, 1]}, 1),
-            ({"prompt_blocks": [0, 3]}, None),
-            ({"prompt_blocks": []}, None),
-            ({"prompt_blocks": [-1], "transform": "flip_crop"}, None),
-        ],
-    )
-    def test_they_are_those_of_the_first_prompted_block(
-        self, options: dict[str, Any], block: int | None
-    ) -> None:
-        config = small_config("finetune", **{"transform": "plain", **options})
-        backbone = make_backbone(config)
-        stage = plan(make_stream(config), config)[0]
-        tokens = known_tokens(Model(backbone, config), stage.data)
-        assert (tokens and tokens.block) == block
-
-    def test_memory_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        backbone = make_backbone(self.CONFIG)
-        data = plan(make_stream(self.CONFIG), self.CONFIG)[0].data
-        model = Model(backbone, self.CONFIG)
-        tokens = known_tokens(model, data)
-        assert tokens is not None
-        monkeypatch.setattr("perdure.engine.survey.MOST_BYTES", tokens.tokens.nbytes)
-        assert known_tokens(model, data) is not None
-        monkeypatch.setattr("perdure.engine.survey.MOST_BYTES", tokens.tokens.nbytes - 1)
-        assert known_tokens(model, data) is None
-
-
-class TestCachedQueries:
-    """Two-pass methods may run the plain pass once per image."""
-
-    CONFIG = small_config("l2p", cache_queries=True, transform="plain", **TWO)
-
-    def test_they_are_those_of_the_plain_backbone(self) -> None:
-        backbone = make_backbone(self.CONFIG)
-        data = plan(make_stream(self.CONFIG), self.CONFIG)[0].data
-        queries = known_queries(Model(backbone, self.CONFIG), data)
-        batch = next(ordered_batches(Model(backbone, self.CONFIG), data.train))
-        expected = backbone(backbone.normalise(batch.images)).cls
-        assert queries is not None
-        torch.testing.assert_close(queries[: len(batch.labels)], expected)
-        assert (
-            known_queries(Model(backbone, self.CONFIG.replace(cache_queries=False)), data) is None
-        )
-
-    @pytest.mark.long
-    def test_they_save_time_only(self) -> None:
-        kept = carry_out(self.CONFIG).model.state()
-        anew = carry_out(self.CONFIG.replace(cache_queries=False)).model.state()
-        for key, value in kept.items():
-            torch.testing.assert_close(value, anew[key], rtol=1e-3, atol=1e-4)
-
-    @pytest.mark.long
-    @pytest.mark.parametrize("steps", [1, 5])
-    def test_resumed_run_is_bit_identical(self, tmp_path: Path, steps: int) -> None:
-        config = self.CONFIG.replace(checkpoint_every=1)
-        backbone = make_backbone(config)
-        stream = make_stream(config)
-        straight = Run(config, stream, backbone)().model.state()
-        with pytest.raises(Stop):
-            Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
-        resumed = Run(config, stream, backbone, tmp_path)().model.state()
-        assert all(torch.equal(straight[key], resumed[key]) for key in straight)
-
-    @pytest.mark.long
-    def test_every_training_image_passes_the_plain_backbone_once(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        passed: dict[bool, int] = {}
-        plain = FrozenViT.forward
-
-        def counted(self: FrozenViT, images: Any, additions: Any = None, *rest: Any) -> Any:
-            if additions is None:
-                passed[kept] += len(images)
-            return plain(self, images, additions, *rest)
-
-        monkeypatch.setattr(FrozenViT, "__call__", counted)
-        for kept in (True, False):
-            passed[kept] = 0
-            carry_out(self.CONFIG.replace(cache_queries=kept))
-        stream = make_stream(self.CONFIG)
-        trained = sum(len(data.train) for data in stream.tasks)
-        assert passed[False] - passed[True] == (self.CONFIG.training.epochs - 1) * trained
-
-    def test_they_are_refused_where_images_are_augmented(self) -> None:
-        with pytest.raises(ConfigError, match=r"transform 'flip_crop' augments.*transform=plain"):
-            self.CONFIG.replace(transform="flip_crop")
 
 
 @pytest.mark.long

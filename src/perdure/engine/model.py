@@ -222,20 +222,29 @@ class Model:
         """The trained head's part for the current task."""
         return self.trained_head.trained(task) if self.trained_head is not None else None
 
-    @torch.no_grad()
     def query(
-        self, images: UInt8[Tensor, "b 3 s s"], survey: bool = False
+        self, images: UInt8[Tensor, "b 3 s s"] | CachedTokens, survey: bool = False
     ) -> Float[Tensor, "b d"] | None:
         """Class tokens of the plain backbone, where the method asks for them; they never change.
 
         Args:
-            images: pixels, 0 to 255.
+            images: pixels, 0 to 255, or tokens cached at a block.
             survey: compute as surveys do.
         """
-        if not self.method.traits.needs_query:
-            return None
+        return self.plain(images, survey).cls if self.method.traits.needs_query else None
+
+    @torch.no_grad()
+    def plain(
+        self, images: UInt8[Tensor, "b 3 s s"] | CachedTokens, survey: bool = False
+    ) -> Features:
+        """Features of the plain backbone: the class token.
+
+        Args:
+            images: pixels, 0 to 255, or tokens cached at a block.
+            survey: compute as surveys do.
+        """
         backbone = self.survey_backbone if survey else self.backbone
-        return backbone(backbone.normalise(images)).cls
+        return backbone(images if isinstance(images, CachedTokens) else backbone.normalise(images))
 
     def forward(
         self,

@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.numerics.sensitivity import evenly_spaced
@@ -36,25 +37,46 @@ def ordered_batches(model: Model, subset: Subset, side: Side = "test") -> Iterat
     )
 
 
-def known_tokens(model: Model, data: TaskData, sink: Sink = ignore) -> CachedTokens | None:
-    """Return the training images' tokens before the method's first block, computed once.
+class KnownTokens:
+    """Tokens of a task's training images before the method's first block, computed once.
 
-    Batches are those of a survey, so that a run that goes on after an interruption finds the same
-    bits. None where that is the very first block, where images are augmented, or where the tokens
-    would fill more than `MOST_BYTES`.
+    Training and surveys begin at them. Batches are those of a survey, so that a run that goes on
+    after an interruption finds the same bits.
+
+    Args:
+        model: its method says which block is the first.
+        data: the task's images.
+        sink: receives progress events.
     """
-    block, backbone, config = model.method.first_block, model.backbone, model.config
-    spec = backbone.spec
-    if block == 0:
-        return None
-    tokens = spec.prefix_tokens + spec.patches_in(block)
-    size = tokens * spec.width(block) * backbone.dtype.itemsize
-    plain = build_transform(config.training.transform, backbone.img_size).deterministic
-    if not plain or len(data.train) * size > MOST_BYTES:
-        return None
-    return CachedTokens(
-        _once(model, data, sink, lambda x: backbone.advance(x, block).tokens), block
-    )
+
+    def __init__(self, model: Model, data: TaskData, sink: Sink = ignore) -> None:
+        self._model, self._data, self._sink = model, data, sink
+        self._of: dict[tuple[str, int], CachedTokens] = {}
+
+    def of(self, backbone: FrozenBackbone) -> CachedTokens | None:
+        """Return the tokens as the model's backbone or its float32 twin computes them.
+
+        None where the method's first block is the very first, where images are augmented, or where
+        the tokens of this one and of the one that trains would fill more than `MOST_BYTES`.
+        """
+        block, spec = self._model.method.first_block, backbone.spec
+        transform = self._model.config.training.transform
+        if block == 0 or not build_transform(transform, backbone.img_size).deterministic:
+            return None
+        numbers = (spec.prefix_tokens + spec.patches_in(block)) * spec.width(block)
+        bytes_each = sum(dtype.itemsize for dtype in {self._model.backbone.dtype, backbone.dtype})
+        if len(self._data.train) * numbers * bytes_each > MOST_BYTES:
+            return None
+        key = backbone.precision, block
+        if key not in self._of:
+            tokens = _once(
+                self._model,
+                self._data,
+                self._sink,
+                lambda images: backbone.advance(backbone.normalise(images), block).tokens,
+            )
+            self._of[key] = CachedTokens(tokens, block)
+        return self._of[key]
 
 
 def known_queries(model: Model, data: TaskData, sink: Sink = ignore) -> Float[Tensor, "n d"] | None:
@@ -65,8 +87,8 @@ def known_queries(model: Model, data: TaskData, sink: Sink = ignore) -> Float[Te
     if not (model.method.traits.needs_query and model.config.training.cache_queries):
         return None
 
-    def query(images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
-        found = model.backbone(images).cls
+    def query(images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
+        found = model.query(images)
         assert found is not None
         return found
 
@@ -78,18 +100,19 @@ def _once(
     model: Model,
     data: TaskData,
     sink: Sink,
-    compute: Callable[[Float[Tensor, "b 3 s s"]], Tensor],
+    compute: Callable[[UInt8[Tensor, "b 3 s s"]], Tensor],
 ) -> Tensor:
     """Return ``compute`` of the task's training images, in data set order."""
     found, ranks, size = [], model.ranks, model.config.runtime.eval_batch_size
     total, (part, _) = batch_count(len(data.train), size), ranks.shard(data.train, size)
     for done, batch in enumerate(ordered_batches(model, part, "train"), start=1):
-        found.append(compute(model.backbone.normalise(batch.images)))
+        found.append(compute(batch.images))
         fields = {"phase": "features", "done": ranks.done(done, total), "total": total}
         sink(Event("progress", data.task.index, fields))
     return ranks.gather(found)
 
 
+Images = UInt8[Tensor, "b 3 s s"] | CachedTokens
 Queries = dict[Split, list[Float[Tensor, "b d"] | None]]
 """Class tokens of the plain backbone by split, a tensor per batch of a survey."""
 
@@ -136,13 +159,21 @@ class ImageSurvey:
         sink: receives progress events.
         queries: those of the same images that another survey has computed; they never change, so
             that surveys of a task share them.
+        tokens: of the training images, at which passes without an observer begin; by default all
+            begin at the pixels.
     """
 
     def __init__(
-        self, model: Model, data: TaskData, sink: Sink = ignore, queries: Queries | None = None
+        self,
+        model: Model,
+        data: TaskData,
+        sink: Sink = ignore,
+        queries: Queries | None = None,
+        tokens: KnownTokens | None = None,
     ) -> None:
         self._model = model
         self._queries = {} if queries is None else queries
+        self._tokens = tokens
         self._splits: dict[Split, Subset | None] = {"train": data.train, "val": data.val}
         self._task = data.task.index
         self._sink = sink
@@ -152,24 +183,24 @@ class ImageSurvey:
 
     def __call__(self, observer: Observer | None, split: Split = "train") -> None:
         """Show every image of the split to the observer, in data set order."""
-        total, (_, start) = len(self._subset(split)), self._shard(self._subset(split))
+        subset, size = self._subset(split), self._model.config.runtime.eval_batch_size
+        start = self._shard(subset)[1]
         seen = None if observer is None else Float32Views(observer)
         model, known = self._model, self._queries.setdefault(split, [])
         places = itertools.count()
 
-        def readout(batch: Batch) -> Float[Tensor, "b d"]:
-            nonlocal start
-            positions = torch.arange(start, start + len(batch.labels))
-            start += len(batch.labels)
-            if observer is not None:
-                observer.start_batch(positions, total, batch.labels)
+        def readout(images: Images) -> Float[Tensor, "b d"]:
             place = next(places)
+            if observer is not None:
+                assert not isinstance(images, CachedTokens), "an observer sees every block"
+                positions = start + size * place + torch.arange(len(images))
+                observer.start_batch(positions, len(subset), subset.labels[positions])
             if place == len(known):
-                known.append(model.query(batch.images, survey=True))
+                known.append(model.query(images, survey=True))
             query = known[place]
-            return model.forward(batch.images, observer=seen, survey=True, query=query)[0].float()
+            return model.forward(images, observer=seen, survey=True, query=query)[0].float()
 
-        self._features[split, False] = self._pass(split, readout)
+        self._features[split, False] = self._pass(split, readout, pixels=observer is not None)
         if observer is not None:
             model.ranks.merge(observer)
 
@@ -184,7 +215,7 @@ class ImageSurvey:
         if mirrored:
             features, labels = self.features(split)
             if split not in self._mirrored:
-                self._mirrored[split] = self._pass(split, self._mirror)
+                self._mirrored[split] = self._pass(split, self._mirror, pixels=True)
             return torch.stack([features, self._mirrored[split]], dim=1), labels
         plain = plain and not self._model.method.traits.frozen_features
         if (split, plain) not in self._features:
@@ -204,9 +235,7 @@ class ImageSurvey:
             nothing = model.method.nothing_added()
             self._plain_readouts = self._pass(
                 "train",
-                lambda batch: model.forward(batch.images, survey=True, additions=nothing)[
-                    0
-                ].float(),
+                lambda images: model.forward(images, survey=True, additions=nothing)[0].float(),
             )
         return self._plain_readouts
 
@@ -251,26 +280,42 @@ class ImageSurvey:
             )
             yield dict(zip(prompts, found, strict=True))
 
-    def _mirror(self, batch: Batch) -> Float[Tensor, "b d"]:
-        model, images = self._model, batch.images.flip(-1)
-        query = model.query(images, survey=True)
-        return model.forward(images, survey=True, query=query)[0].float()
+    def _mirror(self, images: Images) -> Float[Tensor, "b d"]:
+        assert not isinstance(images, CachedTokens), "tokens are of images as they are"
+        model, mirrored = self._model, images.flip(-1)
+        query = model.query(mirrored, survey=True)
+        return model.forward(mirrored, survey=True, query=query)[0].float()
 
-    def _plain(self, batch: Batch) -> Float[Tensor, "b d"]:
-        backbone = self._model.survey_backbone
-        found = backbone(backbone.normalise(batch.images)).cls
+    def _plain(self, images: Images) -> Float[Tensor, "b d"]:
+        found = self._model.plain(images, survey=True).cls
         assert found is not None
         return found.float()
 
     @torch.no_grad()
-    def _pass(self, split: Split, compute: Callable[[Batch], Tensor]) -> Float[Tensor, "n d"]:
+    def _pass(
+        self, split: Split, compute: Callable[[Images], Tensor], pixels: bool = False
+    ) -> Float[Tensor, "n d"]:
         """Return ``compute`` of every image of the split, in data set order."""
-        subset, found = self._subset(split), []
-        total = batch_count(len(subset), self._model.config.runtime.eval_batch_size)
-        for done, batch in enumerate(ordered_batches(self._model, self._shard(subset)[0]), start=1):
-            found.append(compute(batch))
+        found = []
+        total = batch_count(len(self._subset(split)), self._model.config.runtime.eval_batch_size)
+        for done, images in enumerate(self._images(split, pixels), start=1):
+            found.append(compute(images))
             self._tell(done, total)
         return self._model.ranks.gather(found)
+
+    def _images(self, split: Split, pixels: bool) -> Iterator[Images]:
+        """Iterate over this rank's batches of a split, as tokens where these are known."""
+        model, (shard, first) = self._model, self._shard(self._subset(split))
+        known = None
+        if self._tokens is not None and split == "train" and not pixels:
+            known = self._tokens.of(model.survey_backbone)
+        if known is None:
+            yield from (batch.images for batch in ordered_batches(model, shard))
+            return
+        for positions in torch.arange(first, first + len(shard)).split(
+            model.config.runtime.eval_batch_size
+        ):
+            yield known.take(positions)
 
     def _shard(self, subset: Subset) -> tuple[Subset, int]:
         """This rank's part of a subset, and the position that it begins at."""

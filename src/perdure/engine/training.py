@@ -17,7 +17,7 @@ from perdure.engine.drift import Following
 from perdure.engine.events import Event, Sink, ignore
 from perdure.engine.model import Model
 from perdure.engine.optim import TaskOptimiser, lr_factor
-from perdure.engine.survey import ImageSurvey, Queries, known_queries, known_tokens
+from perdure.engine.survey import ImageSurvey, KnownTokens, Queries, known_queries
 from perdure.errors import ConfigError, DivergenceError
 from perdure.heads import HEADS, Head
 from perdure.streams import (
@@ -102,6 +102,7 @@ class Training:
         self._sink = sink
         self._kept: ImageSurvey | None = None
         self._queries: Queries = {}
+        self._tokens = KnownTokens(model, data, sink)
 
     def start(self) -> bool:
         """Start the task and initialise from data; tells whether state has to be kept at once."""
@@ -157,7 +158,7 @@ class Training:
         per_epoch = batch_count(len(self.data.train), config.training.batch_size)
         total = config.training.epochs * per_epoch
         known = self._known_features()
-        tokens = None if known is not None else known_tokens(self.model, self.data, self._sink)
+        tokens = None if known is not None else self._tokens.of(self.model.backbone)
         queries = known_queries(self.model, self.data, self._sink)
         meter = Meter(self._sink, task.index, per_epoch, total)
         for step, (images, positions) in enumerate(self._batches(done, known, tokens), start=done):
@@ -224,7 +225,7 @@ class Training:
         """Return a new survey; where features never change, one for the whole task."""
         if self._kept is not None:
             return self._kept
-        survey = ImageSurvey(self.model, self.data, self._sink, self._queries)
+        survey = ImageSurvey(self.model, self.data, self._sink, self._queries, self._tokens)
         if self.model.features_fixed(self.data.task):
             self._kept = survey
         return survey
