@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from photos import FOLLOWING, RECIPE, ROSTER, STREAMS
+from photo_cells import FOLLOWING, RECIPE, ROSTER, STREAMS
 
 from perdure.engine.config import make_config
 from perdure.experiment import run
