@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perdure.atomic import sync_folder
 from perdure.errors import OutputError, StreamError
 from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import SUFFIXES, EncodedImage
@@ -139,7 +140,7 @@ def write_listing(images: Iterable[tuple[str, str]], path: Path, rows: int) -> N
     images = iter(images)
     waiting = path.with_name(f".{path.name}.part")
     try:
-        with parquet.ParquetWriter(waiting, schema) as writer:
+        with waiting.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
             while group := list(itertools.islice(images, rows)):
                 # File names are bytes, and need be no text.
                 places = [os.fsencode(place) for place, _ in group]
@@ -147,7 +148,11 @@ def write_listing(images: Iterable[tuple[str, str]], path: Path, rows: int) -> N
                 writer.write_table(
                     arrow.table([places, faults], schema=schema), row_group_size=rows
                 )
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
         waiting.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
             f"'{path}' could not be written ({error.strerror or error}). Free some space, or choose "
