@@ -20,8 +20,16 @@ from perdure.experiment import run
 
 STREAM = "cifar100"
 ORDER = 2024
-BUDGETS = {"lda": (3,), "iprompt, merged t^-1/2": (1, 3), "nsp2": (1, 3)}
-"""Rows of the study and their numbers of epochs; frozen features have none."""
+IPROMPT = "iprompt, merged t^-1/2"
+BUDGETS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("lda", 3, {}),
+    (IPROMPT, 1, {"prompt_blocks": [5, 6, 7]}),
+    (IPROMPT, 1, {}),
+    (IPROMPT, 3, {}),
+    ("nsp2", 1, {}),
+    ("nsp2", 3, {}),
+)
+"""Rows of the study, their numbers of epochs, and what is changed; frozen features have no epochs."""
 
 
 def main() -> None:
@@ -30,15 +38,16 @@ def main() -> None:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of the sets")
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-accuracy"))
     args = parser.parse_args()
-    for row, budgets in BUDGETS.items():
-        for epochs in budgets:
-            folder = args.out / f"{row}-{epochs}".replace(" ", "_").replace("/", "_")
-            [entry] = run(config_of(row, epochs, args.photos), folder, resume=True).entries
-            print(
-                f"{row}, {epochs} epochs: last {100 * entry['last_accuracy']:.1f} %, "
-                f"{entry['seconds']:.0f} s",
-                flush=True,
-            )
+    for row, epochs, changes in BUDGETS:
+        name = f"{row}-{epochs}" + "".join(f"-{key}" for key in changes)
+        folder = args.out / name.replace(" ", "_").replace("/", "_")
+        config = config_of(row, epochs, args.photos).replace(**changes)
+        [entry] = run(config, folder, resume=True).entries
+        print(
+            f"{row}, {epochs} epochs, {changes or 'as in the study'}: "
+            f"last {100 * entry['last_accuracy']:.1f} %, {entry['seconds']:.0f} s",
+            flush=True,
+        )
 
 
 def config_of(row: str, epochs: int, photos: Path) -> Any:
