@@ -78,8 +78,8 @@ DEBIASING = (
 )
 """Heads of the two rows on which debiasing is compared."""
 FIXED = (
-    "ncm,gaussian,gaussian(shrinkage=loo),ridge,ridge(lift=relu,lift_width=5000),"
-    "gaussian(lift=cosine,lift_width=2000)"
+    "ncm,gaussian,gaussian(shrinkage=loo),gaussian(mean_shrinkage=3,shrinkage=loo),"
+    "ridge,ridge(lift=relu,lift_width=5000),gaussian(lift=cosine,lift_width=2000)"
 )
 """Heads on features that do not move."""
 DEEP = {"heads": f"linear,{CLOSED}", "temperature": 5.0}

@@ -38,6 +38,7 @@ RIVALS = {
     "nearest mean": "ncm",
     "Gaussian (SLDA)": "gaussian",
     "Gaussian, loo": "gaussian(shrinkage=loo)",
+    "Gaussian, loo, pooled": "gaussian(mean_shrinkage=3.0,shrinkage=loo)",
     "ridge (LayUP)": "ridge",
     "ridge, random ReLU features (RanPAC)": "ridge(lift=relu,lift_width=5000)",
     "Gaussian, random cosine features (RanDumb)": "gaussian(lift=cosine,lift_width=2000)",

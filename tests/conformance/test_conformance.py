@@ -21,6 +21,8 @@ WITH_OPTIONS = [
     "gaussian(mirrored=true,shrinkage=loo)",
     "gaussian(shrinkage=validation)",
     "gaussian(drift=linear,drift_debias=0.5)",
+    "gaussian(mean_shrinkage=2)",
+    "gaussian(mean_shrinkage=1,shrinkage=loo,mirrored=true)",
     "gaussian(drift=mixed,drift_debias=1,shrinkage=loo)",
     "gaussian(lift=cosine,lift_width=300)",
     "gaussian(lift=relu,lift_width=20,shrinkage=loo)",

@@ -107,12 +107,15 @@ def test_vectors_are_overwritten_and_the_class_is_never_predicted(method: str) -
     assert ("prompts" in str(told)) == (method == "nsp2")
 
 
-def test_other_classes_are_told_as_before() -> None:
-    learner = classifier("lda").learn(lesson("a", "b", "c"))
+@pytest.mark.parametrize("drawn_together", [0.0, 3.0])
+def test_other_classes_are_told_as_before(drawn_together: float) -> None:
+    options = {"mean_shrinkage": drawn_together}
+    learner = classifier("lda", **options).learn(lesson("a", "b", "c"))
     images, names = lesson("a", "c", seed=1)
     before = learner.logits(images)[:, [0, 2]]
     learner.forget_class("b")
-    assert torch.equal(learner.logits(images), before)
+    # Means that were drawn together are so anew without that of the class.
+    assert torch.equal(learner.logits(images), before) == (not drawn_together)
     assert learner.predict(images).tolist() == names
 
 

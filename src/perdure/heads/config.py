@@ -121,6 +121,8 @@ class GaussianConfig(LiftConfig):
         mirrored: whether the statistics of the Gaussian head are of mirror images, too (left and
             right changed), each view counting for half an image. It costs a pass over a task's
             images; where left and right make the class, leave it off.
+        mean_shrinkage: how far class means are drawn together: 0 (they stay as they are), or a factor
+            on the sampling error that is expected of them. Fewer images, more shrinkage.
         drift_debias: share of the score that a class is expected to lose by errors of the maps it
             follows, and is given back: 0 (nothing) to 1. Without, new classes are favoured. With
             ``drift`` at ``linear`` or ``mixed``.
@@ -130,6 +132,7 @@ class GaussianConfig(LiftConfig):
         "analytic"
     )
     mirrored: bool = False
+    mean_shrinkage: Annotated[float, Ge(0)] = 0.0
     drift_debias: Annotated[float, Ge(0), Le(1)] = 0.0
 
 

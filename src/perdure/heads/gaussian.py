@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -36,12 +37,15 @@ from perdure.numerics.leave_one_out import (
     gaussian_scores_left_out,
     spectral_discriminant,
 )
+from perdure.numerics.pooled_means import PooledMeans, image_error
 from perdure.numerics.ridge import WIDEST_SPECTRUM
 from perdure.numerics.spectrum import Spectrum, spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What ``shrinkage = "validation"`` chooses from."""
+MOST_POOLED = 1_000
+"""Classes up to which their means are pooled for every shrinkage that ``loo`` compares."""
 
 
 @HEADS.register("gaussian")
@@ -51,6 +55,8 @@ class GaussianHead(Head):
     State: one mean and one count per class and one D × D scatter matrix, whatever the number of
     tasks; with ``shrinkage = "loo"`` three sums per shrinkage that is compared besides. Of lifted
     features the scatter is a `GramMatrix`, thin while images are fewer than columns.
+
+    With ``mean_shrinkage`` classes are scored by `PooledMeans`, worked out when it solves.
 
     With ``drift_debias`` it keeps a vector more per class: by how much the map of its task missed its
     mean when it was left out. What all later maps are so expected to cost a class's score is added
@@ -189,8 +195,9 @@ class GaussianHead(Head):
         """Log densities under the moments of all other images; ρ and the level stay."""
         judged = can_be_left_out(self.counts.to(labels.device), labels)
         moments = GaussianMoments(self.means, self.counts, self._spectrum())
-        x = self.space(self.taught(features))
-        scores = gaussian_scores_left_out(moments, x, labels, float(self.rho))
+        x, rho = self.space(self.taught(features)), float(self.rho)
+        pooled = self._pooled(rho, moments if self.left_out is not None else None)
+        scores = gaussian_scores_left_out(moments, x, labels, rho, pooled)
         images = int(self.counts.sum())
         if self.gram is None and self.left_out is None and self._spread and images > 1:
             # Those are for S/(n − 1), where the head scores by S/n.
@@ -242,6 +249,8 @@ class GaussianHead(Head):
                 what = "what classes before it are given back, for which it was left out of a map"
                 traces.append(Trace(what, ("given_back", "bias")))
         weights = "so the weights of all other classes, which are made with it"
+        if self.config.mean_shrinkage:
+            self._solve(float(self.rho), self._moments())
         if images == 1 and not self.mirrored:
             self.counts[label] = 0
             moments = self._moments()
@@ -268,8 +277,16 @@ class GaussianHead(Head):
                 return None
             # Distances are for S/(n − 1), where the head may score by S/n.
             factor = 1.0 if self.left_out is not None else images / (images - 1)
+            rho = float(self.rho)
+            pooled = self._pooled(rho)
             self._measure = GaussianEvidence(
-                self.means, self.counts * known, self.scatter, images, float(self.rho), factor
+                self.means,
+                self.counts * known,
+                self.scatter,
+                images,
+                rho,
+                factor,
+                None if pooled is None else pooled.means,
             )
         return self._measure
 
@@ -382,17 +399,21 @@ class GaussianHead(Head):
         gone = (self.means == 0).all(dim=1).to(labels.device)
         gone[labels] = False
         class_of[gone] = -1
-        sums.add(gaussian_left_out(moments, x, labels, class_of=class_of))
+        if len(self.means) > MOST_POOLED:
+            sums.add(gaussian_left_out(moments, x, labels, class_of=class_of))
+        else:
+            pooled_by = functools.partial(self._pooled, moments=moments)
+            sums.add(gaussian_left_out(moments, x, labels, class_of=class_of, pooled_by=pooled_by))
         rho = sums.best()
         # Without a class of two images there is no scatter, and every shrinkage is the same.
         return 1.0 if rho is None else rho
 
     def _solve(self, rho: float, moments: GaussianMoments | None) -> None:
         """Set the shrinkage, and weight and bias by it."""
-        if moments is None:
-            weight, bias = discriminant(self.means, self._covariance, rho)
-        else:
-            weight, bias = spectral_discriminant(moments, rho)
+        weight, bias = self._discriminant(self.means, rho, moments)
+        pooled = self._pooled(rho, moments, weight)
+        if pooled is not None:
+            weight, bias = self._discriminant(pooled.means, rho, moments)
         self.rho.fill_(rho)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
@@ -400,12 +421,40 @@ class GaussianHead(Head):
             self._give_back(rho, moments)
         self._measure = None
 
+    def _discriminant(
+        self, means: Float[Tensor, "c d"], rho: float, moments: GaussianMoments | None
+    ) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c"]]:
+        """Weight and bias of these means under the covariance."""
+        if moments is None:
+            return discriminant(means, self._covariance, rho)
+        return spectral_discriminant(replace(moments, means=means), rho)
+
+    def _pooled(
+        self, rho: float, moments: GaussianMoments | None = None, solved: Tensor | None = None
+    ) -> PooledMeans | None:
+        """The means drawn together; None where they stay as they are."""
+        counts = self.counts * self.means.any(dim=1)
+        classes, images = int((counts > 0).sum()), int(self.counts.sum())
+        if not (self.config.mean_shrinkage and self._spread) or classes < 2:  # noqa: PLR2004
+            return None
+        moments = moments or self._moments()
+        if solved is None:
+            solved = self._discriminant(self.means, rho, moments)[0]
+        values = (
+            torch.linalg.eigvalsh(self._covariance)
+            if moments is None
+            else (moments.scatter.values / images)
+        )
+        if moments is None and self.gram is None and images > 1:
+            # By S/(n − 1), as images are left out.
+            solved = solved * ((images - 1) / images)
+        rows = images * (2 if self.mirrored else 1)
+        error = image_error(values.clamp(min=0), self.width, rho, rows, classes)
+        return PooledMeans(self.means, solved, counts, self.config.mean_shrinkage * error)
+
     def _give_back(self, rho: float, moments: GaussianMoments | None) -> None:
         """Add to every bias what the maps since its class came are expected to have cost it."""
-        if moments is None:
-            solved, _ = discriminant(self.misses, self._covariance, rho)
-        else:
-            solved, _ = spectral_discriminant(replace(moments, means=self.misses), rho)
+        solved, _ = self._discriminant(self.misses, rho, moments)
         lost = [
             score_lost(*pair)
             for pair in zip(self.misses.split(self.sizes), solved.split(self.sizes), strict=True)

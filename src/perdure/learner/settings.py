@@ -22,7 +22,7 @@ USUAL_HEADS = ("gaussian",)
 EPOCHS = 4
 SMALL_DATA = {"shrinkage": "loo"}
 """Defaults that differ from those of runs, whatever the method; docs/heads.md has the reason."""
-FROZEN = {"mirrored": True}
+FROZEN = {"mirrored": True, "mean_shrinkage": 3.0}
 """Those of methods that train nothing besides; docs/heads.md has the reason."""
 TRAINED = {"drift_debias": 1.0}
 """Those of methods that train; docs/drift.md has the reason."""

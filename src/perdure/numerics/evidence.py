@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from perdure.numerics.gaussians import views_of
-from perdure.numerics.leave_one_out import WithoutImage, can_be_left_out
+from perdure.numerics.leave_one_out import WithoutImage, can_be_left_out, squares
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class GaussianEvidence:
         images: number n of images in the scatter.
         rho: shrinkage, in (0, 1].
         factor: on all log densities, where the covariance has another divisor.
+        scored: means that classes are scored by, where these are others (pooled).
 
     Raises:
         ValueError: no two images, or no image differs from its class's mean.
@@ -58,6 +59,7 @@ class GaussianEvidence:
         images: int,
         rho: float,
         factor: float = 1.0,
+        scored: Float[Tensor, "c d"] | None = None,
     ) -> None:
         self._half = -0.5 * factor
         level = float(scatter.diagonal().sum()) / max((images - 1) * len(scatter), 1)
@@ -73,12 +75,13 @@ class GaussianEvidence:
         # Inverses, not factors: files for other runtimes have no triangular solve.
         self._inner = _inverse_root(inner)
         self._outer = _inverse_root(inner + self._share * between.T @ between)
-        self._whitened = self._means @ self._inner
+        whose = means if scored is None else scored
+        self._whitened = (whose.double() - self._centre) @ self._inner
 
     def of(self, features: Float[Tensor, "n d"]) -> Evidence:
         """Evidence of images that were not learned."""
         x = features.double() - self._centre
-        scores = self._half * _squares(x @ self._inner, self._whitened)
+        scores = self._half * squares(x @ self._inner, self._whitened)
         return Evidence(scores, self._half * (x @ self._outer).square().sum(dim=1), whole=True)
 
     def background_left_out(
@@ -153,7 +156,7 @@ def _without(
     rest = -removed @ removed.T
     rest.diagonal().add_(1)
     root = _inverse_root(rest)
-    return _squares(x, means) + _squares(*(part @ removed.T @ root for part in (x, means)))
+    return squares(x, means) + squares(*(part @ removed.T @ root for part in (x, means)))
 
 
 def _inverse_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
@@ -163,9 +166,3 @@ def _inverse_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
         torch.linalg.cholesky(matrix), identity, upper=False
     )
     return root.T
-
-
-def _squares(x: Float[Tensor, "n d"], means: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
-    """Squared distances of images to means."""
-    lengths = x.square().sum(dim=1, keepdim=True), means.square().sum(dim=1)
-    return lengths[0] - 2 * x @ means.T + lengths[1]

@@ -7,7 +7,7 @@ discriminant analysis") leaves images out by the same rank-one update.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perdure.numerics.gaussians import views_of
+from perdure.numerics.pooled_means import PooledMeans
 from perdure.numerics.spectrum import Spectrum
 
 SHRINKAGES = (
@@ -24,6 +25,8 @@ SHRINKAGES = (
 """Weights ρ of the identity that are compared; the best were found between 0.3 and 0.95."""
 ROWS = 4096
 """Images whose distances are in memory together."""
+POOLED_ROWS = 256
+"""The same where means are pooled anew without each."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def gaussian_left_out(
     labels: Int[Tensor, "n"],
     shrinkages: Sequence[float] = SHRINKAGES,
     class_of: Int[Tensor, "c"] | None = None,
+    pooled_by: Callable[[float], PooledMeans | None] = lambda rho: None,
 ) -> LeftOut:
     """Judge every shrinkage by the answers to images that are left out in turn.
 
@@ -99,6 +103,7 @@ def gaussian_left_out(
         shrinkages: the grid of ρ, each in (0, 1].
         class_of: class that each row of ``moments`` stands for, −1 for none (a forgotten class);
             rows of one class are right for each other. None: every row is a class of its own.
+        pooled_by: the pooled means under a shrinkage, see `gaussian_scores_left_out`.
 
     Raises:
         ValueError: a shrinkage outside (0, 1], or a label whose class has no image.
@@ -110,7 +115,7 @@ def gaussian_left_out(
     same = rows == rows[rotated.labels][:, None]
     right, loss = [], []
     for rho in shrinkages:
-        scores = rotated.scores(rho).masked_fill(none, -torch.inf)
+        scores = rotated.scores(rho, pooled_by(rho)).masked_fill(none, -torch.inf)
         right.append(same.gather(1, scores.argmax(dim=1, keepdim=True)).sum())
         own = scores.masked_fill(~same, -torch.inf).logsumexp(dim=1)
         loss.append((scores.logsumexp(dim=1) - own).sum())
@@ -122,6 +127,7 @@ def gaussian_scores_left_out(
     features: Float[Tensor, "n *v d"],
     labels: Int[Tensor, "n"],
     rho: float,
+    pooled: PooledMeans | None = None,
 ) -> Float[Tensor, "j c"]:
     """Score images that are left out in turn: −½ (x − μ_k′)ᵀ A′⁻¹ (x − μ_k′) for every class k.
 
@@ -134,6 +140,7 @@ def gaussian_scores_left_out(
         features: features of the images to leave out; of all their views, that to be judged first.
         labels: their rows in ``moments``.
         rho: shrinkage, in (0, 1].
+        pooled: of these means, to score by; means are pooled anew without each image.
 
     Returns:
         One row per image whose class has another one, see `can_be_left_out`, in their order.
@@ -141,7 +148,7 @@ def gaussian_scores_left_out(
     Raises:
         ValueError: a shrinkage outside (0, 1], or a label whose class has no image.
     """
-    return _Rotated(moments, features, labels).scores(rho)
+    return _Rotated(moments, features, labels).scores(rho, pooled)
 
 
 def spectral_discriminant(
@@ -198,32 +205,46 @@ class _Rotated:
         self.images = (views_of(features[judged]).double() - offset) @ basis
         # An image lies outside the basis as far as its class's mean does.
         thin = len(self.values) < width
-        outside = (_squares(means) - _squares(self.means)).clamp(min=0)
+        outside = (squares(means, means) - squares(self.means, self.means)).clamp(min=0)
         self.outside = outside if thin else None
 
-    def scores(self, rho: float) -> Float[Tensor, "j c"]:
-        """Answers to all images under one shrinkage."""
+    def scores(self, rho: float, pooled: PooledMeans | None = None) -> Float[Tensor, "j c"]:
+        """Answers to all images under one shrinkage, by pooled means where given."""
         _check_shrinkage(rho)
         rows = torch.arange(len(self.labels), device=self.labels.device)
-        return torch.cat([self._block(part, rho) for part in rows.split(ROWS)])
+        size = ROWS if pooled is None else POOLED_ROWS
+        return torch.cat([self._block(part, rho, pooled) for part in rows.split(size)])
 
-    def _block(self, rows: Int[Tensor, "b"], rho: float) -> Float[Tensor, "b c"]:
+    def _block(
+        self, rows: Int[Tensor, "b"], rho: float, pooled: PooledMeans | None
+    ) -> Float[Tensor, "b c"]:
         # Where there is no spread, distances are plain, as in `discriminant`.
         level, values = (self.level, self.values) if self.level > 0 else (1.0, self.values + 1)
         root = ((1 - rho) * values + rho * level).sqrt()
         x, means, label = self.images[rows] / root, self.means / root, self.labels[rows]
         shown = x[:, 0]
-        square = shown.square().sum(dim=1, keepdim=True) - 2 * shown @ means.T
-        square += means.square().sum(dim=1)
+        square = squares(shown, means)
         if self.outside is not None:
             square += self.outside[label] / (rho * level)
         apart = x - means[label][:, None]
         along = torch.einsum("bvr,br->bv", apart, shown)[:, None] - (apart @ means.T).mT
-        without = WithoutImage(apart, self.counts[label].double(), (1 - rho) / self.free)
+        counts = self.counts[label].double()
+        without = WithoutImage(apart, counts, (1 - rho) / self.free)
         own = label[:, None]
         square.scatter_(1, own, without.square[:, None])
         along.scatter_(1, own[..., None].expand(-1, -1, along.shape[2]), without.along[:, None])
-        return -0.5 * (square + without.lost(along))
+        square += without.lost(along)
+        if pooled is not None:
+            known = pooled.known
+            square[:, known] = pooled.distances_left_out(
+                x,
+                torch.searchsorted(known, label),
+                counts,
+                means[known],
+                without.kernel,
+                self.outside is not None,
+            )
+        return -0.5 * square
 
 
 class WithoutImage:
@@ -257,13 +278,19 @@ class WithoutImage:
         self._inner = inner - 1 / (views * counts)[:, None, None]
         self._share = share / views
 
+    @property
+    def kernel(self) -> Float[Tensor, "b v v"]:
+        """What products of two vectors gain as the scatter loses the image, from theirs with d_v."""
+        kernel: Tensor = self._share * torch.linalg.inv(self._inner)
+        return kernel
+
     def lost(self, along: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
         """What squared distances gain as the scatter loses the image, from products with every d_v."""
         solved: Tensor = torch.linalg.solve(self._inner, along.mT).mT
         return self._share * (solved * along).sum(dim=2)
 
 
-def _squares(points: Float[Tensor, "c d"]) -> Float[Tensor, "c c"]:
-    """Squared distances between all points."""
-    length = points.square().sum(dim=1)
-    return length[:, None] - 2 * points @ points.T + length
+def squares(x: Float[Tensor, "n d"], means: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
+    """Squared distances of points to means."""
+    lengths = x.square().sum(dim=1, keepdim=True), means.square().sum(dim=1)
+    return lengths[0] - 2 * x @ means.T + lengths[1]
