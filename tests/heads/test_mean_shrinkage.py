@@ -144,6 +144,21 @@ def test_means_of_images_that_are_alike_stay() -> None:
     assert torch.equal(head.logits(x).argmax(dim=1), torch.arange(3))
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1e-8, 1e-12, 1e-150])
+def test_images_that_are_all_but_alike_are_told(spread: float) -> None:
+    config = GaussianConfig(mean_shrinkage=3.0, shrinkage="loo")
+    spec = BackboneSpec("features", DIM, 1, 1, 1, True, 1, 1e-6)
+    head = HEADS["gaussian"](spec, config, lambda name: generator(0, name))
+    task = Task(0, (0, 1, 2), ("a", "b", "c"), 3)
+    head.start_task(task)
+    labels = torch.arange(3).repeat_interleave(3)
+    x = torch.randn(3, DIM, generator=generator(1, "alike"), dtype=torch.float64)[labels]
+    x = x + spread * torch.randn(9, DIM, generator=generator(2, "alike"), dtype=torch.float64)
+    head.end_task(task, FeatureSurvey((x, labels)))
+    assert torch.equal(head.logits(x).argmax(dim=1), labels)
+    assert torch.equal(head.scores_left_out(x, labels)[1].argmax(dim=1), labels)
+
+
 def test_without_it_means_are_scored_as_they_are() -> None:
     head, x = taught(0.2, 1, strength=0.0), images(0, 1)[0].double()
     wanted = densities(head, x, head.means, head.scatter).log_softmax(1)

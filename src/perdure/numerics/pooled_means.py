@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_ROUNDING = 1e-12
+
 
 class PooledMeans:
     """Pooled class means m + H (M - m), H = K (K + E)⁻¹, K = (M - m) A⁻¹ (M - m)ᵀ.
@@ -43,7 +45,9 @@ class PooledMeans:
         gram = _centred(known) @ _centred(weight).T
         self._gram = (gram + gram.T) / 2
         self._error = error
-        self._errors = error / counts[self.known].double()
+        # Where images of a class are all but alike, errors vanish in K's rounding.
+        rounding = _ROUNDING * self._gram.diagonal().mean()
+        self._errors = error / counts[self.known].double() + rounding
         factor = torch.linalg.cholesky(self._gram + torch.diag(self._errors))
         self._inverse = torch.cholesky_inverse(factor)
         lost = self._errors[:, None] * (self._inverse @ _centred(known))
