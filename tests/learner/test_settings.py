@@ -63,6 +63,19 @@ def test_statistics_follow_where_features_move_and_a_head_can(
     assert make_settings(parameters, left).heads.drift == drift
 
 
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [({}, 1.0), ({"drift": "mixed"}, 0.0), ({"drift": "mixed", "drift_debias": 0.5}, 0.5)],
+)
+def test_nothing_is_given_back_for_the_mean_of_two_maps(
+    options: dict[str, Any], share: float
+) -> None:
+    settings = make_settings({"method": "nsp2", "heads": None}, options)
+    assert settings.heads.drift_debias == share
+    parameters, left = parameters_of(settings)
+    assert make_settings(parameters, left).heads.drift_debias == share
+
+
 def test_iprompt_is_merged_unless_told_otherwise() -> None:
     assert classifier("iprompt").settings().training.merge == 0.5
     assert classifier("iprompt", merge="none").settings().training.merge == "none"
