@@ -133,6 +133,24 @@ def test_a_forgotten_class_leaves_the_pooled_means(shrinkage: float | str, views
     assert bool(left_out[:, kept].isfinite().all())
 
 
+@KINDS
+def test_a_class_left_out_has_no_say_in_the_means_of_the_others(
+    shrinkage: float | str, views: int
+) -> None:
+    head = taught(shrinkage, views)
+    label, (x, labels) = TASKS * CLASSES - 1, images(TASKS - 1, views)
+    own = x[labels == label]
+    found = head.evidence_class_left_out(own, labels[labels == label]).scores
+    rows = own.double().view(len(own), views, DIM)
+    apart = (rows - head.means[label]).flatten(0, 1)
+    scatter = head.scatter - apart.T @ apart / views
+    counts = head.counts.clone()
+    counts[label] = 0
+    means = pooled(head, views, head.means, counts, head.scatter)
+    wanted = densities(head, rows[:, 0], means, scatter)
+    torch.testing.assert_close(found[:, :label], wanted[:, :label], rtol=1e-6, atol=1e-6)
+
+
 def test_means_of_images_that_are_alike_stay() -> None:
     config = GaussianConfig(mean_shrinkage=2.0)
     spec = BackboneSpec("features", DIM, 1, 1, 1, True, 1, 1e-6)

@@ -227,7 +227,11 @@ class GaussianHead(Head):
         measure = self._evidence()
         if measure is None:
             return Evidence(self.logits(views_of(features)[:, 0]))
-        return measure.class_left_out(self.taught(features), labels)
+        rest = self.counts.clone()
+        rest[labels.unique()] = 0
+        pooled = self._pooled(float(self.rho), counts=rest)
+        scored = self.means if pooled is None else pooled.means
+        return measure.class_left_out(self.taught(features), labels, scored)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
@@ -430,10 +434,14 @@ class GaussianHead(Head):
         return spectral_discriminant(replace(moments, means=means), rho)
 
     def _pooled(
-        self, rho: float, moments: GaussianMoments | None = None, solved: Tensor | None = None
+        self,
+        rho: float,
+        moments: GaussianMoments | None = None,
+        solved: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> PooledMeans | None:
-        """The means drawn together; None where they stay as they are."""
-        counts = self.counts * self.means.any(dim=1)
+        """The means drawn together, of classes that count; None where they stay as they are."""
+        counts = (self.counts if counts is None else counts) * self.means.any(dim=1)
         classes, images = int((counts > 0).sum()), int(self.counts.sum())
         if not (self.config.mean_shrinkage and self._spread) or classes < 2:  # noqa: PLR2004
             return None

@@ -98,7 +98,10 @@ class GaussianEvidence:
         return self._half * (without.square + without.lost(without.along[:, None])[:, 0])
 
     def class_left_out(
-        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
+        self,
+        features: Float[Tensor, "n *v d"],
+        labels: Int[Tensor, "n"],
+        scored: Float[Tensor, "c d"] | None = None,
     ) -> Evidence:
         """Evidence of learned images of one class, as if none of them had been learned.
 
@@ -109,12 +112,16 @@ class GaussianEvidence:
             features: the images of the class that are at hand; all were learned. Of all their views,
                 that to be judged first.
             labels: label of each; a class has a label per domain.
+            scored: means that the other classes are scored by without it, where these are pooled.
         """
+        whitened = self._whitened
+        if scored is not None:
+            whitened = (scored.double() - self._centre) @ self._inner
         views = views_of(features).double() - self._centre
         rows = [_removed(views[labels == one], self._of(int(one))) for one in labels.unique()]
         removed = self._share**0.5 * torch.cat(rows) @ self._inner
         x = views[:, 0]
-        scores = self._half * _without(x @ self._inner, self._whitened, removed)
+        scores = self._half * _without(x @ self._inner, whitened, removed)
         count, here = float(self._counts.sum()), len(x)
         others = count - here
         if others < 1:
