@@ -12,11 +12,11 @@ from torch import Tensor
 from perdure.backbones.vit import FrozenViT
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.model import Model
-from perdure.engine.run import Run, plan
+from perdure.engine.run import plan
 from perdure.engine.survey import ImageSurvey, KnownTokens, known_queries, ordered_batches
 from perdure.engine.training import Training
 from perdure.errors import ConfigError
-from tests.engine.interrupted import TWO, Stop, carry_out, stop_after
+from tests.engine.interrupted import TWO, assert_resumes, carry_out
 from tests.tiny import small_config
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -123,14 +123,7 @@ class TestCachedQueries:
     @pytest.mark.long
     @pytest.mark.parametrize("steps", [1, 5])
     def test_resumed_run_is_bit_identical(self, tmp_path: Path, steps: int) -> None:
-        config = self.CONFIG.replace(checkpoint_every=1)
-        backbone = make_backbone(config)
-        stream = make_stream(config)
-        straight = Run(config, stream, backbone)().model.state()
-        with pytest.raises(Stop):
-            Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
-        resumed = Run(config, stream, backbone, tmp_path)().model.state()
-        assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+        assert_resumes(self.CONFIG.replace(checkpoint_every=1), tmp_path, steps)
 
     @pytest.mark.long
     def test_every_training_image_passes_the_plain_backbone_once(

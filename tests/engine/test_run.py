@@ -26,7 +26,7 @@ from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 from perdure.metrics import last_accuracy
 from perdure.types import Loss
-from tests.engine.interrupted import TWO, Stop, carry_out, stop_after
+from tests.engine.interrupted import TWO, Stop, assert_resumes, carry_out, stop_after
 from tests.tiny import small_config
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -223,14 +223,7 @@ def test_centred_heads_and_known_tokens_resume_bit_identically(
 ) -> None:
     blocks = {"prompt_blocks": [-1]} if method == "nsp2" else {}
     config = small_config(method, head_inputs="centred", checkpoint_every=1, **TWO, **blocks)
-    backbone = make_backbone(config)
-    stream = make_stream(config)
-    straight = Run(config, stream, backbone)().model.state()
-    with pytest.raises(Stop):
-        Run(config, stream, backbone, tmp_path, stop_after(steps))()  # type: ignore[arg-type]
-    resumed = Run(config, stream, backbone, tmp_path)().model.state()
-    assert straight.keys() == resumed.keys()
-    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+    assert_resumes(config, tmp_path, steps)
 
 
 @pytest.mark.long

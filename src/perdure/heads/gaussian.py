@@ -227,10 +227,12 @@ class GaussianHead(Head):
         measure = self._evidence()
         if measure is None:
             return Evidence(self.logits(views_of(features)[:, 0]))
-        rest = self.counts.clone()
-        rest[labels.unique()] = 0
-        pooled = self._pooled(float(self.rho), counts=rest)
-        scored = self.means if pooled is None else pooled.means
+        scored = None
+        if self.config.mean_shrinkage:
+            rest = self.counts.clone()
+            rest[labels.unique()] = 0
+            pooled = self._pooled(float(self.rho), counts=rest)
+            scored = self.means if pooled is None else pooled.means
         return measure.class_left_out(self.taught(features), labels, scored)
 
     def forget(self, label: int) -> list[Trace]:
