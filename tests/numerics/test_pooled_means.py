@@ -66,6 +66,17 @@ def test_a_class_that_is_gone_has_no_say() -> None:
     assert torch.equal(all_rows.means[3], means[3])
 
 
+@pytest.mark.parametrize("gone", [(1,), (0, 4), (2, 2), (0, 1, 2, 3), (0, 1, 2, 3, 4)])
+def test_labels_left_out_have_no_say(gone: tuple[int, ...]) -> None:
+    means, inverse, counts = drawn(5, 4, seed=6)
+    found = PooledMeans(means, means @ inverse, counts, error=3.0).without(torch.tensor(gone))
+    kept = [label for label in range(5) if label not in gone]
+    assert torch.equal(found[list(gone)], means[list(gone)])
+    if kept:
+        wanted = literal(means[kept], inverse, counts[kept], 3.0)
+        torch.testing.assert_close(found[kept], wanted)
+
+
 def test_pooled_means_are_nearer_to_the_truth() -> None:
     """Forty classes that differ in three directions of sixty, three images each."""
     random = torch.Generator().manual_seed(4)

@@ -227,13 +227,7 @@ class GaussianHead(Head):
         measure = self._evidence()
         if measure is None:
             return Evidence(self.logits(views_of(features)[:, 0]))
-        scored = None
-        if self.config.mean_shrinkage:
-            rest = self.counts.clone()
-            rest[labels.unique()] = 0
-            pooled = self._pooled(float(self.rho), counts=rest)
-            scored = self.means if pooled is None else pooled.means
-        return measure.class_left_out(self.taught(features), labels, scored)
+        return measure.class_left_out(self.taught(features), labels)
 
     def forget(self, label: int) -> list[Trace]:
         """Overwrite the class's mean, weight and bias.
@@ -284,15 +278,9 @@ class GaussianHead(Head):
             # Distances are for S/(n − 1), where the head may score by S/n.
             factor = 1.0 if self.left_out is not None else images / (images - 1)
             rho = float(self.rho)
-            pooled = self._pooled(rho)
+            counts, pooled = self.counts * known, self._pooled(rho)
             self._measure = GaussianEvidence(
-                self.means,
-                self.counts * known,
-                self.scatter,
-                images,
-                rho,
-                factor,
-                None if pooled is None else pooled.means,
+                self.means, counts, self.scatter, images, rho, factor, pooled
             )
         return self._measure
 
@@ -440,10 +428,9 @@ class GaussianHead(Head):
         rho: float,
         moments: GaussianMoments | None = None,
         solved: Tensor | None = None,
-        counts: Tensor | None = None,
     ) -> PooledMeans | None:
         """The means drawn together, of classes that count; None where they stay as they are."""
-        counts = (self.counts if counts is None else counts) * self.means.any(dim=1)
+        counts = self.counts * self.means.any(dim=1)
         classes, images = int((counts > 0).sum()), int(self.counts.sum())
         if not (self.config.mean_shrinkage and self._spread) or classes < 2:  # noqa: PLR2004
             return None

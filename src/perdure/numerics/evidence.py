@@ -14,6 +14,7 @@ from torch import Tensor
 
 from perdure.numerics.gaussians import views_of
 from perdure.numerics.leave_one_out import WithoutImage, can_be_left_out, squares
+from perdure.numerics.pooled_means import PooledMeans
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class GaussianEvidence:
         images: number n of images in the scatter.
         rho: shrinkage, in (0, 1].
         factor: on all log densities, where the covariance has another divisor.
-        scored: means that classes are scored by, where these are others (pooled).
+        pooled: means that classes are scored by, where they are drawn together.
 
     Raises:
         ValueError: no two images, or no image differs from its class's mean.
@@ -59,7 +60,7 @@ class GaussianEvidence:
         images: int,
         rho: float,
         factor: float = 1.0,
-        scored: Float[Tensor, "c d"] | None = None,
+        pooled: PooledMeans | None = None,
     ) -> None:
         self._half = -0.5 * factor
         level = float(scatter.diagonal().sum()) / max((images - 1) * len(scatter), 1)
@@ -75,8 +76,8 @@ class GaussianEvidence:
         # Inverses, not factors: files for other runtimes have no triangular solve.
         self._inner = _inverse_root(inner)
         self._outer = _inverse_root(inner + self._share * between.T @ between)
-        whose = means if scored is None else scored
-        self._whitened = (whose.double() - self._centre) @ self._inner
+        self._pooled = pooled
+        self._whitened = self._white(means if pooled is None else pooled.means)
 
     def of(self, features: Float[Tensor, "n d"]) -> Evidence:
         """Evidence of images that were not learned."""
@@ -98,25 +99,22 @@ class GaussianEvidence:
         return self._half * (without.square + without.lost(without.along[:, None])[:, 0])
 
     def class_left_out(
-        self,
-        features: Float[Tensor, "n *v d"],
-        labels: Int[Tensor, "n"],
-        scored: Float[Tensor, "c d"] | None = None,
+        self, features: Float[Tensor, "n *v d"], labels: Int[Tensor, "n"]
     ) -> Evidence:
         """Evidence of learned images of one class, as if none of them had been learned.
 
         Equal to building it anew without them, with ρ, t and n − 1 as they were, to 1e-9. What was
-        learned of the class before stays in the scatter; its own scores mean nothing.
+        learned of the class before stays in the scatter, but has no say in pooled means of the
+        others; its own scores mean nothing.
 
         Args:
             features: the images of the class that are at hand; all were learned. Of all their views,
                 that to be judged first.
             labels: label of each; a class has a label per domain.
-            scored: means that the other classes are scored by without it, where these are pooled.
         """
         whitened = self._whitened
-        if scored is not None:
-            whitened = (scored.double() - self._centre) @ self._inner
+        if self._pooled is not None:
+            whitened = self._white(self._pooled.without(labels))
         views = views_of(features).double() - self._centre
         rows = [_removed(views[labels == one], self._of(int(one))) for one in labels.unique()]
         removed = self._share**0.5 * torch.cat(rows) @ self._inner
@@ -132,6 +130,10 @@ class GaussianEvidence:
         around = torch.cat([_rows(views - own), (here * others / count) ** 0.5 * (own - rest)])
         parts = (part @ self._outer for part in (x, rest, self._share**0.5 * around))
         return Evidence(scores, self._half * _without(*parts)[:, 0], whole=True)
+
+    def _white(self, means: Float[Tensor, "c d"]) -> Float[Tensor, "c d"]:
+        """Means for which the covariance is the identity."""
+        return (means.double() - self._centre) @ self._inner
 
     def _of(self, label: int) -> tuple[Float[Tensor, "d"], int]:
         return self._means[label], int(self._counts[label])

@@ -48,10 +48,20 @@ class PooledMeans:
         # Where images of a class are all but alike, errors vanish in K's rounding.
         rounding = _ROUNDING * self._gram.diagonal().mean()
         self._errors = error / counts[self.known].double() + rounding
-        factor = torch.linalg.cholesky(self._gram + torch.diag(self._errors))
-        self._inverse = torch.cholesky_inverse(factor)
-        lost = self._errors[:, None] * (self._inverse @ _centred(known))
-        self.means = means.double().index_copy(0, self.known, known - lost)
+        self._inverse = _inverse_of(self._gram, self._errors)
+        lost = _lost(known, self._inverse, self._errors)
+        self._means = means.double()
+        self.means = self._means.index_copy(0, self.known, known - lost)
+
+    def without(self, labels: Int[Tensor, "l"]) -> Float[Tensor, "c d"]:
+        """The pooled means as they were if these labels had no image; the error of an image stays."""
+        rest = ~torch.isin(self.known, labels.to(self.known.device))
+        rows, errors = self.known[rest], self._errors[rest]
+        # A Gram matrix of rows around another middle is known from that around this one.
+        gram = _centred(_centred(self._gram[rest][:, rest]).T)
+        known = self._means[rows]
+        lost = _lost(known, _inverse_of(gram, errors), errors)
+        return self._means.index_copy(0, rows, known - lost)
 
     def distances_left_out(
         self,
@@ -119,6 +129,20 @@ class PooledMeans:
         pooled = own - 2 * errors + errors.square() * (3 * diagonal - squares)
         distances: Tensor = square[:, None] - 2 * (products - errors * solved) + pooled
         return distances
+
+
+def _inverse_of(gram: Float[Tensor, "c c"], errors: Float[Tensor, "c"]) -> Float[Tensor, "c c"]:
+    """(K + E)⁻¹."""
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(gram + torch.diag(errors)))
+    return inverse
+
+
+def _lost(
+    means: Float[Tensor, "c d"], inverse: Float[Tensor, "c c"], errors: Float[Tensor, "c"]
+) -> Float[Tensor, "c d"]:
+    """What pooling takes from the means: E (K + E)⁻¹ (M - m)."""
+    lost: Tensor = errors[:, None] * (inverse @ _centred(means))
+    return lost
 
 
 def _centred(rows: Float[Tensor, "c k"]) -> Float[Tensor, "c k"]:
