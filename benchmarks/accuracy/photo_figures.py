@@ -24,8 +24,8 @@ from perdure.reports.figures.axes import (
 )
 from perdure.reports.figures.render import write_png
 
-Rows = Mapping[str, list[tuple[float, Mapping[str, Any]]]]
-"""Of every row, per class order: seconds of the run and the figures of the head that is compared."""
+Rows = Mapping[str, tuple[float, list[Mapping[str, Any]]]]
+"""Of every row: seconds of a run, and per class order the figures of the head that is compared."""
 
 
 def draw(rows: Rows, title: str, path: Path) -> None:
@@ -33,21 +33,17 @@ def draw(rows: Rows, title: str, path: Path) -> None:
     figure = Figure(figsize=(13.0, 4.6), dpi=110)
     over, against, stored = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
     curves = []
-    for row, cells in rows.items():
-        values = 100 * np.array([head["curve"] for _, head in cells])
+    for row, (_, heads) in rows.items():
+        values = 100 * np.array([head["curve"] for head in heads])
         nothing = np.full((values.shape[1],) * 2, np.nan)
         curves.append(Curve(row, nothing, values.mean(0), deviation(values)))
     draw_curves(over, curves)
     name_axes(over, "tasks learned", "accuracy over classes seen, %")
-    seconds = {row: float(np.mean([taken for taken, _ in cells])) for row, cells in rows.items()}
-    sizes = {
-        row: float(np.mean([head["state_bytes"] for _, head in cells])) / 1e6
-        for row, cells in rows.items()
-    }
+    sizes = [np.mean([head["state_bytes"] for head in heads]) / 1e6 for _, heads in rows.values()]
     lasts = [float(curve.curve[-1]) for curve in curves]
-    _draw_points(against, list(seconds.values()), lasts)
+    _draw_points(against, [seconds for seconds, _ in rows.values()], lasts)
     name_axes(against, "seconds of the whole run", "last accuracy, %")
-    _draw_points(stored, list(sizes.values()), lasts)
+    _draw_points(stored, [float(size) for size in sizes], lasts)
     name_axes(stored, "MB of state", "last accuracy, %")
     figure.suptitle(title, x=0.01, ha="left", fontsize=FONT + 2, color=INK)
     looks = [look(place) for place in range(len(curves))]

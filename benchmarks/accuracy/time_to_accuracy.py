@@ -28,6 +28,10 @@ BUDGETS: tuple[tuple[str, int, dict[str, Any]], ...] = (
     (IPROMPT, 3, {}),
     ("nsp2", 1, {}),
     ("nsp2", 3, {}),
+    ("coda_prompt", 1, {}),
+    ("l2p", 1, {}),
+    ("dualprompt", 1, {}),
+    ("finetune", 1, {}),
 )
 """Rows of the study, their numbers of epochs, and what is changed; frozen features have no epochs."""
 
@@ -37,8 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of the sets")
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-accuracy"))
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of rows' names")
     args = parser.parse_args()
     for row, epochs, changes in BUDGETS:
+        if not row.startswith(tuple(args.only)):
+            continue
         name = f"{row}-{epochs}" + "".join(f"-{key}" for key in changes)
         folder = args.out / name.replace(" ", "_").replace("/", "_")
         config = config_of(row, epochs, args.photos).replace(**changes)
