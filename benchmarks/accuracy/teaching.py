@@ -58,7 +58,7 @@ def features(photos: Path, out: Path, name: str, part: Side, side: int) -> tuple
 
 
 def fitted(x: Tensor, y: Tensor, classes: int, shrinkage: str | float = "loo") -> Head:
-    """The default head, taught these features at once."""
+    """A Gaussian head without mirror images and pooled means, taught these features at once."""
     spec = BackboneSpec("kept", x.shape[1], 1, 1, 1, has_class_token=True, patches=1, norm_eps=1e-6)
     config = GaussianConfig(shrinkage=shrinkage)  # type: ignore[arg-type]  # as typed there
     head = HEADS["gaussian"](spec, config, lambda purpose: generator(0, purpose))
