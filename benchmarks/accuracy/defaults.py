@@ -5,7 +5,7 @@ at 20 per class, each for three draws of images and class orders, tested on all 
 set. A draw is taught by `ContinualClassifier.learn`, which is what `perdure learn` calls. Options are
 chosen on grocery, which none of the reported figures is of.
 
-Usage: python benchmarks/accuracy/defaults.py PHOTOS [key=value ...] [--method NAME] [--only clothing ...]
+Usage: python benchmarks/accuracy/defaults.py PHOTOS [key=value ...] [--method NAME] [--only NAME ...]
        python benchmarks/accuracy/defaults.py PHOTOS --only cifar100-5 --test-images 12
 """
 

@@ -51,6 +51,17 @@ def class_name(value: Any, where: str, what: str = "label") -> str:
     )
 
 
+def is_number(name: str) -> bool:
+    """Whether a class's name is that of a whole number, which fits 64 bits.
+
+    Example:
+        >>> is_number("7"), is_number("007"), is_number(str(2**63))
+        (True, False, False)
+    """
+    whole = re.fullmatch(r"-?\d+", name, re.ASCII) is not None
+    return whole and str(int(name)) == name and -(2**63) <= int(name) < 2**63
+
+
 def class_names(values: Iterable[Any], where: Callable[[int], str]) -> list[str]:
     """Return the names of labels that belong together.
 

@@ -271,6 +271,23 @@ class TestDriftImages:
         second.finish()
         assert made.run().drift[0]["size"] > 0
 
+    def test_others_than_when_the_task_began_are_refused(self, tmp_path: Path) -> None:
+        folder = tmp_path / "any"
+        _photographs(folder, 3)
+        made = trial("finetune", ("gaussian(drift=linear)",), drift_images=str(folder))
+        stages = _stages(made)
+        first = made.start(stages[0])
+        first.train()
+        first.finish()
+        second = Training(first.model, stages[1].data, others=unlabelled(str(folder)))
+        second.start()
+        again = unlabelled(str(folder))
+        Training(first.model, stages[1].data, carried=second.carried, others=again)
+        next(folder.iterdir()).unlink()
+        fewer = unlabelled(str(folder))
+        with pytest.raises(ConfigError, match="others than when this task began"):
+            Training(first.model, stages[1].data, carried=second.carried, others=fewer)
+
     def test_what_cannot_be_used_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="there is no such folder"):
             unlabelled(str(tmp_path / "nowhere"))
@@ -333,3 +350,11 @@ def _photographs(folder: Path, count: int) -> None:
     for index in range(count):
         pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
+
+
+@pytest.mark.parametrize("method", ["joint", "clip_joint"])
+def test_all_tasks_at_once_have_no_first_one(method: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"adapt=first: method '.*joint' trains on all tasks at once"
+    ):
+        make_config({**SMALL, "method": method, "adapt": "first"})

@@ -160,9 +160,7 @@ def test_shrinkage_by_validation_needs_a_validation_split() -> None:
     made = head("gaussian", HeadConfig(shrinkage="validation"))
     task = tasks([2])[0]
     made.start_task(task)
-    with pytest.raises(
-        ConfigError, match=r"needs a validation split: set validation_fraction=0\.25"
-    ):
+    with pytest.raises(ConfigError, match=r"needs validation images: validation_fraction=0\.25"):
         made.end_task(task, FeatureSurvey(drawn(0, 2)))
 
 

@@ -256,3 +256,21 @@ def test_gaussians_follow_a_linear_drift() -> None:
     cov, now = (f["factors_0"][0] @ f["factors_0"][0].T for f in (before, after))
     torch.testing.assert_close(now, cov * 2.25, rtol=1e-4, atol=1e-4)
     assert torch.equal(after["means_1"], before["means_1"])
+
+
+def test_a_forgotten_class_stays_without_a_spread() -> None:
+    """Of few pairs a map does not tell much, and what it misses is added to every spread."""
+    head = language(drift="linear")
+    through_tasks(head, 2)
+    head.forget(1)
+    random = generator(3, "drift")
+    before = torch.randn(8, DIM, generator=random)
+    after = before + 0.3 * torch.randn(8, DIM, generator=random)
+    groups = torch.arange(3, 7).repeat_interleave(2)
+    head.follow(FeatureDrift(before, after, known=3, groups=groups))
+    assert not head.get_buffer("factors_0")[1].any()
+    assert head.get_buffer("factors_0")[0].any()
+    task = tasks()[2]
+    head.start_task(task)
+    head.end_task(task, Drawn(task))
+    assert bool(head.weight.isfinite().all())

@@ -11,6 +11,7 @@ from torch import Tensor
 from perdure.heads import HEADS
 from perdure.heads.config import RidgeConfig
 from perdure.heads.ridge import RidgeHead
+from perdure.numerics.feature_drift import FeatureDrift
 from perdure.numerics.ridge import MOST_FREEDOM, RATIOS, one_hot, with_bias
 from perdure.randomness import generator
 from perdure.testing.drawn import FeatureSurvey
@@ -128,3 +129,36 @@ def test_a_class_that_is_forgotten_answers_nothing() -> None:
     head.take_in(features[1::2][late], labels[1::2][late])
     assert not head.weight[1].any()
     assert head.counts.tolist() == [6, 0, 6]
+
+
+def test_a_thin_gram_follows_as_a_whole_one_does() -> None:
+    """The spread that a map does not tell reaches beyond the rows that were taken in."""
+    features, labels = drawn(0, 4, 5, 40)
+    heads = [new(40, ridge_ratio=0.01, drift="linear") for _ in range(2)]
+    random, logits = generator(1, "moved"), []
+    before = features[:10] + torch.randn(10, 40, generator=random, dtype=torch.float64)
+    after = before + 0.5 * torch.randn(10, 40, generator=random, dtype=torch.float64)
+    for whole, head in enumerate(heads):
+        teach(head, features, labels, (0, 1))
+        assert head.gram.thin
+        if whole:
+            head.gram.replace(head.gram.spectrum().gram())
+        groups = torch.tensor([2, 3]).repeat_interleave(5)
+        head.follow(FeatureDrift(before, after, known=2, groups=groups))
+        teach(head, features, labels, (2, 3))
+        logits.append(head.logits(features))
+    torch.testing.assert_close(*logits, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dim", [DIM, 400])
+def test_forgotten_images_count_on_both_sides_of_the_choice(dim: int) -> None:
+    """Ratios that interpolate are those of more freedom than there are images, forgotten or not."""
+    features, labels = drawn(0, 6, 40, dim)
+    head = new(dim)
+    teach(head, features, labels, (0, 1, 2, 3, 4, 5))
+    for label in range(4):
+        head.forget(label)
+    more, own = drawn(1, 6, 4, dim)
+    head.take_in(more[own > 3], own[own > 3])
+    assert head._system().images == 248
+    assert float(head.ratio) < 1, "of 8 images alone nearly all ratios would interpolate"

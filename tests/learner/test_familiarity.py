@@ -191,3 +191,26 @@ def test_classes_left_out_score_as_if_never_taught(head: str) -> None:
 def _image(picture: Pixels) -> Image.Image:
 
     return Image.fromarray(picture)
+
+
+def test_a_lesson_that_measures_nothing_keeps_what_was_measured() -> None:
+    clf = classifier("linear", calibration_fraction=0.25).learn(lesson("a", "b", count=12))
+    before = clf.history_.separations
+    assert before["linear"]
+    clf.learn(lesson("c", "d", count=4))
+    assert clf.last_lesson_.held_out == 0
+    assert clf.history_.separations == before
+    assert clf.familiarity(STRANGE).shape == (12,)
+
+
+def test_of_an_only_class_there_are_no_odds() -> None:
+    clf = classifier().learn(lesson("a", count=12))
+    assert set(clf.history_.separations["gaussian"]) == {"energy"}
+    assert clf.familiarity(STRANGE).mean() < clf.familiarity(pictures("a", seed=3)).mean()
+    clf.learn(lesson("b", "c", count=12))
+    measured = clf.history_.separations["gaussian"]
+    assert {score: one.images for score, one in measured.items()} == {
+        "energy": 36,
+        "mahalanobis": 24,
+        "probability": 24,
+    }

@@ -212,3 +212,10 @@ def test_first_lesson_that_fails_leaves_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         learner.learn(lesson("a", "b"), on_event=interrupt)
     assert not learner.__sklearn_is_fitted__()
+
+
+@pytest.mark.parametrize("options", [{}, {"validation_fraction": 0.5}])
+def test_something_is_left_to_learn_from(options: dict[str, float]) -> None:
+    learner = classifier("linear", calibration_fraction=0.95, **options)
+    learner.learn(lesson("a", "b", count=12))
+    assert all(count > 0 for count in learner.last_lesson_.images.values())

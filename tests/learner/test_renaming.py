@@ -83,3 +83,23 @@ def test_what_cannot_be_renamed() -> None:
         learner.merge_classes("a", "x")
     assert learner.state_ is state
     assert np.isfinite(learner.predict_proba(pictures("a", 1))).all()
+
+
+def test_a_class_is_named_by_its_number() -> None:
+    images, labels = lesson("1", "2")
+    learner = classifier().learn(images, [int(label) for label in labels])
+    assert learner.rename_class(2, 7).classes_.tolist() == [1, 7]
+    assert learner.rename_class(int(learner.classes_[0]), "007").classes_.tolist() == ["007", "7"]
+
+
+def test_numbers_that_are_too_large_are_texts() -> None:
+    images, labels = lesson("1", "2")
+    learner = classifier().learn(images, [2**63 + int(label) for label in labels])
+    assert learner.classes_.tolist() == ["9223372036854775809", "9223372036854775810"]
+
+
+def test_images_of_no_class_leave_numbers_as_they_are() -> None:
+    images, labels = lesson("10", "2")
+    learner = classifier().learn(images, [int(label) for label in labels])
+    learner.learn(pictures("x", 3), ["none"] * 3)
+    assert learner.classes_.tolist() == [2, 10]

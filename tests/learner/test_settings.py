@@ -109,5 +109,12 @@ def test_shrinkage_may_be_chosen_on_validation_images() -> None:
     rho = learner.model.state()["heads.gaussian.rho"].clone()
     learner.learn(lesson("a", seed=1))
     assert torch.equal(learner.model.state()["heads.gaussian.rho"], rho)
-    with pytest.raises(ConfigError, match="needs a validation split"):
+    with pytest.raises(ConfigError, match="needs validation images"):
         learner.learn(lesson("c", count=3))
+
+
+@pytest.mark.parametrize("given_back", [{}, {"drift_debias": 1.0}, {"drift_debias": 0.0}])
+@pytest.mark.parametrize("drift", ["linear", "mixed"])
+def test_what_is_given_back_comes_back_from_a_model(drift: str, given_back: dict[str, Any]) -> None:
+    config = classifier("nsp2", drift=drift, **given_back).settings()
+    assert make_settings(*parameters_of(config)) == config

@@ -288,6 +288,11 @@ def _join(layers: Sequence[Mapping[str, Any]], preset: str | None) -> Config:
             f"cache_queries=true: transform '{transform}' augments, so an image's query "
             "changes from epoch to epoch. Take transform=plain, or leave cache_queries out."
         )
+    if config.training.adapt == "first" and config.traits.cumulative:
+        raise ConfigError(
+            f"adapt=first: method '{config.training.method}' trains on all tasks at once, and has no "
+            "first one. Leave adapt out."
+        )
     _check_heads(config)
     return config
 

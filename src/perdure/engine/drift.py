@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from perdure.engine.events import Event, Sink
@@ -39,6 +39,13 @@ class Following:
     def __init__(self, model: Model, data: TaskData, others: Subset | None, sink: Sink) -> None:
         self._model, self._data, self._sink = model, data, sink
         self._others = None if others is None else replace(data, train=others, val=None)
+
+    @property
+    def others(self) -> UInt8[Tensor, "32"]:
+        """Checksum of the names of the unlabelled images, which a run that goes on must find again."""
+        names = [] if self._others is None else self._others.train.images.names
+        digest = hashlib.sha256("\n".join(map(str, names)).encode(errors="surrogateescape"))
+        return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
     def before(self, survey: ImageSurvey) -> Tensor:
         """Return the readouts of the task's images, and of the others, under the prompts of before.

@@ -30,8 +30,9 @@ from perdure.streams import (
 )
 from perdure.types import CachedTokens, Task
 
-_FEATURES, _PARAMETER = "features", "parameter."
-"""Names of what is carried: features before the task; begins those of parameters."""
+_FEATURES, _OTHERS, _PARAMETER = "features", "others", "parameter."
+"""Names of what is carried: features before the task, which images beside its own they are of;
+begins those of parameters."""
 
 Keep = Callable[[int, TaskOptimiser], None]
 """Told the steps done, every ``checkpoint_every`` steps and after the last."""
@@ -99,6 +100,12 @@ class Training:
         self.data = data
         self.carried = dict(carried or {})
         self._following = Following(model, data, others, sink)
+        others_then = self.carried.get(_OTHERS)
+        if others_then is not None and not torch.equal(others_then.cpu(), self._following.others):
+            raise ConfigError(
+                f"drift_images={model.config.training.drift_images!r}: its images are others than when "
+                "this task began. Put them back as they were, or start the run anew."
+            )
         self._sink = sink
         self._kept: ImageSurvey | None = None
         self._queries: Queries = {}
@@ -113,6 +120,7 @@ class Training:
         survey = self._survey()
         if moves and any(self.model.heads[head].drift != "none" for head in config.head_names):
             self.carried[_FEATURES] = self._following.before(survey)
+            self.carried[_OTHERS] = self._following.others
         there = dict(self.model.method.named_parameters())
         stood = _versions(self.model.method)
         self.model.start_task(task)

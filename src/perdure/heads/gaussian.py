@@ -363,8 +363,8 @@ class GaussianHead(Head):
     def _best_on_validation(self, survey: Survey, moments: GaussianMoments | None) -> float:
         if not survey.has("val"):
             raise ConfigError(
-                "shrinkage='validation' needs a validation split: set validation_fraction=0.25, "
-                "or shrinkage=analytic."
+                "shrinkage='validation' needs validation images: validation_fraction=0.25 keeps some "
+                "of every class that has 10 or more. Else take shrinkage=loo or analytic."
             )
         features, labels = survey.features("val")
         # Right is a class by its name, whatever the domain, as in the evaluation.

@@ -57,12 +57,10 @@ class GramMatrix(nn.Module):
             self._decompose(empty_spectrum(self.width))
         self.matrix += rows.T @ rows
 
-    def replace(self, gram: Spectrum | Float[Tensor, "m m"]) -> None:
-        """Take another Gram of as many rows in its place, decomposed where this one is."""
-        if isinstance(gram, Spectrum):
-            self._decompose(gram)
-        else:
-            self.matrix = gram.to(self.matrix)
+    def replace(self, gram: Float[Tensor, "m m"]) -> None:
+        """Take another Gram in its place, whole."""
+        self._decompose(empty_spectrum(self.width))
+        self.matrix = gram.to(self.matrix)
 
     def _decompose(self, spectrum: Spectrum) -> None:
         self.values, self.basis = spectrum.values.to(self.values), spectrum.basis.to(self.basis)

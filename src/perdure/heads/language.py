@@ -167,7 +167,9 @@ class LanguageHead(ClassVectorHead, TrainedHead):
             statistics, moved.split([len(rows) for rows, _ in statistics]), strict=True
         ):
             rows.copy_(new)
-            factors.copy_(drift.moved_factors(self.drift, factors))
+            # Zeros where a class was forgotten: it stays without a spread.
+            known = factors.diagonal(dim1=1, dim2=2).any(dim=1)
+            factors[known] = drift.moved_factors(self.drift, factors[known])
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Take in the Gaussians of the task's classes and refine the projection under all of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,9 +71,9 @@ class NearestMeanHead(Head):
         x, own = self.taught(features)[judged].double(), labels[judged]
         count = self.counts[own].double()[:, None]
         without = (count * self.means[own] - x) / (count - 1)
-        cosine = torch.nn.functional.cosine_similarity
-        scores = cosine(x[:, None], self.means.double()[None], dim=2)
-        return judged, scores.scatter(1, own[:, None], cosine(x, without)[:, None])
+        unit = functools.partial(torch.nn.functional.normalize, dim=1)
+        scores, alone = unit(x) @ unit(self.means.double()).T, (unit(x) * unit(without)).sum(dim=1)
+        return judged, scores.scatter(1, own[:, None], alone[:, None])
 
     def refuses(self, labels: Sequence[int]) -> str:
         """Refuse only in models saved before counts were kept."""

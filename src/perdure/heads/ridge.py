@@ -28,7 +28,6 @@ from perdure.numerics.ridge import (
     ridge_scores_left_out,
     with_bias,
 )
-from perdure.numerics.spectrum import Spectrum, spectrum_of
 from perdure.types import BackboneSpec, Generators, Survey, Task, Trace, classes_of
 
 
@@ -117,12 +116,8 @@ class RidgeHead(Head):
         assert moved.scatter is not None, "there was one to move"
         within[:-1, :-1] = moved.scatter
         sums[:-1] = torch.where(sums[-1:] > 0, moved.means.T * counts, 0)
-        gram = within + (sums / counts) @ sums.T
-        if not self.gram.thin:
-            self.gram.replace(gram)
-            return
-        rank, whole = len(self.gram.values), spectrum_of(gram)
-        self.gram.replace(Spectrum(whole.values[-rank:], whole.basis[:, -rank:]))
+        # What the map does not tell spreads in all directions, so that a thin G is thin no more.
+        self.gram.replace(within + (sums / counts) @ sums.T)
 
     def end_task(self, task: Task, survey: Survey) -> None:
         """Add the task's images to the sums, choose the penalty and solve."""

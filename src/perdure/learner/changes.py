@@ -58,7 +58,11 @@ def _change(before: Contents, after: Contents, time: float) -> Change:
 
 
 def _told(lesson: Lesson) -> str:
+    of_none = f"{counted(lesson.negatives, 'image')} of no class"
+    if not lesson.images:
+        return f"learned {of_none}"
     images = counted(sum(lesson.images.values()), "image")
+    images += f" and {of_none}" if lesson.negatives else ""
     more = [name for name in lesson.images if name not in lesson.new]
     parts = [f"learned {listed(lesson.new, 8)}"] if lesson.new else []
     parts += [f"more of {listed(more, 8)}"] if more else []

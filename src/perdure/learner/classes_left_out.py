@@ -119,8 +119,13 @@ def _counted(
     """Histograms of every score."""
     if evidence is None or not len(evidence.scores):
         return {}
-    counted = {}
-    for score, values in familiarity_scores(evidence, state.temperature(head)).items():
+    scores, counted = familiarity_scores(evidence, state.temperature(head)), {}
+    competing = (evidence.scores > -torch.inf).sum(dim=1)
+    if bool((competing == 1).any()):  # the odds of the only class are infinite
+        del scores["probability"]
+    if evidence.scores.shape[1] == 1:  # and it is its own background
+        scores.pop("mahalanobis", None)
+    for score, values in scores.items():
         places, counts = bins(values).unique(return_counts=True)
         counted[score] = dict(zip(places.tolist(), counts.tolist(), strict=True))
     return counted
@@ -132,7 +137,7 @@ def _added(state: LearnerState, found: Mapping[str, tuple[Evidence | None, ...]]
     for head, evidence in found.items():
         parts = [_counted(state, head, one) for one in evidence]
         before = separations.get(head, {})
-        separations[head] = {
+        separations[head] = before | {
             score: before.get(score, Separation()) + Separation(*(p.get(score, {}) for p in parts))
             for score in dict.fromkeys(score for part in parts for score in part)
         }

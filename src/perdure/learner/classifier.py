@@ -218,7 +218,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Start anew, and learn as `learn` does; if that fails, all is as before."""
         return self._teach(X, y, ignore, anew=True)
 
-    def forget_class(self, name: str) -> Forgotten:
+    def forget_class(self, name: str | int) -> Forgotten:
         """Remove a class from heads and statistics; the answer names what still carries its influence.
 
         It may be learned again, as a new class.
@@ -231,7 +231,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._state, forgotten = forget(self.state_, name)
         return forgotten
 
-    def rename_class(self, name: str, new: str) -> ContinualClassifier:
+    def rename_class(self, name: str | int, new: str | int) -> ContinualClassifier:
         """Give a class another name; nothing else changes.
 
         Raises:
@@ -242,7 +242,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._state = rename(self.state_, name, new)
         return self
 
-    def merge_classes(self, name: str, into: str) -> ContinualClassifier:
+    def merge_classes(self, name: str | int, into: str | int) -> ContinualClassifier:
         """Make a class part of another; each is scored as it was learned, and the higher score counts.
 
         Raises:

@@ -37,7 +37,7 @@ class Forgotten:
         return "\n".join(lines)
 
 
-def forget(before: LearnerState, name: str) -> tuple[LearnerState, Forgotten]:
+def forget(before: LearnerState, name: str | int) -> tuple[LearnerState, Forgotten]:
     """Remove a class on a copy, see `ContinualClassifier.forget_class`; the state before stays."""
     before.model.check_can_learn()
     name = known_class(before, name, " to forget")

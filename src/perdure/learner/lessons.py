@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perdure.class_names import is_number
 from perdure.engine.build import text_of
 from perdure.engine.config import Config
 from perdure.engine.drift import unlabelled
@@ -99,7 +100,7 @@ def teach(
     counts = {k: n for k, n in labelled.counts(split.train).items() if k in arrival}
     lesson = Lesson(counts, new, negatives=len(split.negatives))
     lessons = (*history.lessons, lesson)
-    numbered = labelled.numbered and (history.numbered or not before.model.tasks)
+    numbered = _numbered(before, labelled, arrival)
     after = LearnerState(model, replace(history, lessons=lessons, numbered=numbered))
     negatives = features_of(after, split.negatives)
     if in_turn and taken_in:
@@ -114,6 +115,12 @@ def teach(
     return separate_held_out(after, split.calibration, negatives), ()
 
 
+def _numbered(before: LearnerState, labelled: LabelledImages, names: Iterable[str]) -> bool:
+    """Whether classes are numbers after a lesson of these; images of no class have no say."""
+    numbered = before.history.numbered or not before.model.tasks
+    return numbered and all(labelled.numbered and is_number(name) for name in names)
+
+
 def _with_curve(state: LearnerState, curve: dict[str, Curve]) -> LearnerState:
     """Note the learning curve of the newest lesson."""
     *lessons, last = state.history.lessons
@@ -126,13 +133,14 @@ def held_out(
 ) -> Bool[np.ndarray, "n"]:
     """Choose images that are held out of training, drawn by ``(seed, purpose, class)``.
 
-    Of every class with at least `MIN_IMAGES` images the fraction, and at least one; of others none.
+    Of every class with at least `MIN_IMAGES` images the fraction, at least one and not all; of others
+    none.
     """
     mask = np.zeros(len(labelled.images), dtype=bool)
     for label, name in enumerate(labelled.names):
         positions = np.flatnonzero(labelled.images.labels == label)
         if fraction and len(positions) >= MIN_IMAGES:
-            count = max(1, int(fraction * len(positions) + 0.5))
+            count = min(max(1, int(fraction * len(positions) + 0.5)), len(positions) - 1)
             order = permutation(len(positions), seed, *purpose, name)
             mask[positions[order[:count]]] = True
     return mask
@@ -164,6 +172,10 @@ class _Split:
         calibration = held_out(labelled, calibration_fraction, seed, "calibration", lesson)
         # A seed of its own: the two choices must not be nested.
         val = held_out(labelled, validation_fraction, seed, "validation", lesson)
+        for label in np.unique(self._labels[of_a_class]):
+            own = np.flatnonzero(self._labels == label)
+            if (calibration | val)[own].all():  # the two have taken all there are
+                val[own[~calibration[own]]] = False
         self._val = val & ~calibration
         self.train = ~calibration & ~val & of_a_class
         self.calibration = self._subset(calibration & of_a_class)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from perdure.class_names import class_name
+from perdure.class_names import class_name, is_number
 from perdure.engine.model import Model
 from perdure.errors import ConfigError, did_you_mean
 from perdure.learner.history import Lesson
@@ -15,26 +14,27 @@ from perdure.learner.state import LearnerState
 from perdure.wording import listed, printable
 
 
-def rename(before: LearnerState, name: str, new: str) -> LearnerState:
+def rename(before: LearnerState, name: str | int, new: str | int) -> LearnerState:
     """Rename a class on a copy, see `ContinualClassifier.rename_class`; the state before stays."""
-    name, new = known_class(before, name), class_name(new, f"class '{printable(name)}'", "new name")
+    known = known_class(before, name)
+    new = class_name(new, f"class '{printable(known)}'", "new name")
     if new in before.columns:
         raise ConfigError(
-            f"There is a class '{printable(new)}' already. To make '{printable(name)}' part of it, "
+            f"There is a class '{printable(new)}' already. To make '{printable(known)}' part of it, "
             "merge the two."
         )
-    return _named(before, name, new)
+    return _named(before, known, new)
 
 
-def merge(before: LearnerState, name: str, into: str) -> LearnerState:
+def merge(before: LearnerState, name: str | int, into: str | int) -> LearnerState:
     """Merge classes on a copy, see `ContinualClassifier.merge_classes`; the state before stays."""
-    name, into = known_class(before, name), known_class(before, into)
-    if name == into:
-        raise ConfigError(f"'{printable(name)}' cannot be merged with itself. Name two classes.")
-    return _named(before, name, into)
+    known, other = known_class(before, name), known_class(before, into)
+    if known == other:
+        raise ConfigError(f"'{printable(known)}' cannot be merged with itself. Name two classes.")
+    return _named(before, known, other)
 
 
-def known_class(state: LearnerState, name: str, purpose: str = "") -> str:
+def known_class(state: LearnerState, name: str | int, purpose: str = "") -> str:
     """Return the one spelling of a class that is known.
 
     Args:
@@ -71,7 +71,7 @@ def _named(before: LearnerState, name: str, new: str) -> LearnerState:
         _lesson(lesson, lambda one: new if one == name else one) if k >= first else lesson
         for k, lesson in enumerate(history.lessons)
     )
-    numbered = history.numbered and bool(re.fullmatch(r"-?\d+", new))
+    numbered = history.numbered and is_number(new)
     return LearnerState(model, replace(history, lessons=lessons, numbered=numbered))
 
 

@@ -64,10 +64,7 @@ def make_settings(parameters: Mapping[str, Any], options: Any) -> Config:
             "methods`."
         )
     config = make_config(values)
-    # What is given back is worked out for one map; with the mean of two it costs (docs/results.md).
-    mixed = options.get("drift") == "mixed"
-    given_back = {"drift_debias": 0.0} if mixed else {}
-    return config.replace(**{"drift": drift_of(config), **given_back, **options})
+    return config.replace(**{"drift": drift_of(config), **_given_back(options), **options})
 
 
 def _recipe(method: str) -> dict[str, Any]:
@@ -77,6 +74,11 @@ def _recipe(method: str) -> dict[str, Any]:
     own = {**TRAINED, **HEADS.declared[traits.trained_head].recipe} if traits.trains else FROZEN
     recipe = {**SMALL_DATA, **merge, **own}
     return {key: value for key, value in recipe.items() if key in known}
+
+
+def _given_back(options: Mapping[str, Any]) -> dict[str, float]:
+    """Nothing with the mean of two maps, where it costs (docs/results.md): it is worked out for one."""
+    return {"drift_debias": 0.0} if options.get("drift") == "mixed" else {}
 
 
 def drift_of(config: Config) -> str:
@@ -117,6 +119,7 @@ def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     flat, method = config.flat(), config.training.method
     parameters = {**{key: flat[key] for key in PARAMETERS}, "heads": config.head_names}
     usual = {**defaults_of(*parts_of(method)), **_recipe(method), "drift": drift_of(config)}
+    usual |= _given_back(flat)
     options = {
         key: value
         for key, value in flat.items()

@@ -166,8 +166,8 @@ class LearnerState:
         if measured is None:
             raise ConfigError(
                 f"reject={reject}: no lesson of this model has measured what known images look like "
-                f"to its head '{head}'. Teach it a lesson with this version of perdure; more images "
-                "of known classes will do. Heads on lifted features cannot tell."
+                f"to its head '{head}'. Teach it another class, or more images of known ones. Heads "
+                "on lifted features cannot tell."
             )
         images = measured[1].images
         if isinstance(reject, bool) or not isinstance(reject, int | float) or not 0 < reject < 1:

@@ -127,6 +127,7 @@ def find_suspects(
     mirrored = state.model.heads[head].mirrored
     subset = Subset(labelled.images, places, labels)
     features = features_of(state, subset, on_progress, mirrored)
+    labels = labels.to(features.device)
     fitted = _fitted(state, head, features, labels, classes)
     ranked = rank_suspects(fitted, features, labels, state.temperature(head))
     images = _suspects(ranked, places, labelled, labels, classes)
@@ -265,7 +266,7 @@ def _fitted(
     task = Task(0, tuple(range(len(classes))), tuple(classes), len(classes))
     head.to(features.device).start_task(task)
     with torch.no_grad():
-        head.end_task(task, KnownFeatures(features, labels.to(features.device)))
+        head.end_task(task, KnownFeatures(features, labels))
     return head
 
 
@@ -280,7 +281,7 @@ def _poor(
             found[names[label]] = f"has {len(rows)} images; {FEW} or more tell what varies"
             continue
         cosines = rows @ rows.T
-        among = cosines[~torch.eye(len(rows), dtype=torch.bool)]
+        among = cosines[~torch.eye(len(rows), dtype=torch.bool, device=rows.device)]
         if float(among.median()) >= ALIKE:
             found[names[label]] = f"has images that are too alike: cosine {among.median():.2f}"
     return found

@@ -76,6 +76,13 @@ class System:
         wide = len(g) > WIDEST_SPECTRUM
         return cls(g if wide else spectrum_of(g), float(g.diagonal().sum()), len(g))
 
+    @property
+    def images(self) -> int:
+        """Rows that G sums over, those of forgotten classes included: the last column of each is 1."""
+        if isinstance(self.gram, Spectrum):
+            return round(float(self.gram.values @ self.gram.basis[-1].square()))
+        return round(float(self.gram[-1, -1]))
+
     def penalty(self, ratio: float) -> float:
         """λ = ratio · tr(G)/m.
 
@@ -180,7 +187,7 @@ def ridge_left_out(
         ValueError: λ is not positive.
     """
     judged = counts[labels] > 1
-    rows, labels, images = rows[judged], labels[judged], int(counts.sum())
+    rows, labels, images = rows[judged], labels[judged], system.images
     targets = one_hot(labels, sums.shape[1])
     columns = torch.arange(len(counts)) if class_of is None else class_of
     columns = columns.to(labels.device)

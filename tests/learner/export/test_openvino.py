@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 import pytest
 
+from perdure.atomic import atomic_write
 from perdure.learner.export.exported import export_model
 from perdure.testing.trial import make_trial
 from tests.learner.export.test_exported import Case, exported, small
@@ -45,3 +46,20 @@ def test_half_precision(case: Case, tmp_path: Path) -> None:
     )
     assert made.attempts[0].passes
     assert made.bytes < 0.8 * case.made.bytes
+
+
+def test_a_graph_never_stands_beside_weights_of_another(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.xml"
+    export_model(case.classifier, path, pictures=case.pictures)
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.suffix == ".xml":
+            raise KeyboardInterrupt
+        atomic_write(path, content)
+
+    monkeypatch.setattr("perdure.learner.export.exported.atomic_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(case.classifier, path, pictures=case.pictures)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.bin"]

@@ -14,6 +14,7 @@ from filelock import FileLock
 from perdure.atomic import LOCK
 from perdure.errors import CheckpointError, OutputError
 from perdure.learner import ContinualClassifier
+from perdure.learner.changes import changes
 from perdure.learner.saved import versions
 from perdure.learner.saved.contents import read_contents
 from perdure.learner.saved.versions import read_versions, undo, undoable
@@ -28,6 +29,7 @@ from tests.learner.models import (
     same,
 )
 from tests.learner.portable import portable_pictures
+from tests.tiny import classifier, lesson
 
 pytestmark = pytest.mark.long
 
@@ -233,3 +235,44 @@ def test_another_writer_is_waited_for(tmp_path: Path) -> None:
         undo(tmp_path)
     assert backbone() is load(tmp_path).model.backbone
     assert len(load(tmp_path).predict(portable_pictures())) > 0
+
+
+def test_another_model_in_its_place_is_kept_apart(tmp_path: Path) -> None:
+    """What one model has forgotten means nothing to another that lay in the folder before."""
+    one, two = (
+        classifier().learn(lesson("cat", "dog")),
+        classifier().learn(lesson("ash", "oak", "fir")),
+    )
+    one.save(tmp_path)
+    two.forget_class("ash")
+    two.save(tmp_path)
+    assert [version.contents.classes.classes for version in undoable(tmp_path)] == [("cat", "dog")]
+    two.forget_class("oak")
+    two.save(tmp_path)
+    (first, *_) = versions.paths(tmp_path)
+    assert versions.read_version(first).contents.classes.forgotten == ()
+    while versions.paths(tmp_path):
+        undo(tmp_path)
+    assert same(load(tmp_path, one.model.backbone), one)
+
+
+def test_merged_and_forgotten_a_class_is_forgotten_in_every_version(tmp_path: Path) -> None:
+    learner = classifier().learn(lesson("a", "b", "c"))
+    learner.save(tmp_path)
+    learner.merge_classes("a", "b").save(tmp_path)
+    learner.forget_class("b")
+    learner.save(tmp_path)
+    first, *_ = (versions.read_version(path).contents.classes for path in versions.paths(tmp_path))
+    assert first.forgotten == (0, 1)
+    assert first.classes == ("a", "b", "c")
+
+
+def test_images_of_no_class_are_told_in_the_changes(tmp_path: Path) -> None:
+    learner = classifier().learn(lesson("a", "b"))
+    learner.save(tmp_path)
+    learner.learn(lesson("none", count=3)).save(tmp_path)
+    learner.learn(lesson("c", "none", count=2)).save(tmp_path)
+    assert [str(change) for change in changes(tmp_path)] == [
+        "learned 3 images of no class",
+        "learned c (2 images and 2 images of no class)",
+    ]

@@ -121,6 +121,10 @@ def export_model(
                 f"No fp16 file was written: it does not agree with the model. {attempts[-1]}. Take "
                 "fp32."
             )
+    if (
+        len(files) > 1
+    ):  # an earlier graph must not meet these weights: it goes first, and comes last
+        path.unlink(missing_ok=True)
     for suffix, content in files.items():
         atomic_write(path.with_suffix(suffix), content)
     return Exported(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -76,11 +76,6 @@ class Classes:
     classes: tuple[str, ...]
     tasks: tuple[tuple[int, ...], ...]
     forgotten: tuple[int, ...] = ()
-
-    def holds(self, forgotten: Collection[int]) -> dict[str, int]:
-        """Names of those of these labels that are predicted, each with its label."""
-        gone = sorted(set(forgotten) - set(self.forgotten))
-        return {self.classes[label]: label for label in gone if label < len(self.classes)}
 
 
 def encode(content: Mapping[str, Any]) -> bytes:

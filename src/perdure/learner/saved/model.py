@@ -74,7 +74,7 @@ def write_model(
     encoded = _encode(saved, inference_only, publication)
     with alone(folder, "saving a model"):
         if keep_versions and not replace:
-            versions.keep(folder, encoded.pointer, saved.history.forgotten)
+            versions.keep(folder, encoded.pointer, _classes_of(saved), saved.history)
         versions.put(folder, encoded.pointer, encoded.files)
         _forget_in_versions(folder, saved)
         versions.prune(folder, keep_versions)
@@ -85,9 +85,7 @@ def _encode(
     saved: LearnerState, inference_only: bool, publication: Publication | None = None
 ) -> _Encoded:
     model, history = saved.model, saved.history
-    classes = Classes(
-        model.label_names, tuple(task.classes for task in model.tasks), history.forgotten
-    )
+    classes = _classes_of(saved)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state().items()}
     inference_only = inference_only or model.inference_only
     if inference_only:
@@ -114,22 +112,30 @@ def _encode(
     return _Encoded(seal(description), {**files, CARD: card}, sizes)
 
 
+def _classes_of(saved: LearnerState) -> Classes:
+    tasks = tuple(task.classes for task in saved.model.tasks)
+    return Classes(saved.model.label_names, tasks, saved.history.forgotten)
+
+
 def _forget_in_versions(folder: Path, saved: LearnerState) -> None:
     """Forget in every kept version what is forgotten now; what cannot be rewritten is removed."""
-    gone, backbone = saved.history.forgotten, saved.model.backbone
-    if not gone:
+    backbone = saved.model.backbone
+    if not saved.history.forgotten:
         return
     for path in versions.paths(folder):
         try:
             version = versions.read_version(path)
-            held = version.contents.classes.holds(gone)
+            held = versions.still_held(version.contents, _classes_of(saved), saved.history)
             if not held:
                 continue
             state = state_of(version.contents, backbone, "auto")
             for name, label in held.items():
                 now = saved.model.label_names[label]
-                state = state if name == now else rename(state, name, now)
-                state = forget(state, now)[0]
+                renames = (
+                    now not in state.columns
+                )  # another is called so where two were merged since
+                state = rename(state, name, now) if renames else state
+                state = forget(state, now if renames else name)[0]
             encoded = _encode(state, inference_only=False)
             versions.write(path, encoded.pointer, encoded.files)
             os.utime(path, (version.replaced, version.replaced))

@@ -12,12 +12,13 @@ import dataclasses
 import io
 import re
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.atomic import alone, atomic_write, make_folder, sweep
 from perdure.errors import CheckpointError
+from perdure.learner.history import History, Lesson
 from perdure.learner.saved import format1
 from perdure.learner.saved.contents import Contents, read_contents, read_description
 from perdure.learner.saved.files import digest_of, read_bytes, read_file, replace_files
@@ -84,15 +85,53 @@ def undoable(folder: Path) -> list[Version]:
     Raises:
         CheckpointError: a version or the model is damaged.
     """
-    forgotten = read_contents(folder).classes.forgotten
-    return [one for one in read_versions(folder) if not one.contents.classes.holds(forgotten)]
+    now = read_contents(folder)
+    classes, history = now.classes, now.description.history
+    return [one for one in read_versions(folder) if not still_held(one.contents, classes, history)]
 
 
-def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
+def still_held(version: Contents, classes: Classes, history: History) -> dict[str, int]:
+    """Classes that a version predicts though a model that grew from it has forgotten them: labels.
+
+    None where the other grew from something else: other tasks or other lessons came first.
+
+    Args:
+        version: what is kept.
+        classes: of the other model.
+        history: of the same.
+    """
+    before, lessons = version.classes, version.description.history.lessons
+    grown = classes.tasks[: len(before.tasks)] == before.tasks
+    if (
+        not grown
+        or any(map(_differ, lessons, history.lessons))
+        or len(history.lessons) < len(lessons)
+    ):
+        return {}
+    gone = sorted(set(classes.forgotten) - set(before.forgotten))
+    return {before.classes[label]: label for label in gone if label < len(before.classes)}
+
+
+def _differ(one: Lesson, other: Lesson) -> bool:
+    """Whether two lessons cannot be one; their classes may have been renamed or merged since."""
+    of_one, of_other = (
+        (sum(lesson.images.values()), lesson.held_out, lesson.left_out, lesson.negatives)
+        for lesson in (one, other)
+    )
+    return of_one != of_other
+
+
+def keep(folder: Path, pointer: bytes, classes: Classes, history: History) -> None:
     """Keep the model in a folder, which this pointer is about to replace; inside `alone`.
 
     A model that is damaged, and so is repaired by the change, is not kept, nor one with a class that
     the change forgets.
+
+    Args:
+        folder: of the model.
+        pointer: content of the ``config.json`` to come.
+        classes: of the model to come.
+        history: of the same.
 
     Raises:
         OutputError: the version cannot be written.
@@ -101,15 +140,17 @@ def keep(folder: Path, pointer: bytes, forgotten: Collection[int]) -> None:
         contents = read_contents(folder)
     except CheckpointError:
         return
-    now, classes = _encoded(contents)
+    now, names = _encoded(contents)
     newest = paths(folder)[-1:]
-    if now == pointer or contents.classes.holds(forgotten) or any(_is(p, now) for p in newest):
+    if now == pointer or any(_is(p, now) for p in newest):
+        return
+    if still_held(contents, classes, history):
         return
     place = make_folder(folder / FOLDER)
     number = sum(int(path.stem) for path in newest) + 1
     card = folder / CARD
     text = card.read_bytes() if card.exists() else b""
-    files = {WEIGHTS: contents.weights, CLASSES: classes, CARD: text}
+    files = {WEIGHTS: contents.weights, CLASSES: names, CARD: text}
     write(place / f"{number:06}.zip", now, files)
 
 
