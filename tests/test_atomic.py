@@ -170,7 +170,7 @@ def test_the_outermost_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_place_is_checked_without_creating_it(target: Path) -> None:
     assert check_place(target.parent / "new" / "er") == target.parent
-    with pytest.raises(OutputError, match=r"json' is a file, not a folder\. Choose another --out"):
+    with pytest.raises(OutputError, match=r"json' is a file, not a folder\. Choose another place"):
         check_place(target / "below")
     assert_untouched(target)
 

@@ -136,7 +136,7 @@ def check_place(path: Path) -> Path:
     nearest = next(part for part in (path, *path.absolute().parents) if part.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         reason = "cannot be written" if nearest.is_dir() else "is a file, not a folder"
-        raise OutputError(f"'{path}' cannot be used: '{nearest}' {reason}. Choose another --out.")
+        raise OutputError(f"'{path}' cannot be used: '{nearest}' {reason}. Choose another place.")
     return nearest
 
 
@@ -150,7 +150,7 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The folder '{folder}' cannot be used ({error.strerror}). Choose another --out."
+            f"The folder '{folder}' cannot be used ({error.strerror}). Choose another place."
         ) from error
     return folder
 

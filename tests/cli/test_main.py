@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -207,3 +208,18 @@ def test_a_terminal_without_unicode_is_served(
             patched.setattr(sys, "stdout", terminal)
             assert main(["show", "nsp2"]) == 0
         assert b"(??)" in raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("sink", "code"), [(">&-", 0), ("> /dev/full", 1)], ids=["closed", "full disk"]
+)
+def test_an_output_that_takes_nothing(sink: str, code: int) -> None:
+    """Not 120, as Python ends where it cannot write what is left."""
+    command = f"{shlex.quote(sys.executable)} -m perdure.cli ls transforms {sink}"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    made = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == code
+    assert "Traceback" not in made.stderr
+    assert "Exception ignored" not in made.stderr

@@ -175,3 +175,16 @@ def test_another_writer(client: TestClient, pets: Path) -> None:
         assert "Another process" in job["error"]
     assert client.get("/api/lessons/99").status_code == 404
     assert zipfile.is_zipfile(io.BytesIO(zipped({"a": b""})))
+
+
+def test_a_zip_may_hold_no_more_than_a_form(serve: Serve, pets: Path) -> None:
+    limits = Limits(image_bytes=1_000_000)
+    client = serve(pets, limits=limits)
+    for files, told in (
+        ({"z/a.png": huge(8_500)}, "allowed are 64 million"),
+        ({"z/a.png": png("a") + os.urandom(2_000_000)}, "allowed are 1 MB"),
+        ({"z\nq/a.png": png("a")}, "control characters"),
+    ):
+        answer = client.post("/api/lessons", files=upload(zipped(files), "z.zip"))
+        assert told in problem(answer, 422)
+    assert names(client) == ["a", "b", "c"]

@@ -83,3 +83,32 @@ def test_what_cannot_be_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ):
             assert main(["serve", *words]) == code
             assert told in capsys.readouterr().err
+
+
+def test_keys_of_a_model_that_is_there_are_refused(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(pets), "epochs=8"]) == 2
+    assert "epochs: " in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    pets.rename(tmp_path / "run" / "model")
+    assert main(["serve", str(tmp_path / "run")]) == 1
+    assert "is a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_name_from_elsewhere_asks_for_a_token(pets: Path) -> None:
+    process, said = started(pets, "--allow-host", "pets.example.org", PYTHONUNBUFFERED="")
+    try:
+        assert said["token"]
+    finally:
+        ended(process)
+
+
+@pytest.mark.slow
+def test_a_token_of_any_letters_is_in_the_address(pets: Path) -> None:
+    process, said = started(pets, PERDURE_TOKEN="a+b/c=")
+    try:
+        assert said["url"].endswith("#token=a%2Bb%2Fc%3D")
+    finally:
+        ended(process)

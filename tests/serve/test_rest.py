@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from perdure.serve.limits import Limits
 from perdure.serve.served import ServedModel
 from perdure.streams.decoding import EncodedImage
 from tests.serve.conftest import Serve, finished, labelled, names, png, zipped
+from tests.serve.test_guard import problem
 from tests.tiny import classifier
 
 
@@ -208,3 +210,40 @@ def test_answers_are_those_of_one_alone(client: TestClient, pets: Path) -> None:
         assert np.isclose(one["probability"], other["probability"], rtol=1e-5, atol=1e-6)
     assert ServedModel(pets).version == 0
     assert Limits().predicted >= len(given)
+
+
+def test_images_of_a_class_that_was_forgotten_do_not_count(client: TestClient) -> None:
+    client.post("/api/classes/forget", json={"name": "a"})
+    finished(client, client.post("/api/lessons", **labelled("a", count=5)))
+    counts = {one["name"]: one["images"] for one in client.get("/api/model").json()["classes"]}
+    assert counts["a"] == 5
+
+
+def test_a_folder_is_evaluated_whatever_its_size(serve: Serve, pets: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "photos" / "test" / name).mkdir(parents=True)
+        for place in range(5):
+            (tmp_path / "photos" / "test" / name / f"{place}.png").write_bytes(png(name, 5, place))
+    (tmp_path / "photos" / "test" / "a" / "cut.png").write_bytes(png("a")[:70])
+    limits = Limits(predicted=3, waiting=4)
+    client = serve(pets, limits=limits, photos=tmp_path / "photos")
+    found = client.post("/api/evaluate", json={"folder": "test"}).json()
+    assert (found["images"], found["unreadable"]) == (10, 1)
+    assert sorted(one["path"] for one in found["answers"])[0] == "a/0.png"
+    told = problem(client.post("/api/evaluate", json={"folder": "test/a"}), 422)
+    assert str(tmp_path) not in told
+
+
+def test_a_damaged_version_is_nothing_to_undo(client: TestClient, pets: Path) -> None:
+    (version,) = (pets / "versions").iterdir()
+    version.write_bytes(version.read_bytes()[:100])
+    lessons = client.get("/api/lessons").json()
+    assert (len(lessons["lessons"]), lessons["undoable"]) == (2, [])
+    assert "is damaged" in problem(client.delete("/api/lessons/last"), 409)
+
+
+def test_a_lesson_that_is_done_leaves_the_way_free(client: TestClient) -> None:
+    place = client.post("/api/lessons", **labelled("z")).headers["location"]
+    while client.get(place).json()["state"] == "learning":
+        time.sleep(0.005)
+    assert client.get("/api/model").json()["busy"] is False

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from starlette.testclient import TestClient
 
+from perdure.cli.new_model import new_model
 from perdure.learner import ContinualClassifier
 from tests.serve.conftest import Serve, finished, labelled, names, png, zipped
 from tests.serve.test_guard import problem
-from tests.tiny import classifier
+from tests.tiny import MODEL, classifier
 
 
 def with_a_stranger(label: str = "z", place: int = 2) -> dict[str, Any]:
@@ -72,15 +75,22 @@ def test_a_corrected_lesson_is_as_if_it_had_been_taught_so(
     assert same(pets, taught)
 
 
-def test_the_first_lesson_is_corrected_too(serve: Serve, tmp_path: Path) -> None:
-    client = serve(tmp_path / "new", fresh=classifier)
+def _as_the_command_makes_it() -> ContinualClassifier:
+    return new_model({**MODEL, "device": "cpu"})
+
+
+@pytest.mark.parametrize("fresh", [classifier, _as_the_command_makes_it])
+def test_the_first_lesson_is_corrected_too(
+    serve: Serve, tmp_path: Path, fresh: Callable[[], ContinualClassifier]
+) -> None:
+    client = serve(tmp_path / "new", fresh=fresh)
     form = labelled("a", "b", count=6)
     form["data"]["labels"][0] = "b"
     job = finished(client, client.post("/api/lessons", **form))
     assert [(one["place"], one["answer"]) for one in job["suspects"]] == [(0, "a")]
     url = f"/api/lessons?instead_of={job['number']}"
     finished(client, client.post(url, **labelled("a", "b", count=6)))
-    classifier().learn(*_arrays("a", "b", count=6)).save(tmp_path / "literal")
+    fresh().learn(*_arrays("a", "b", count=6)).save(tmp_path / "literal")
     assert same(tmp_path / "new", tmp_path / "literal")
     assert client.get("/api/lessons").json()["undoable"] == []
     told = problem(client.delete("/api/lessons/last"), 409)

@@ -10,6 +10,7 @@ import pkgutil
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from perdure.cli import commands
 from perdure.cli.parsing import Parser, add_import, examples
@@ -69,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch reads it at its first allocation: large tensors lie in large pages where Linux has them.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     words = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:  # it was closed by whoever started the command
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows another one; no run may end for that.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
@@ -85,7 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except (PerdureError, OSError, MemoryError) as error:
-        return _failed(error)
+        code = _failed(error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk, say
+            _reader_gone()
+        return code
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise

@@ -44,8 +44,20 @@ def open_model(folder: Path, values: dict[str, Any]) -> ContinualClassifier:
     from perdure.learner.saved.contents import is_model
 
     check_folder(folder)
-    known = ContinualClassifier.load(folder) if is_model(folder) else None
-    classifier = known if known is not None else ContinualClassifier()
+    if not is_model(folder):
+        return new_model(values)
+    known = ContinualClassifier.load(folder, device=values.get("device", "auto"))
+    return _under(known, values)
+
+
+def new_model(values: dict[str, Any]) -> ContinualClassifier:
+    """A classifier under these keys that has learned nothing."""
+    from perdure.learner import ContinualClassifier
+
+    return _under(ContinualClassifier(), values)
+
+
+def _under(classifier: ContinualClassifier, values: dict[str, Any]) -> ContinualClassifier:
     parameters, more = _parted(values)
     options = {**(classifier.options or {}), **more} or None
     return classifier.set_params(**parameters, options=options)  # type: ignore[no-any-return]  # sklearn has no types

@@ -31,8 +31,8 @@ def messages() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    print(json_text(value, indent=2))
+    """Print a value as indented JSON, at once: a program may wait for it."""
+    print(json_text(value, indent=2), flush=True)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -29,6 +29,8 @@ from perdure.cluster.shards import (
 from perdure.errors import CheckpointError, ConfigError, JobError, PerdureError, StreamError
 from perdure.extensions import load
 from perdure.learner.predict_files import Answer, predict_files
+from perdure.learner.saved import format1
+from perdure.learner.saved.format import CONFIG
 from perdure.learner.saved.model import read_model
 from perdure.learner.state import LearnerState
 from perdure.streams.images.find_images import Listed
@@ -209,8 +211,9 @@ def _places(
 
 def _job(asked: Prediction, places: Sequence[str]) -> dict[str, Any]:
     """What answers depend on, JSON-ready."""
+    described = (Path(asked.model) / name for name in (CONFIG, format1.CONFIG))
     return {
-        "model": sha256_of(Path(asked.model) / "config.json"),
+        "model": sha256_of(next(path for path in described if path.is_file())),
         **_options(asked),
         "shards": {place: identity(place) for place in places},
     }

@@ -65,8 +65,7 @@ def _named(before: LearnerState, name: str, new: str) -> LearnerState:
         model.start_task(replace(task, names=names))
     model.load(before.model.state(), inference_only=before.model.inference_only)
     # What was forgotten under this name before it was learned anew keeps it.
-    taught = [k for k, lesson in enumerate(history.lessons) if name in lesson.new]
-    first = taught[-len(labels) :][0] if taught else 0
+    first = before.first_lesson(name)
     lessons = tuple(
         _lesson(lesson, lambda one: new if one == name else one) if k >= first else lesson
         for k, lesson in enumerate(history.lessons)

@@ -115,7 +115,10 @@ def _checked(options: Any, known: Collection[str]) -> Mapping[str, Any]:
 
 
 def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters and options under which a classifier has this configuration."""
+    """The parameters and options under which a classifier has this configuration.
+
+    ``skip_unreadable`` is for one lesson: it is not among them.
+    """
     flat, method = config.flat(), config.training.method
     parameters = {**{key: flat[key] for key in PARAMETERS}, "heads": config.head_names}
     usual = {**defaults_of(*parts_of(method)), **_recipe(method), "drift": drift_of(config)}
@@ -123,7 +126,7 @@ def parameters_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     options = {
         key: value
         for key, value in flat.items()
-        if key not in PARAMETERS + OF_RUNS and usual.get(key) != value
+        if key not in (*PARAMETERS, *OF_RUNS, "skip_unreadable") and usual.get(key) != value
     }
     return parameters, options
 

@@ -63,6 +63,20 @@ class LearnerState:
         return np.array(names, dtype=np.str_)
 
     @property
+    def images(self) -> dict[str, int]:
+        """Training images of every known class, those of an earlier one of its name left out."""
+        lessons, found = self.history.lessons, dict[str, int]()
+        for name in self.columns.names:
+            own = lessons[self.first_lesson(name) :]
+            found[name] = sum(lesson.images.get(name, 0) for lesson in own)
+        return found
+
+    def first_lesson(self, name: str) -> int:
+        """Place of the lesson that brought a class, not that of one which was forgotten."""
+        taught = [k for k, lesson in enumerate(self.history.lessons) if name in lesson.new]
+        return taught[-len(self.columns.labels(name)) :][0] if taught else 0
+
+    @property
     def transform(self) -> Callable[[Image.Image], UInt8[Tensor, "3 s s"]]:
         """From a decoded image to the pixels that are scored."""
         config, side = self.model.config, self.model.backbone.img_size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -20,7 +22,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from torch import Tensor
 
-from perdure.learner.changes import changes
+from perdure.errors import CheckpointError, PerdureError
+from perdure.learner.changes import Change, changes
 from perdure.learner.evaluation import check_known
 from perdure.learner.labelled import NONE, gather
 from perdure.learner.predict_files import READERS, Answer, answered, read_image
@@ -30,7 +33,7 @@ from perdure.serve.counts import count
 from perdure.serve.guard import Guard
 from perdure.serve.limits import Limits
 from perdure.serve.monitor import Monitor
-from perdure.serve.problems import HANDLERS, Problem
+from perdure.serve.problems import HANDLERS, Problem, as_problem
 from perdure.serve.served import ServedModel, described
 from perdure.serve.uploads import (
     checked_name,
@@ -42,6 +45,7 @@ from perdure.serve.uploads import (
 )
 from perdure.streams.decoding import EncodedImage
 from perdure.version import __version__
+from perdure.wording import printable
 
 _PAGE = Path(str(resources.files("perdure.serve") / "page"))
 
@@ -237,21 +241,48 @@ async def evaluate(
     With `reject` images labelled `none` are of no class, and right where they get the class null.
     """
     given = await read_labelled(request, server.limits, server.limits.predicted, server.photos)
+    skipped, answers = 0, list[Answer]()
     try:
         state = server.state()
-        if given.labels is None:
-            stream, seed = state.model.config.stream, state.model.config.training.seed
-            found = await anyio.to_thread.run_sync(gather, given.data, None, "test", stream, seed)
-            names = [found.names[label] for label in found.images.labels.tolist()]
-            contents = [EncodedImage(name, Path(name).read_bytes()) for name in found.images.names]
-        else:
-            names, contents = given.labels, given.data
         known = (*state.columns.names, *((NONE,) if reject is not None else ()))
-        check_known(dict.fromkeys(names), known)
-        answers = await server.answer(state, contents, head=head, top=5, reject=reject)
-        return count(names, answers, None if NONE in state.columns else NONE)
+        answer = functools.partial(server.answer, state, head=head, top=5, reject=reject)
+        if given.labels is None:
+            names, files, skipped = await anyio.to_thread.run_sync(_files, state, given.data)
+            check_known(dict.fromkeys(names), known)
+            for place in range(0, len(files), server.limits.predicted):
+                part = files[place : place + server.limits.predicted]
+                contents = await anyio.to_thread.run_sync(_contents, part, given.data)
+                answers += await answer(contents)
+        else:
+            names = given.labels
+            check_known(dict.fromkeys(names), known)
+            answers = await answer(given.data)
+    except PerdureError as error:
+        if given.labels is not None:
+            raise
+        told = as_problem(error)  # where an upload was unpacked is nobody's business
+        detail = told.detail.replace(str(given.data), given.data.name)
+        raise Problem(told.status, detail) from None
     finally:
         given.close()
+    counted = count(names, answers, None if NONE in state.columns else NONE)
+    return {**counted, "unreadable": counted["unreadable"] + skipped}
+
+
+def _files(state: LearnerState, folder: Path) -> tuple[list[str], list[Path], int]:
+    """Class and file of every image in a folder, and how many cannot be read."""
+    config = state.model.config
+    stream = dataclasses.replace(config.stream, skip_unreadable=True)
+    found = gather(folder, None, "test", stream, config.training.seed)
+    names = [found.names[label] for label in found.images.labels.tolist()]
+    return names, list(map(Path, found.images.names)), len(found.skipped)
+
+
+def _contents(files: Sequence[Path], folder: Path) -> list[EncodedImage]:
+    """Files of a folder, named by where they lie in it."""
+    return [
+        EncodedImage(printable(str(file.relative_to(folder))), file.read_bytes()) for file in files
+    ]
 
 
 @router.post("/api/lessons", status_code=202, summary="Teach a lesson", openapi_extra=_LABELLED)
@@ -287,11 +318,10 @@ async def teach(
 async def read_lessons(server: Shared) -> dict[str, Any]:
     """All lessons; the changes that can be taken back, the newest last; the lesson in progress."""
     model, state = server.model, server.model.state
-    kept = (
-        []
-        if state is None or model.is_gone
-        else await anyio.to_thread.run_sync(changes, model.folder)
-    )
+    kept: list[Change] = []
+    if state is not None and not model.is_gone:
+        with contextlib.suppress(CheckpointError):  # a damaged version: undo names it
+            kept = await anyio.to_thread.run_sync(changes, model.folder)
     lessons = () if state is None else state.history.lessons
     return {
         "lessons": [dataclasses.asdict(lesson) for lesson in lessons],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -163,6 +162,7 @@ class ServedModel:
         self, job: LessonJob, data: Any, labels: Any, instead: bool, on_done: Callable[[bool], None]
     ) -> None:
         began = time.monotonic()
+        ended: Progress = "failed"
 
         def note(event: Event) -> None:
             job.note(event)
@@ -173,20 +173,20 @@ class ServedModel:
             job.lesson = asdict(classifier.last_lesson_)
             job.suspects = [_told(one) for one in classifier.suspects_[:MOST_SUSPECTS]]
             self._last_lesson = job.number, self._pointer
-            job.state = "done"
+            ended = "done"
         except BaseException as error:  # whatever it is, who asks for the lesson is told
             detail = as_problem(error).detail
             # Where an upload was unpacked, or folders of the server lie, is nobody's business.
             job.error = detail.replace(str(data), data.name) if isinstance(data, Path) else detail
-            job.state = "failed"
         finally:
             job.seconds = time.monotonic() - began
             try:
-                on_done(job.state == "done")
+                on_done(ended == "done")
             except (PerdureError, OSError) as error:  # the lesson itself is learned, or not
                 job.notes.append(f"Its images could not be put away: {error}")
             finally:
                 self._writing.release()
+                job.state = ended  # whoever waits for it may go on at once
 
     def rename(self, name: str, new: str) -> None:
         """Give a class another name."""
@@ -327,9 +327,7 @@ def described(model: ServedModel) -> Mapping[str, Any]:
         "least_reject": None,
     }
     if state is not None:
-        images = Counter[str]()
-        for lesson in state.history.lessons:
-            images.update(lesson.images)
+        images = state.images
         config = state.model.config
         names = state.columns.names
         facts |= {

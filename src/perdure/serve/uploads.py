@@ -18,17 +18,19 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import anyio.to_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from perdure.atomic import atomic_write, lives, make_folder
 from perdure.class_names import class_name
-from perdure.errors import UnreadableImageError
+from perdure.errors import PerdureError, UnreadableImageError
 from perdure.serve.limits import Limits
 from perdure.serve.problems import Problem
 from perdure.streams.decoding import EncodedImage, image_size
 from perdure.streams.fetch.unpacking import unpack
+from perdure.streams.images.find_images import walk
 from perdure.streams.images.left_out import LeftOut
 from perdure.streams.sources.folder import class_files, image_root, parts
 from perdure.wording import counted, listed, printable
@@ -160,7 +162,7 @@ async def read_labelled(
     else:
         images, labels = await _form(request, most)
         if len(images) == 1 and zipfile.is_zipfile(io.BytesIO(images[0].content)):
-            return _unpacked(images[0], limits, most)
+            return await anyio.to_thread.run_sync(_unpacked, images[0], limits, most)
         labels = labels * len(images) if len(labels) == 1 else labels
     if not images:
         raise Problem(422, f"There is no image. {ONE_OF_EACH}")
@@ -314,6 +316,17 @@ def sweep_unpacked() -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def _refuse_in(folder: Path, limits: Limits) -> None:
+    """Refuse images of an unpacked folder that are too large; broken ones are told when read."""
+    for one in walk(folder):
+        path = Path(str(one.path))
+        image = EncodedImage(str(path.relative_to(folder)), path.read_bytes())
+        checked_name(path.parent.name, str(image), limits)
+        with contextlib.suppress(UnreadableImageError):
+            image_size(image)
+            refuse_unreadable([image], limits)
+
+
 def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:
     try:
         with zipfile.ZipFile(io.BytesIO(image.content)) as archive:
@@ -335,9 +348,12 @@ def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:
         folder.mkdir()
         unpack(packed, folder, lambda done: None)
         packed.unlink()
-    except BaseException:
+        _refuse_in(folder, limits)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(place.name)
         place.cleanup()
+        if isinstance(error, PerdureError):  # where it was unpacked is nobody's business
+            raise Problem(422, str(error).replace(str(packed), str(image))) from None
         raise
     return Labelled(folder, None, len(files), place)

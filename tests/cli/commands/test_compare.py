@@ -81,7 +81,7 @@ def test_compare_into_a_file(perdure: Perdure, finished: Path, tmp_path: Path) -
     (tmp_path / "file").touch()
     said = perdure("compare", finished, "--out", tmp_path / "file")
     assert said.code == 1
-    assert "Choose another --out." in said.err
+    assert "Choose another place." in said.err
 
 
 def test_demo(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +144,11 @@ def test_demo_with_other_settings_is_refused_at_once(perdure: Perdure, tmp_path:
     assert (said.code, said.out) == (1, "")
     assert "another configuration" in said.err
     assert [path.name for path in out.iterdir()] == ["lda"]
+
+
+def test_runs_of_other_settings_are_no_seeds_of_one(perdure: Perdure, tmp_path: Path) -> None:
+    for name, more in (("one", ()), ("other", ("seed=1", "epochs=2"))):
+        words = ("run", "digits/nsp2", *FEW, *more, "--out", tmp_path / "runs" / name, "-q")
+        assert perdure(*words).code == 0
+    rows = json.loads(perdure("compare", tmp_path / "runs", "--json").out)["rows"]
+    assert [row["options"] for row in rows if row["head"] == "linear"] == ["epochs=1", "epochs=2"]

@@ -213,3 +213,19 @@ def test_eval_refuses_an_unknown_class(perdure: Perdure, pets: Path, tmp_path: P
     said = perdure("eval", pets, draw(tmp_path / "photos", "cat", "dgo"))
     assert said.code == 1
     assert "'dgo' was never learned. Did you mean 'dog'?" in said.err
+
+
+@pytest.mark.long
+def test_what_is_left_out_of_a_lesson_is_no_rule_for_the_next(
+    perdure: Perdure, pets: Path, tmp_path: Path
+) -> None:
+    photos = draw(tmp_path / "monday", "owl", count=4)
+    (photos / "owl" / "0.png").write_bytes((photos / "owl" / "0.png").read_bytes()[:60])
+    words = ("learn", pets, photos, "--device", "cpu")
+    assert perdure(*words, "--skip-unreadable", "-q").code == 0
+    said = perdure(*words)
+    assert said.code == 1
+    assert "skip" in said.err
+    assert perdure("eval", pets, photos).code == 1
+    (photos / "owl" / "0.png").unlink()
+    assert perdure(*words, "-q").code == 0

@@ -46,7 +46,7 @@ def test_report_as_json(perdure: Perdure, tmp_path: Path) -> None:
         (["nothing"], 1, "There is no result to report."),
         (["run", "--out", "empty"], 1, "'empty' is a folder. Type the name of the page, as --out"),
         (["run", "--out", "page"], 1, "'page' does not end in .html. Type --out page.html."),
-        (["run", "--out", "file/x.html"], 1, "is a file, not a folder. Choose another --out."),
+        (["run", "--out", "file/x.html"], 1, "is a file, not a folder. Choose another place."),
         (["run", "--against", "papers"], 2, "Unknown paper 'papers'. Did you mean 'paper'?"),
         ([], 2, "The following arguments are required: DIR."),
     ],

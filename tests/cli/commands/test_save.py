@@ -43,3 +43,15 @@ def test_save(perdure: Perdure, finished: Path) -> None:
     said = perdure("save", "complet", "small")
     assert (said.code, said.out) == (1, "")
     assert "does not exist. Did you mean 'complete'?" in said.err
+
+
+def test_save_into_what_is_no_model_is_refused(perdure: Perdure, finished: Path) -> None:
+    Path("site").mkdir()
+    Path("site", "config.json").write_text('{"theme": "dark"}')
+    Path("site", "README.md").write_text("My site")
+    said = perdure("save", finished, "site")
+    assert (said.code, said.out) == (1, "")
+    assert "holds no model, and its config.json would be replaced" in said.err
+    assert Path("site", "README.md").read_text() == "My site"
+    Path("site", "config.json").unlink()
+    assert "its README.md would be replaced" in perdure("save", finished, "site").err

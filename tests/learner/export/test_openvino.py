@@ -10,6 +10,7 @@ import openvino
 import pytest
 
 from perdure.atomic import atomic_write
+from perdure.errors import OutputError
 from perdure.learner.export.exported import export_model
 from perdure.testing.trial import make_trial
 from tests.learner.export.test_exported import Case, exported, small
@@ -53,13 +54,22 @@ def test_a_graph_never_stands_beside_weights_of_another(
 ) -> None:
     path = tmp_path / "a.xml"
     export_model(case.classifier, path, pictures=case.pictures)
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    seen: list[set[str]] = []
 
-    def killed(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes) -> None:
+        seen.append({one.name for one in tmp_path.iterdir()})
         if path.suffix == ".xml":
-            raise KeyboardInterrupt
+            raise OutputError("the disk is full")
         atomic_write(path, content)
 
-    monkeypatch.setattr("perdure.learner.export.exported.atomic_write", killed)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr("perdure.learner.export.exported.atomic_write", full)
+    with pytest.raises(OutputError):
         export_model(case.classifier, path, pictures=case.pictures)
-    assert [one.name for one in tmp_path.iterdir()] == ["a.bin"]
+    assert all("a.xml" not in names for names in seen), (
+        "a kill leaves no graph beside others' weights"
+    )
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    export_model(case.classifier, path, pictures=case.pictures)
+    assert {one.name for one in tmp_path.iterdir()} == {"a.bin", "a.xml"}

@@ -288,7 +288,7 @@ def test_names_that_no_page_can_have(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"does not end in \.html\. Type --out .*report\.html\."):
         check_target(tmp_path / "report")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file' is a file, not a folder\. Choose another --out"):
+    with pytest.raises(OutputError, match=r"file' is a file, not a folder\. Choose another place"):
         check_target(tmp_path / "file" / "report.html")
     check_target(tmp_path / "new" / "report.HTML")
 

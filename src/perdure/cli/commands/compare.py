@@ -28,12 +28,14 @@ def compare(args: argparse.Namespace) -> int:
         perdure compare runs/digits --out runs/digits/all    every run in a folder
         perdure compare runs/demo --json
     """
-    folders = [folder for given in args.folders for folder in result_folders(Path(given))]
+    folders = {
+        folder.resolve(): folder for given in args.folders for folder in result_folders(Path(given))
+    }
     from perdure.cli.results import print_comparison
     from perdure.reports.results.comparison import write_comparison
-    from perdure.reports.results.files import read_results
+    from perdure.reports.results.runs import entries_of, read_run
 
-    entries = [entry for folder in dict.fromkeys(folders) for entry in read_results(folder)]
+    entries = entries_of([run for folder in folders.values() if (run := read_run(folder))])
     if not entries:
         raise OutputError("There is no result to compare in these folders.")
     print_comparison(entries, write_comparison(Path(args.out), entries), args.json)

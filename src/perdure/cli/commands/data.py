@@ -11,7 +11,7 @@ from perdure.atomic import atomic_write, check_place
 from perdure.cli.arguments import add_head, model_folder
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError, add_command, add_group, positive
-from perdure.errors import unknown_name
+from perdure.errors import PerdureError, unknown_name
 from perdure.wording import counted, listed, per_cent, printable
 
 if TYPE_CHECKING:
@@ -143,14 +143,19 @@ def check(args: argparse.Namespace) -> int:
         check_place(Path(file).absolute().parent)
     with ProgressBar() as bar:
         inspection = inspect(args.name, args.min_images, bar)
-    suspects = None if folder is None else _suspects(args, folder)
+    if not args.json:
+        _print_inspection(inspection)
+    try:
+        suspects = None if folder is None else _suspects(args, folder)
+    except PerdureError:
+        if args.json:  # what was found is told all the same
+            print_json({**asdict(inspection), "ok": False})
+        raise
     if args.json:
         judged = {} if suspects is None else {"suspects": suspects.to_dict()}
         print_json({**asdict(inspection), "ok": not inspection.faults, **judged})
-    else:
-        _print_inspection(inspection)
-        if suspects is not None:
-            _print_suspects(suspects, args.top)
+    elif suspects is not None:
+        _print_suspects(suspects, args.top)
     return int(bool(inspection.faults))
 
 

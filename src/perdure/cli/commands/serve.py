@@ -8,9 +8,11 @@ import secrets
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from perdure.atomic import check_place
 from perdure.cli.arguments import add_overrides, saved_model
-from perdure.cli.new_model import add_new_model, check_folder, check_values, open_model, values_of
+from perdure.cli.new_model import add_new_model, check_folder, check_values, new_model, values_of
 from perdure.cli.output import messages, print_json
 from perdure.cli.parsing import add_command
 from perdure.errors import ConfigError, OutputError
@@ -57,9 +59,12 @@ def serve(args: argparse.Namespace) -> int:
     """
     folder = saved_model(Path(args.model)) or Path(args.model)
     values = values_of(args)
-    check_folder(folder)
+    check_folder(folder if args.read_only else Path(args.model))
     check_values(folder, values)
+    _refuse_keys_of_a_model(folder, values)
     photos = _folder("--photos", args.photos)
+    if args.keep_images:
+        check_place(Path(args.keep_images))
     try:
         import uvicorn
 
@@ -73,12 +78,11 @@ def serve(args: argparse.Namespace) -> int:
     from perdure.serve.served import ServedModel
 
     token = os.environ.get(_TOKEN) or None
-    if token is None and not is_loopback(args.host):
+    if token is None and not all(map(is_loopback, (args.host, *args.allow_host))):
         token = secrets.token_urlsafe(24)
     with _listen(args.host, args.port) as listener:
-        model = ServedModel(
-            folder, lambda: open_model(folder, values), args.device or "auto", args.read_only
-        )
+        device = values.get("device", "auto")
+        model = ServedModel(folder, lambda: new_model(values), device, args.read_only)
         keep = Path(args.keep_images) if args.keep_images else None
         server = Server(model, Limits(), photos, keep)
         app = make_application(server, args.host, token, args.allow_host)
@@ -105,7 +109,7 @@ def _say(
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     shown = f"[{shown}]" if ":" in shown else shown
-    page = f"http://{shown}:{port}/" + (f"#token={token}" if token else "")
+    page = f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else "")
     if args.json:
         print_json({"url": page, "token": token, "model": str(server.model.folder)})
     else:
@@ -123,6 +127,17 @@ def _listen(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}, port {port} ({reason}). Choose another: "
             "--port 0 takes one that is free."
         ) from error
+
+
+def _refuse_keys_of_a_model(folder: Path, values: dict[str, Any]) -> None:
+    from perdure.learner.saved.contents import is_model
+
+    more = [key for key in values if key != "device"]
+    if more and is_model(folder):
+        raise ConfigError(
+            f"{more[0]}: '{folder}' holds a model already, whose lessons go on under its own keys. "
+            "Leave it out, or name a folder that does not exist yet."
+        )
 
 
 def _folder(option: str, given: str | None) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,7 @@ def export_model(
                 f"No fp16 file was written: it does not agree with the model. {attempts[-1]}. Take "
                 "fp32."
             )
-    if (
-        len(files) > 1
-    ):  # an earlier graph must not meet these weights: it goes first, and comes last
-        path.unlink(missing_ok=True)
-    for suffix, content in files.items():
-        atomic_write(path.with_suffix(suffix), content)
+    _write({path.with_suffix(suffix): content for suffix, content in files.items()})
     return Exported(
         path=path,
         bytes=sum(map(len, files.values())),
@@ -169,6 +164,27 @@ def check_precision(precision: Any, pictures: int) -> None:
         raise ConfigError(f"precision={precision!r}: allowed are {', '.join(PRECISIONS)}.")
     if precision == "int8":
         split(pictures)
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together; where one cannot be written, those of before are back.
+
+    An earlier graph never stands beside new weights, whenever this is killed: it goes first.
+    """
+    before = {path: path.with_name(f".{path.name}.before") for path in files if path.exists()}
+    aside = before if len(files) > 1 else {}
+    try:
+        for path, hidden in reversed(aside.items()):
+            path.replace(hidden)
+        for path, content in files.items():
+            atomic_write(path, content)
+    except BaseException:
+        for path, hidden in aside.items():
+            if hidden.exists():
+                hidden.replace(path)
+        raise
+    for hidden in aside.values():
+        hidden.unlink()
 
 
 def _type(value: Any) -> str:

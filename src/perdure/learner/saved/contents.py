@@ -96,12 +96,15 @@ class Contents:
     def config(self, **changes: Any) -> Config:
         """The configuration that it was learned under, with these keys changed.
 
+        What the last lesson left out because it could not be read is no rule for what follows.
+
         Raises:
             CheckpointError: it cannot be used.
         """
         about = self.description
         try:
-            return make_config({**about.config, **changes}, about.preset)
+            keys = {**about.config, "skip_unreadable": False, **changes}
+            return make_config(keys, about.preset)
         except ConfigError as error:
             raise CheckpointError(
                 f"The configuration in '{_pointer(self.folder)}' cannot be used: {error} A method "

@@ -14,16 +14,17 @@ from perdure.atomic import alone
 from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.build import make_backbone
 from perdure.engine.model import Model
-from perdure.errors import CheckpointError, PerdureError
+from perdure.errors import CheckpointError, OutputError, PerdureError
 from perdure.learner.forgetting import forget
 from perdure.learner.renaming import rename
-from perdure.learner.saved import versions
+from perdure.learner.saved import format1, versions
 from perdure.learner.saved.card import Publication, make_card
-from perdure.learner.saved.contents import Contents, Sizes, read_contents
-from perdure.learner.saved.files import digest_of
+from perdure.learner.saved.contents import Contents, Sizes, is_model, read_contents
+from perdure.learner.saved.files import digest_of, is_unfinished
 from perdure.learner.saved.format import (
     CARD,
     CLASSES,
+    CONFIG,
     FORMAT,
     WEIGHTS,
     BackboneReference,
@@ -69,8 +70,10 @@ def write_model(
     in all versions a class that is forgotten now is forgotten too.
 
     Raises:
-        OutputError: the folder cannot be written; a model found there is whole.
+        OutputError: the folder cannot be written, or has files of something else that would be
+            replaced; a model found there is whole.
     """
+    _refuse_foreign(folder)
     encoded = _encode(saved, inference_only, publication)
     with alone(folder, "saving a model"):
         if keep_versions and not replace:
@@ -79,6 +82,26 @@ def write_model(
         _forget_in_versions(folder, saved)
         versions.prune(folder, keep_versions)
     return encoded.sizes
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if is_model(folder) and not _is_foreign(folder):
+        return
+    names = (CONFIG, CLASSES, WEIGHTS, CARD, format1.CONFIG, versions.FOLDER)
+    taken = [name for name in names if (folder / name).exists()]
+    if taken and not is_unfinished(folder):
+        raise OutputError(
+            f"The folder '{folder}' holds no model, and its {taken[0]} would be replaced by one. Name "
+            "the folder of a saved model, or one that does not exist yet."
+        )
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether what describes a model describes something else; a damaged one may be repaired."""
+    path = folder / CONFIG
+    if not path.is_file() or (folder / CLASSES).exists() or (folder / WEIGHTS).exists():
+        return False
+    return b'"perdure"' not in path.read_bytes()
 
 
 def _encode(

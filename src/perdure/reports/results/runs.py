@@ -117,12 +117,17 @@ class StreamRuns:
 
     @cached_property
     def entries(self) -> list[Entry]:
+        """All `results`, with the benchmark alone as preset."""
+        return by_benchmark(self.results)
+
+    @cached_property
+    def results(self) -> list[Entry]:
         """All results, each with its ``folder``, and as ``options`` what sets it apart."""
         return [
             {**entry, "folder": str(run.folder), "options": self.options(variant[0]) or None}
             for variant in self.variants
             for run in variant
-            for entry in by_benchmark(run.entries)
+            for entry in run.entries
         ]
 
     def owner(self, entry: Entry) -> FinishedRun:
@@ -174,6 +179,18 @@ def by_stream(runs: Sequence[FinishedRun]) -> list[StreamRuns]:
     for run in runs:
         streams.setdefault(run.stream, []).append(run)
     return [StreamRuns(tuple(members)) for members in streams.values()]
+
+
+def entries_of(runs: Sequence[FinishedRun]) -> list[Entry]:
+    """Results of runs over any streams, those of one name told apart by where their images lie."""
+    streams = by_stream(runs)
+    places = [(one.runs[0].stream[0], one.runs[0].stream[1]) for one in streams]
+    entries = []
+    for (name, place), one in zip(places, streams, strict=True):
+        several = len({other for other in places if other[0] == name}) > 1
+        told = {"stream": f"{name} {place}"} if several and place else {}
+        entries += [{**entry, **told} for entry in one.results]
+    return entries
 
 
 def describe_tasks(tasks: int | tuple[int, ...]) -> str:

@@ -176,7 +176,9 @@ async function teach(pictures, labels, instead = null) {
   grid.select(pictures, false);
   at("label").value = "";
   const names = [...new Set(named)];
-  say(`Learned ${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""} from ${counted(sound.length, "picture")} in ${job.seconds.toFixed(1)} s.`, "good");
+  const learned = `Learned ${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""} from ${counted(sound.length, "picture")} in ${job.seconds.toFixed(1)} s.`;
+  const lost = job.notes.filter((note) => note.startsWith("Its images could not"));
+  say([learned, ...lost].join(" "), lost.length ? undefined : "good");
   await refresh();
   suspect(job, sound);
   return true;
