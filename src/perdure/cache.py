@@ -32,6 +32,14 @@ def home() -> Path:
         raise OutputError(f"No home folder to keep the cache in ({problem}). {_MOVE}") from problem
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as it was typed, with ``~`` for the home folder; it may be that of a file called so."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
+
+
 def _user_cache() -> Path:
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if shared.is_absolute():

@@ -255,10 +255,11 @@ def _diagnose_finished(finished: Finished, config: Config, on_event: Sink) -> Fi
     """Diagnose the model that a finished run has left."""
     backbone = make_backbone(config, on_event)
     stream = make_stream(config)
-    model = ContinualClassifier.load(finished.folder / "model", backbone).model
-    sink = EventLog(finished.folder / "events.jsonl", on_event)
-    sink(announced(config, stream))
-    _add_diagnosis(finished.folder, finished.entries, model, stream, sink)
+    with alone(finished.folder, "running"):
+        model = ContinualClassifier.load(finished.folder / "model", backbone).model
+        sink = EventLog(finished.folder / "events.jsonl", on_event)
+        sink(announced(config, stream))
+        _add_diagnosis(finished.folder, finished.entries, model, stream, sink)
     return Finished(finished.folder, finished.entries)
 
 

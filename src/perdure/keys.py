@@ -6,7 +6,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -109,6 +109,10 @@ def build(part: type[Any], values: Mapping[str, Any]) -> Any:
         name: (value,) if _is_list(hints[name]) and not isinstance(value, list | tuple) else value
         for name, value in values.items()
     }
+    values = {
+        name: as_text(value) if _is_text(hints[name], value) else value
+        for name, value in values.items()
+    }
     # `parse_value` reads none as None; where it is one of the words that a key allows, it is meant.
     values |= {
         name: "none"
@@ -147,10 +151,27 @@ def parse_value(text: str) -> Any:
         if lowered in ("true", "false"):
             return lowered == "true"
         parts = split_list(text)
-        return parts if len(parts) > 1 else text
+        return Listed(parts, text) if len(parts) > 1 else text
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"'{text}' is not a finite number.")
     return value
+
+
+class Listed(list[str]):
+    """A list that was typed with commas alone, which some keys take as a text: a path may have them."""
+
+    def __init__(self, parts: Iterable[str], text: str) -> None:
+        super().__init__(parts)
+        self.text = text
+
+
+def as_text(value: Any) -> Any:
+    """Return what was typed for a key that takes a text, as far as it was read for something else."""
+    if isinstance(value, Listed):
+        return value.text
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
 
 
 def split_list(text: str) -> list[str]:
@@ -181,6 +202,15 @@ def _checks(part: type[Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]:
 def _is_list(hint: Any) -> bool:
     hint = hint.__origin__ if typing.get_origin(hint) is Annotated else hint
     return typing.get_origin(hint) is tuple
+
+
+def _is_text(hint: Any, value: Any) -> bool:
+    """Whether a key takes any text, and nothing that a value was read for."""
+    kinds = {hint, *typing.get_args(hint)}
+    lists = any(typing.get_origin(kind) is tuple for kind in kinds)
+    return (
+        str in kinds and not kinds & {bool, int, float} and not (lists and isinstance(value, list))
+    )
 
 
 def _bounds(hint: Any) -> Iterator[str]:

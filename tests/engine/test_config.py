@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import perdure
-from perdure.engine.config import NEUTRAL, load_config, make_config, parts_of
+from perdure.engine.config import NEUTRAL, load_config, make_config, parts_of, read_overrides
 from perdure.errors import ConfigError, UnknownNameError
 from perdure.keys import keys_of
 from perdure.methods import METHODS
@@ -91,6 +91,24 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
     assert config.head_names == ("linear", "gaussian")
     assert config.method.prompt_blocks == (0, 1)  # type: ignore[attr-defined]
     assert config.training.img_size is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("image_column=1", "1"),
+        ("class_order=2024", "2024"),
+        ("drift_images=/photos, 2024", "/photos, 2024"),
+        ("weights=true", "true"),
+        ("tasks=10", "10"),
+        ("tasks=4,3,3", (4, 3, 3)),
+        ("image_column=none", None),
+    ],
+)
+def test_what_is_typed_for_a_text_stays_one(text: str, value: object) -> None:
+    keys = read_overrides(["data=table:t.csv", "drift=linear", "heads=gaussian", text])
+    config = make_config({"method": "finetune", **keys, "heads": "linear,gaussian"})
+    assert config.flat().get(text.partition("=")[0]) == value
 
 
 def test_override_without_equals_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.diagnose import _fitted_accuracy, diagnose, selecting_methods
+from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event
 from perdure.engine.run import plan
 from perdure.engine.survey import ImageSurvey
@@ -21,6 +22,7 @@ from perdure.methods import METHODS
 from perdure.methods.coda_prompt import CodaPrompt
 from perdure.randomness import generator
 from perdure.reports.results.files import read_results
+from perdure.selection import describe
 from perdure.streams import build_transform
 from perdure.testing import make_trial
 from perdure.testing.trial import Trial
@@ -180,3 +182,12 @@ def test_a_stream_without_test_images_is_refused() -> None:
     ]
     with pytest.raises(ConfigError, match="no test image to diagnose"):
         diagnose(trial.run().model, empty)
+
+
+def test_selections_under_fixed_prompts_are_of_all_tasks() -> None:
+    """As a new evaluation of the finished model counts them, and so a run that was resumed."""
+    trial = make_trial("l2p", sizes=(2, 2, 2), heads=("gaussian",), adapt="first")
+    made = trial.run()
+    anew = Evaluator()
+    anew(made.model, trial.stream.tasks)
+    assert made.selection == describe(list(anew.selections.values())) != {}

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perdure.engine.run import plan
 from perdure.methods.coda_prompt import CodaPrompt, _orthonormal, component_weights
 from perdure.randomness import generator
 from perdure.testing import make_trial
+from perdure.testing.trial import evaluation_pixels
 
 
 def drawn(*size: int, name: str = "x") -> Tensor:
@@ -82,3 +84,15 @@ def test_components_of_earlier_tasks_are_frozen() -> None:
     one, two = (make_trial("coda_prompt", sizes=n * (2,)).run().model.method for n in (1, 2))
     for kind in ("prompts", "keys", "attention"):
         assert torch.equal(one.get_parameter(f"new.{kind}_0"), two.get_buffer(f"old_{kind}_0"))
+
+
+def test_a_task_of_one_class_leaves_features_where_they_are() -> None:
+    trial = make_trial("coda_prompt", sizes=(2, 1), heads=("linear", "gaussian"))
+    pixels, readouts, model = evaluation_pixels(trial), [], None
+    for stage in plan(trial.stream, trial.config):
+        training = trial.start(stage, model)
+        training.train()
+        training.finish()
+        model = training.model
+        readouts.append(model.forward(pixels)[0])
+    torch.testing.assert_close(*readouts, rtol=1e-4, atol=1e-5)

@@ -32,3 +32,8 @@ def test_experts_and_keys_of_earlier_tasks_are_frozen() -> None:
     assert torch.equal(one.get_parameter("experts.0"), two.get_parameter("experts.0"))
     assert torch.equal(one.get_parameter("keys.0"), two.get_parameter("keys.0"))
     assert not torch.equal(one.get_parameter("general.0"), two.get_parameter("general.0"))
+
+
+def test_without_general_prefixes_experts_alone_are_added() -> None:
+    model = make_trial("dualprompt", sizes=(2,), general_blocks=[], expert_blocks=[3]).run().model
+    assert model.method.first_block == 3

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from perdure.engine.model import Model
 from perdure.errors import BackboneError
-from perdure.methods.iprompt import IPrompt
+from perdure.methods.iprompt import MOST_TOKENS, IPrompt, TokenKeys
 from perdure.randomness import generator
 from perdure.testing import make_trial
 from perdure.testing.trial import evaluation_pixels
-from perdure.types import Features
+from perdure.types import BlockView, Features
 
 
 def method(**options: Any) -> IPrompt:
@@ -232,3 +232,18 @@ def test_use_damps_the_entries_that_old_tokens_chose() -> None:
     expected = delta / (1 + 3.0 * use / use.mean())[:, None]
     torch.testing.assert_close(made.project("residual.2", delta), expected)
     assert torch.equal(made.project("keys.2", delta), delta)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_tokens_that_are_clustered_do_not_depend_on_batches(size: int) -> None:
+    """Every so many tokens of all, at most `MOST_TOKENS`, whatever the batches are."""
+    images, tokens, dim = 7, 1500, 4
+    keys = torch.randn(images, 1, tokens + 1, dim, generator=generator(0, "tokens"))
+    seen = TokenKeys({0: slice(1, None)})
+    for place in torch.arange(images).split(size):
+        seen.start_batch(place, images, place)
+        nothing = torch.zeros(len(place), tokens + 1, dim)
+        seen.block(0, BlockView(nothing, nothing, None, keys[place], None))
+    literal = F.normalize(keys[:, 0, 1:].reshape(-1, dim)[::2], dim=-1)
+    torch.testing.assert_close(seen.keys(0), literal)
+    assert len(literal) <= MOST_TOKENS

@@ -130,7 +130,7 @@ def test_search_on_another_stream_leaves_the_stream_of_the_winner(tmp_path: Path
     own = small_search(images_per_class=5)
     other = {"data": "digits", "tasks": "B0-Inc5", "images_per_class": 6}
     search = make_search(own.config, SPACE, other=other)
-    assert [len(data.train) + len(data.test) for data in search.stream(0).tasks] == [30, 30]
+    assert [len(data.train) + len(data.test) for data in search.stream({}, 0).tasks] == [30, 30]
     trials = tune(search, 1, tmp_path)
     path = tmp_path / "winner.toml"
     write_winner(search, trials, path, 0.0)
@@ -251,11 +251,17 @@ def test_default_space_is_small_and_allowed(name: str) -> None:
         ({"lr": ()}, "nothing to search"),
         ({"lrr": (1,)}, "'lrr'.*Did you mean 'lr'"),
         ({"lr": (0.1, -1.0)}, r"lr=-1\.0"),
+        ({"seed": (0, 1)}, "seed cannot be searched: name the seeds"),
+        (
+            {"images_per_class": (5, 10)},
+            "images_per_class cannot be searched: scores on other images",
+        ),
+        ({"shrinkage": ("validation", 0.1)}, "chooses by the very images"),
     ],
 )
 def test_wrong_spaces_are_refused(space: dict[str, tuple[Any, ...]], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        small_search(space)
+        small_search(space, heads="linear,gaussian")
 
 
 def test_wrong_budget_and_head_are_refused(tmp_path: Path) -> None:
@@ -283,3 +289,28 @@ def test_a_diverging_setting_is_recorded_and_the_search_goes_on(tmp_path: Path) 
 def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:
     with FileLock(tmp_path / LOCK), pytest.raises(BusyError, match="searching in"):
         tune(small_search(), 1, tmp_path)
+
+
+def test_another_stream_must_hold_images_out() -> None:
+    with pytest.raises(ConfigError, match="validation_fraction=0: settings are judged"):
+        make_search(small_config("finetune"), SPACE, other={"validation_fraction": 0.0})
+
+
+def test_backbones_that_are_searched_are_those_of_the_trials(tmp_path: Path) -> None:
+    """What a trial's run would find in a search of its own, whichever came before it."""
+    space: dict[str, tuple[Any, ...]] = {"img_size": (32, 64)}
+    found = {}
+    for sizes in ((32, 64), (32,), (64,)):
+        out = tmp_path / "-".join(map(str, sizes))
+        for trial in tune(small_search({**space, "img_size": sizes}), 2, out):
+            found.setdefault(trial.values["img_size"], []).append(trial.metrics)
+    assert all(together == alone for together, alone in found.values())
+
+
+def test_a_search_over_none_goes_on(tmp_path: Path) -> None:
+    space: dict[str, tuple[Any, ...]] = {"protect": (None, "sensitivity")}
+    first = tune(small_search(space), 1, tmp_path)
+    both = tune(small_search(space), 2, tmp_path)
+    assert both[:1] == first
+    assert {trial.values["protect"] for trial in both} == {None, "sensitivity"}
+    write_winner(small_search(space), both, tmp_path / "winner.toml", 0.0)

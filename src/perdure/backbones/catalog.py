@@ -15,6 +15,7 @@ from perdure.backbones.sources import (
     hub_file,
     wheel_weights,
 )
+from perdure.cache import expanded
 from perdure.errors import (
     BackboneError,
     ConfigError,
@@ -228,7 +229,7 @@ def create_backbone(  # noqa: PLR0913  options, each with a default
 def _weight_file(weights: str | Path) -> Path | None:
     if weights in ("auto", "random"):
         return None
-    file = Path(weights).expanduser()
+    file = expanded(weights)
     if not file.is_file():
         raise ConfigError(
             f"weights='{weights}' is neither 'auto' nor 'random' nor a file."

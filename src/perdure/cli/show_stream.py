@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from perdure.cache import expanded
 from perdure.cli.output import print_fields, print_json
 from perdure.cli.parsing import UsageError
 from perdure.engine.build import make_stream
@@ -43,7 +44,7 @@ def _config(name: str, overrides: list[str]) -> Config:
     """Configuration of the stream: a preset's, or that of a method that needs nothing."""
     if name in preset_names():
         return load_config(name, overrides)
-    if not (name in SOURCES or name.startswith(f"{HUB}:") or Path(name).expanduser().exists()):
+    if not (name in SOURCES or name.startswith(f"{HUB}:") or expanded(name).exists()):
         raise UnknownNameError(
             f"Unknown stream '{name}' for --plot.{did_you_mean(name, {*SOURCES, *preset_names()})} "
             f"Known: {', '.join(SOURCES)}; a folder, table or data set of yours that is there; and "

@@ -19,7 +19,17 @@ from annotated_types import Ge, Gt, Le
 from perdure.engine.old_keys import current
 from perdure.errors import ConfigError, unknown_name
 from perdure.heads import HEADS, HeadChoice, HeadConfig, choose_head
-from perdure.keys import Count, OpenFraction, Positive, build, key, keys_of, parse_value, split_list
+from perdure.keys import (
+    Count,
+    OpenFraction,
+    Positive,
+    as_text,
+    build,
+    key,
+    keys_of,
+    parse_value,
+    split_list,
+)
 from perdure.language import TEMPLATES
 from perdure.methods import METHODS, MethodConfig
 from perdure.methods.options import PROTECTION_STATISTICS
@@ -271,7 +281,7 @@ def _join(layers: Sequence[Mapping[str, Any]], preset: str | None) -> Config:
     for layer in layers:
         values |= current(layer, home, values.get("data", StreamConfig.data))
     if values.get("data") is not None:
-        values["data"] = resolve(str(values["data"]))
+        values["data"] = resolve(str(as_text(values["data"])))
     for name in values:
         if name not in home:
             raise unknown_name("key", name, home, f" of a run with method '{values['method']}'")

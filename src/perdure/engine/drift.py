@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from perdure.cache import expanded
 from perdure.engine.events import Event, Sink
 from perdure.engine.model import Model
 from perdure.engine.survey import ImageSurvey
@@ -115,7 +115,7 @@ def unlabelled(folder: str) -> Subset:
         StreamError: it holds no image.
         UnreadableImageError: images that cannot be decoded, all of them listed.
     """
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     if not path.is_dir():
         raise ConfigError(
             f"drift_images={folder!r}: there is no such folder. Name one with photographs."

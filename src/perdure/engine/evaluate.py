@@ -37,6 +37,7 @@ class Evaluator:
         self._sink = sink
         self.selections: dict[int, Selection] = {}
         self._frozen: dict[int, Float[Tensor, "n d"]] = {}
+        self._chosen: dict[int, Selection] = {}
         self._queries: dict[int, list[Float[Tensor, "b d"] | None]] = {}
 
     def __call__(self, model: Model, tasks: Sequence[TaskData]) -> dict[str, Counts]:
@@ -76,6 +77,8 @@ class Evaluator:
             return []
         labels = test.labels.split(size)
         if index in self._frozen:
+            if index in self._chosen:
+                self.selections[index] = self._chosen[index]
             return list(zip(self._frozen[index].split(size), labels, strict=True))
         readouts = []
         known = self._queries.setdefault(index, [])
@@ -87,6 +90,8 @@ class Evaluator:
             self._note_selection(index, features.records)
         if model.features_fixed() and readouts:
             self._frozen[index] = torch.cat(readouts)
+            if index in self.selections:
+                self._chosen[index] = self.selections[index]
         return list(zip(readouts, labels, strict=True))
 
     def _note_selection(self, task: int, records: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perdure.atomic import atomic_write
-from perdure.cache import home, sha256_of, text_dir
+from perdure.cache import expanded, home, sha256_of, text_dir
 from perdure.errors import ConfigError, LanguageError, did_you_mean
 from perdure.language.templates import captions
 from perdure.language.tower import Tower
@@ -43,7 +43,7 @@ def text_features(
         OutputError: the cache cannot be written.
     """
     if _is_file(source):
-        return _read(Path(source).expanduser(), names)
+        return _read(expanded(source), names)
     texts = captions(names, templates)
     tower = Tower.named(source)
     kept = home() / "text" / f"{_key(tower, texts)}.safetensors"
@@ -58,7 +58,7 @@ def _is_file(source: str) -> bool:
     """Tell a file of vectors from the name of a tower."""
     weights = Path(source.partition("/")[2])
     named = source.endswith(".safetensors")
-    return named and (Path(source).expanduser().is_file() or not weights.is_file())
+    return named and (expanded(source).is_file() or not weights.is_file())
 
 
 def _key(tower: Tower, texts: Mapping[str, tuple[str, ...]]) -> str:

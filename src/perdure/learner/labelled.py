@@ -13,6 +13,7 @@ import numpy as np
 import torch.utils.data
 from numpy.typing import NDArray
 
+from perdure.cache import expanded
 from perdure.class_names import are_numbers, class_name, class_names, ordered_names
 from perdure.errors import StreamError, UnreadableImageError, first_line
 from perdure.learner.pictures import PictureImages, as_pictures, checked_pictures
@@ -182,9 +183,7 @@ def _pairs(pictures: Sequence[Any], values: Sequence[Any], config: StreamConfig)
     classes, labels = _numbered(class_names(values, "image {}".format))
     whole = bool(values) and are_numbers(values)
     if pictures and all(isinstance(picture, _FILES) for picture in pictures):
-        paths = [
-            one if isinstance(one, EncodedImage) else Path(one).expanduser() for one in pictures
-        ]
+        paths = [one if isinstance(one, EncodedImage) else expanded(one) for one in pictures]
         images, skipped = checked_images(LabelledFiles(paths, labels), config.skip_unreadable)
         return _present(images, classes, skipped, whole)
     called = [

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from perdure.cache import expanded
 from perdure.errors import StreamError, UnreadableImageError
 from perdure.streams.decoding import EncodedImage, decode, image_size, to_rgb, upright_rgb
 from perdure.streams.images.sets import ImageSet, unreadable_images
@@ -36,7 +37,7 @@ def open_picture(picture: Any) -> Image.Image:
     if isinstance(picture, EncodedImage):
         return decode(picture)
     if isinstance(picture, str | Path):
-        return decode(Path(picture).expanduser())
+        return decode(expanded(picture))
     try:
         if isinstance(picture, Image.Image):
             return upright_rgb(picture)
@@ -55,7 +56,7 @@ def check_picture(picture: Any) -> None:
         StreamError: of another type or shape.
     """
     if isinstance(picture, str | Path):
-        image_size(Path(picture).expanduser())
+        image_size(expanded(picture))
     elif isinstance(picture, EncodedImage):
         image_size(picture)
     elif isinstance(picture, Image.Image):

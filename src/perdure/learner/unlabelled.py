@@ -10,6 +10,7 @@ import numpy as np
 import torch.utils.data
 from PIL import Image
 
+from perdure.cache import expanded
 from perdure.errors import StreamError
 from perdure.learner.labelled import DatasetPictures, frame_pictures, is_frame, is_hugging_face
 from perdure.learner.pictures import as_pictures, open_picture
@@ -61,7 +62,7 @@ def _named(data: str | Path, config: StreamConfig) -> ImageSet:
     if str(data).startswith(f"{HUB}:"):
         place = str(data).removeprefix(f"{HUB}:")
         return dataset_pictures(split_of(place, "test")[0], config, place)
-    path = Path(data).expanduser()
+    path = expanded(data)
     if not is_list(path):
         return _OpenedPictures(as_pictures(data))
     return _OpenedPictures([_readable(one) for one in images_in(path, config)])

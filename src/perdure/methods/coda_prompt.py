@@ -47,7 +47,10 @@ class CodaPrompt(Method):
         return min(self.blocks)
 
     def start_task(self, task: Task) -> None:
-        """Freeze the components so far and add new ones, orthogonal to them and to each other."""
+        """Freeze the components so far and add new ones, orthogonal to them and to each other.
+
+        A task of one class takes no step: its prompts are zero, so that features stay.
+        """
         for block in self.blocks:
             for kind, width in self.widths.items():
                 name = f"{kind}_{block}"
@@ -56,7 +59,9 @@ class CodaPrompt(Method):
                 drawn = torch.empty(self.config.components, width)
                 drawn.uniform_(0, 1, generator=self.generator(f"{name}.{task.index}"))
                 old = self.get_buffer(f"old_{name}")
-                self.new[name] = nn.Parameter(_orthonormal(drawn, old.cpu()).to(old.device))
+                rows = _orthonormal(drawn, old.cpu()).to(old.device)
+                idle = kind == "prompts" and len(task.classes) == 1
+                self.new[name] = nn.Parameter(torch.zeros_like(rows) if idle else rows)
 
     def additions(self, query: Float[Tensor, "b d"] | None, task: Task | None) -> Additions:
         """Σ_m α_m P_m with α_m = cos(q ⊙ A_m, K_m), as half keys and half values."""

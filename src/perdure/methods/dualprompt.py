@@ -55,7 +55,7 @@ class DualPrompt(Method):
     @property
     def first_block(self) -> int:
         """The first block that gets a prefix."""
-        return min(*self.general_blocks, *self.expert_blocks)
+        return min((*self.general_blocks, *self.expert_blocks))
 
     def start_task(self, task: Task) -> None:
         """Add the task's expert, a copy of the last one, and its key; freeze the earlier ones."""

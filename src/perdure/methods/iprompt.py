@@ -23,7 +23,8 @@ from perdure.methods.sensitivity import sensitivity_guard
 from perdure.traits import Read
 from perdure.types import BackboneSpec, BlockView, Features, Generators, Loss, Survey, Task, Trace
 
-MOST_TOKENS = 8192  # clustered per block
+MOST_TOKENS = 8192
+"""Clustered per block, evenly spaced over all tokens of the task."""
 
 
 class TokenKeys:
@@ -32,21 +33,24 @@ class TokenKeys:
     def __init__(self, rows: Mapping[int, slice]) -> None:
         self._keys: dict[int, dict[int, Float[Tensor, "k d"]]] = {block: {} for block in rows}
         self._rows = rows
-        self._start, self._share = 0, 1.0
+        self._positions, self._total = torch.zeros(0, dtype=torch.int64), 0
 
     def start_batch(
         self, positions: Int[Tensor, "b"], total: int, labels: Int[Tensor, "b"]
     ) -> None:
-        """Choose how many tokens of these images to keep."""
-        self._start, self._share = int(positions[0]), MOST_TOKENS * len(positions) / total
+        """Note which of all images these are: which tokens are kept does not depend on batches."""
+        self._positions, self._total = positions, total
 
     def block(self, index: int, view: BlockView) -> None:
         """Keep evenly spaced tokens of one block of one batch."""
         if index not in self._keys:
             return
-        keys = view.keys.transpose(1, 2).flatten(2)[:, self._rows[index]].flatten(0, 1)
-        step = max(1, round(len(keys) / max(self._share, 1)))
-        self._keys[index][self._start] = F.normalize(keys[::step], dim=-1)
+        keys = view.keys.transpose(1, 2).flatten(2)[:, self._rows[index]]
+        count = keys.shape[1]
+        step = -(-self._total * count // MOST_TOKENS)
+        of_all = self._positions[:, None] * count + torch.arange(count)
+        kept = (of_all % step == 0).to(keys.device)
+        self._keys[index][int(self._positions[0])] = F.normalize(keys[kept], dim=-1)
 
     def merge(self, other: TokenKeys) -> None:
         """Add the keys of other batches."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from perdure.cache import sha256_of
+from perdure.cache import expanded, sha256_of
 from perdure.class_names import look_alikes
 from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
 from perdure.streams.config import StreamConfig
@@ -111,7 +111,7 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
         StreamError: the data set is not at hand, the folder has another layout, or the table does
             not say what is needed.
     """
-    if name not in PUBLISHED and not (name and Path(name).expanduser().exists()):
+    if name not in PUBLISHED and not (name and expanded(name).exists()):
         raise UnknownNameError(
             f"'{name}' is neither a published data set nor a folder or table."
             f"{did_you_mean(name, PUBLISHED)} Known: {', '.join(PUBLISHED)}, every folder that "
@@ -172,7 +172,7 @@ def _published(name: str, inspection: Inspection) -> tuple[Sequence[str], list[_
 
 
 def _own(path: Path, inspection: Inspection) -> tuple[Sequence[str], list[_Item]]:
-    table = path.expanduser()
+    table = expanded(path)
     if table.is_file() and table.suffix.lower() in TABLES:
         return _table(table)
     return _folder(path, inspection)

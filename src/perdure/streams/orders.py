@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perdure.cache import expanded
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.wording import listed
 
@@ -48,7 +49,7 @@ def class_order(order: str, class_count: int, class_names: Sequence[str], seed: 
         return [int(label) for label in legacy.permutation(class_count)]
     if order == "sorted":
         return list(range(class_count))
-    path = Path(order).expanduser()
+    path = expanded(order)
     if not path.is_file():
         raise ConfigError(
             f"class_order={order} is neither known nor a file.{did_you_mean(order, ORDERS)} "

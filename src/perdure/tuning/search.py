@@ -10,7 +10,9 @@ from typing import Any
 from perdure.engine.config import NEUTRAL, ChosenOn, Config
 from perdure.engine.run import plan
 from perdure.errors import ConfigError
+from perdure.keys import keys_of
 from perdure.streams import Stream
+from perdure.streams.config import StreamConfig
 from perdure.tuning.trial_streams import first_task_stream, validation_stream
 
 RATES = (0.001, 0.003, 0.01, 0.03)
@@ -95,14 +97,14 @@ class Search:
         """Return the configuration of a trial's run."""
         return self.config.replace(**{**self.other, **values, "seed": seed})
 
-    def stream(self, seed: int) -> Stream:
-        """Return the stream of its trials, with validation images in place of test images.
+    def stream(self, values: Mapping[str, Any], seed: int) -> Stream:
+        """Return the stream of a setting's trial, with validation images in place of test images.
 
         Raises:
             StreamError: a class with a single image, or a first task that is too small.
             ConfigError: what a run would refuse.
         """
-        config = self.trial({}, seed)
+        config = self.trial(values, seed)
         stream = validation_stream(config)
         if self.chosen_on == "first_task":
             stream = first_task_stream(stream)
@@ -153,8 +155,15 @@ def make_search(
             f"There is nothing to search for method '{config.training.method}'. Name keys and "
             "values, as --space lr=0.001,0.01."
         )
-    for key, value in ((key, value) for key, values in space.items() for value in values):
-        config.replace(**{key: value})
+    _refuse_other_images(config, space, other or {})
+    settings = [config, *(config.replace(**{k: v}) for k, values in space.items() for v in values)]
+    for setting in settings:
+        heads = (choice.options(setting.heads) for choice in setting.built_heads.values())
+        if any(getattr(options, "shrinkage", None) == "validation" for options in heads):
+            raise ConfigError(
+                "shrinkage=validation chooses by the very images that settings are judged by here. "
+                "Take shrinkage=loo, or a number."
+            )
     head = config.head_names[0] if head is None else head
     if head not in config.head_names:
         raise ConfigError(
@@ -162,6 +171,21 @@ def make_search(
         )
     seeds = tuple(seeds) or (config.training.seed,)
     return Search(config, space, seeds, head, chosen_on, other or {}, at_once)
+
+
+def _refuse_other_images(config: Config, space: Space, other: Mapping[str, Any]) -> None:
+    """Refuse what makes the scores of trials those of other images, which do not compare."""
+    if "seed" in space:
+        raise ConfigError("seed cannot be searched: name the seeds of all trials, as --seeds 0,1.")
+    if images := [key for key in space if key in keys_of(StreamConfig)]:
+        raise ConfigError(
+            f"{images[0]} cannot be searched: scores on other images do not compare. Give it to all "
+            f"trials, as {images[0]}=…"
+        )
+    if not config.replace(**other).stream.validation_fraction:
+        raise ConfigError(
+            "validation_fraction=0: settings are judged on images held out. Leave it out, or give more."
+        )
 
 
 def default_space(config: Config) -> Space:

@@ -25,6 +25,17 @@ from perdure.tuning.files import plain, read_trials, write_trials
 from perdure.tuning.search import Search, SearchTrial
 from perdure.tuning.suggest import suggest
 
+_OF_BACKBONE = (
+    "backbone",
+    "weights",
+    "img_size",
+    "precision",
+    "survey_precision",
+    "device",
+    "attention",
+    "fold",
+)
+"""Keys by which backbones of trials may differ."""
 KEPT = ("last_accuracy", "average_incremental_accuracy", "forgetting", "plasticity")
 
 
@@ -46,9 +57,7 @@ Start = Callable[[int, Mapping[str, Any], int, Path], Callable[[], SeedRun]]
 
 
 class TrialRunner:
-    """Runner of trials in this process; streams and backbones are built once.
-
-    Random weights are of a seed, so that there is a backbone for each.
+    """Runner of trials in this process; streams, and a backbone, are built once for all alike.
 
     Args:
         search: space and configuration.
@@ -63,8 +72,8 @@ class TrialRunner:
         ),
     ) -> None:
         self._search, self._on_run = search, on_run
-        self._streams: dict[int, Stream] = {}
-        self._backbones: dict[int, FrozenBackbone] = {}
+        self._streams: dict[Any, Stream] = {}
+        self._backbones: dict[Any, FrozenBackbone] = {}
 
     def start(
         self, number: int, chosen: Mapping[str, Any], seed: int, folder: Path
@@ -79,12 +88,18 @@ class TrialRunner:
             PerdureError: as a run does, but for a loss that diverges.
         """
         config = self._search.trial(chosen, seed)
-        of = seed if config.training.weights == "random" else 0
+        drawn = seed if config.training.weights == "random" else 0
+        of = (
+            drawn,
+            *(getattr(config.training, key, None) for key in _OF_BACKBONE),
+            *(getattr(config.runtime, key, None) for key in _OF_BACKBONE),
+        )
         if of not in self._backbones:
-            self._backbones[of] = make_backbone(config)
-        if seed not in self._streams:
-            self._streams[seed] = self._search.stream(seed)
-        stream = self._streams[seed]
+            self._backbones = {of: make_backbone(config)}  # one at a time: they are large
+        images = seed, config.training.backbone, config.training.img_size
+        if images not in self._streams:
+            self._streams[images] = self._search.stream(chosen, seed)
+        stream = self._streams[images]
         try:
             with self._on_run(number, config) as sink:
                 sink(announced(config, stream))
@@ -184,8 +199,7 @@ class _UnderWay:
                 metrics = []
                 break
             metrics.append(one.metrics)
-        flat = search.config.replace(**self.chosen).flat()
-        values = plain({key: flat[key] for key in search.space})
+        values = plain(dict(self.chosen))
         return SearchTrial(values, _score(metrics), metrics, round(seconds, 2), fault)
 
 

@@ -218,3 +218,10 @@ def test_damage_within_an_arrow_file_is_told(tmp_path: Path) -> None:
                 except StreamError:
                     refused += 1
         assert refused > 20
+
+
+def test_names_that_begin_with_a_tilde(photos: Path) -> None:
+    (photos / "~thumb.png").write_bytes((photos / "ant" / "000.png").read_bytes())
+    (photos / "t.csv").write_text("path,label\n~thumb.png,ant\n")
+    found = table_files(StreamConfig(data=f"table:{photos / 't.csv'}"), "train")[0]
+    assert found == [photos / "~thumb.png"]

@@ -152,7 +152,9 @@ def _tune_on_ray(
 
     def say(number: int, trial: SearchTrial) -> None:
         if not args.quiet:
-            shown = trial.fault or (f"{_scores(trial)[0]} %" if trial.score else "diverged")
+            shown = trial.fault or (
+                f"{_scores(trial)[0]} %" if trial.score is not None else "diverged"
+            )
             messages().print(printable(f"trial {number + 1} of {count}: {shown}"))
 
     resources = Resources(args.cpus or 1, args.gpus)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from perdure.cache import expanded
 from perdure.errors import CheckpointError
 from perdure.learner.history import History
 from perdure.learner.saved.files import digest_of
@@ -168,5 +169,5 @@ def without_place(value: Any) -> Any:
     """The name of a file without the folders of this machine; other values as they are."""
     if not isinstance(value, str):
         return value
-    path = Path(value).expanduser()
+    path = expanded(value)
     return path.name if path.is_absolute() or path.is_file() else value

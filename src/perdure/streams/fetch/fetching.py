@@ -22,7 +22,11 @@ MANIFEST = "manifest.json"
 """Says, in the folder of a data set, which files it was unpacked from."""
 
 
-def fetch(published: PublishedData, on_progress: Progress = lambda what, done, total: None) -> Path:
+def fetch(
+    published: PublishedData,
+    on_progress: Progress = lambda what, done, total: None,
+    wait: bool = False,
+) -> Path:
     """Download, check and unpack a published data set, unless it is at hand.
 
     Files that lie in `archives_dir` already are taken from there, and stay; those that are
@@ -32,6 +36,7 @@ def fetch(published: PublishedData, on_progress: Progress = lambda what, done, t
     Args:
         published: which one; it must have files to fetch.
         on_progress: receives a line before each step that takes long.
+        wait: for another process that fetches it, in place of an error.
 
     Returns:
         The folder that holds it.
@@ -46,7 +51,7 @@ def fetch(published: PublishedData, on_progress: Progress = lambda what, done, t
     if folder is not None and not any(is_left(place / file.name) for file in published.files):
         return folder
     archives = archives_dir()
-    with _alone(published, archives):
+    with _alone(published, archives, wait):
         folder = published.located() or _fetch(published, archives, on_progress)
         for file in published.files:
             remove(archives / file.name)
@@ -54,11 +59,11 @@ def fetch(published: PublishedData, on_progress: Progress = lambda what, done, t
 
 
 @contextmanager
-def _alone(published: PublishedData, archives: Path) -> Iterator[None]:
+def _alone(published: PublishedData, archives: Path, wait: bool) -> Iterator[None]:
     """Hold a lock against a second process that writes the same files."""
     lock = FileLock(archives / f".{published.name}.lock")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=wait)
     except Timeout:
         raise StreamError(
             f"Another process is fetching '{published.name}'. Wait for it, then type again: "

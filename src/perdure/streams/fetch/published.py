@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from perdure.cache import home
+from perdure.cache import expanded, home
 from perdure.errors import StreamError
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
@@ -114,7 +114,7 @@ class PublishedData:
                     f"data={self.name}:FOLDER."
                 )
             return located
-        folder = Path(place).expanduser()
+        folder = expanded(place)
         missing = self.missing(folder)
         if missing:
             above = folder.parent

@@ -57,7 +57,9 @@ def load_fashion_mnist(config: StreamConfig, seed: int, *, fetch: bool = True) -
     published = PUBLISHED["fashion_mnist"]
     read = _blank
     if config.place is not None or fetch or published.at_hand:
-        folder = published.root(config.place) if config.place else fetching.fetch(published)
+        folder = (
+            published.root(config.place) if config.place else fetching.fetch(published, wait=True)
+        )
         read = partial(_read_split, folder)
     sets = {}
     for split in FILES:

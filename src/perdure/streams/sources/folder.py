@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from perdure.cache import expanded
 from perdure.class_names import joined_by_name
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.randomness import derived_seed
@@ -67,7 +68,7 @@ def image_root(place: str | Path | None) -> Path:
     """
     if place is None:
         raise ConfigError(f"data=folder names no folder. Type data=FOLDER, which holds {LAYOUT}.")
-    root = Path(place).expanduser()
+    root = expanded(place)
     if not root.exists():
         near = did_you_mean(root.name, _folder_names(root.parent))
         raise StreamError(f"The folder '{root}' does not exist.{near} It must hold {LAYOUT}.")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from perdure.cache import expanded
 from perdure.class_names import are_numbers, class_name, class_names, ordered_names
 from perdure.errors import ConfigError, StreamError
 from perdure.randomness import permutation
@@ -132,7 +133,7 @@ def _load(place: str) -> dict[str, Any]:
         raise ConfigError(
             "Data sets of Hugging Face need its library. Type: pip install 'perdure[hf]'"
         ) from error
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     try:
         if folder.is_dir() and is_saved(folder):
             splits = datasets.load_from_disk(str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from perdure.cache import expanded
 from perdure.errors import StreamError, UnknownNameError, did_you_mean
 from perdure.streams.catalog import SOURCES
 from perdure.streams.config import HUB, join_data
@@ -29,8 +30,8 @@ def resolve(data: str) -> str:
     if data in SOURCES or (colon and (source == HUB or source in SOURCES)):
         return data
     try:
-        return _located(data, Path(data).expanduser())
-    except (OSError, RuntimeError) as error:  # too long a name, a folder that may not be read
+        return _located(data, expanded(data))
+    except OSError as error:  # too long a name, a folder that may not be read
         reason = getattr(error, "strerror", None) or error
         raise UnknownNameError(
             f"data={data} is no known data set and cannot be looked for ({reason}). Allowed: a folder "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.cache import expanded
 from perdure.class_names import ordered_names
 from perdure.errors import ConfigError, StreamError
 from perdure.streams.catalog import SOURCES
@@ -79,7 +80,7 @@ def find_shards(place: str | None) -> list[Path]:
             f"data=shards:{place}: images are read in any order while a model learns, and shards must "
             "lie on a disk for that. Fetch them first. (perdure predict --ray reads URLs.)"
         )
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.is_dir():
         found = _in_folder(path)
         found = found or [

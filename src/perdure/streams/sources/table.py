@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from perdure.cache import expanded
 from perdure.class_names import class_name, declared_name, ordered_names
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.streams.catalog import SOURCES
@@ -72,7 +73,7 @@ def load_table(config: StreamConfig, seed: int) -> Source:
     refuse_options(config, "place", "test_fraction", "domains", *columns)
     if config.place is None:
         raise ConfigError(f"data=table names no table. Type data=FILE ({', '.join(TABLES)}).")
-    rows = table_rows(Path(config.place).expanduser(), config)
+    rows = table_rows(expanded(config.place), config)
     names = ordered_names(row.label for row in rows)
     domains = ordered_names(row.domain for row in rows)
     train, test = (
@@ -299,7 +300,7 @@ def table_files(config: StreamConfig, split: str) -> tuple[list[ImageFile], list
         StreamError: a table that cannot be read or does not say what is needed.
     """
     assert config.place is not None
-    rows = table_rows(Path(config.place).expanduser(), config)
+    rows = table_rows(expanded(config.place), config)
     chosen = [row for row in rows if row.split in ("", split)]
     labels = [int(row.label) if row.numbered else row.label for row in chosen]
     return [row.path for row in chosen], labels, bool(rows[0].split)

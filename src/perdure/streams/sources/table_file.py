@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perdure.cache import expanded
 from perdure.errors import StreamError
 from perdure.streams.decoding import EncodedImage, ImageFile
 from perdure.streams.shards.parquets import import_parquet
@@ -106,7 +107,7 @@ def image_of_cell(cell: Any, folder: Path, place: str, where: str) -> ImageFile:
 
 def _file(text: str, folder: Path) -> Path:
     """The file that a text names; one written on Windows is found on other systems."""
-    path = folder / Path(text.strip()).expanduser()
+    path = folder / expanded(text.strip())
     if path.is_file():
         return path
     others = (folder / text, folder / text.strip().replace("\\", "/"))
