@@ -53,5 +53,7 @@ def test_save_into_what_is_no_model_is_refused(perdure: Perdure, finished: Path)
     assert (said.code, said.out) == (1, "")
     assert "holds no model, and its config.json would be replaced" in said.err
     assert Path("site", "README.md").read_text() == "My site"
-    Path("site", "config.json").unlink()
+    Path("site", "config.json").rename(Path("site", "model.json"))
+    assert perdure("save", finished, "site").code == 1
+    Path("site", "model.json").unlink()
     assert "its README.md would be replaced" in perdure("save", finished, "site").err

@@ -98,10 +98,11 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _is_foreign(folder: Path) -> bool:
     """Whether what describes a model describes something else; a damaged one may be repaired."""
-    path = folder / CONFIG
-    if not path.is_file() or (folder / CLASSES).exists() or (folder / WEIGHTS).exists():
+    if (folder / WEIGHTS).exists():
         return False
-    return b'"perdure"' not in path.read_bytes()
+    names = (CONFIG, format1.CONFIG)
+    pointer = next(path for name in names if (path := folder / name).is_file())
+    return b'"perdure"' not in pointer.read_bytes()
 
 
 def _encode(
