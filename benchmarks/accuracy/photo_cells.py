@@ -131,14 +131,16 @@ ROSTER: dict[str, dict[str, Any]] = {
 """Methods and what is changed of them, those of the first comparison first."""
 COMPARED = tuple(ROSTER)[:7]
 """Rows of the first comparison, which have every class order; the others have the first alone."""
+TWO = ("lda", "nsp2")
+"""Rows of another backbone."""
 VARIED = "iprompt, merged t^-1/2,"
 """Beginning of rows that change one thing more; 372 test images of clothing would not tell what."""
 ROWS = {
     "clothing": tuple(row for row in ROSTER if not row.startswith(VARIED)),
     "grocery": COMPARED,
     "grocery-41+8x5": COMPARED[:6],
-    "cifar100-dinov2": ("lda", "nsp2"),
-    "clothing-dinov2": ("lda", "nsp2"),
+    "cifar100-dinov2": TWO,
+    "clothing-dinov2": TWO,
 }
 """Streams on which part of the roster is run."""
 FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")

@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from photo_cells import FOLLOWING, ORDERS, ROSTER, STREAMS, TITLES, Cell, Figures, recipe_of
+from photo_cells import (
+    COMPARED,
+    FOLLOWING,
+    ORDERS,
+    ROSTER,
+    ROWS,
+    STREAMS,
+    TITLES,
+    TWO,
+    Cell,
+    Figures,
+    recipe_of,
+)
 from photo_figures import draw
 from results import DOCUMENT
 
@@ -65,9 +77,28 @@ def tables(held: Figures) -> dict[str, str]:
                 parts += [f"![{TITLES[stream]}: accuracy]({_picture(stream).name})", ""]
     return {
         "photos": "\n".join(parts),
+        "compared": "\n".join(_compared(held)),
         "frozen": "\n".join(_frozen(held)),
         "debias": "\n".join(_debiased(held)),
     }
+
+
+def _compared(held: Figures) -> list[str]:
+    """Last accuracy of the first comparison by stream, and the mean over streams that have all rows."""
+    streams = {stream: rows_of(held, stream) for stream in STREAMS if ROWS.get(stream) != TWO}
+    whole = [name for name, rows in streams.items() if set(COMPARED) <= set(rows)]
+    lines = [f"| method | {' | '.join(streams)} | mean of {', '.join(whole)} |"]
+    lines.append("| :-- |" + " --: |" * (1 + len(streams)))
+    for row in COMPARED:
+        lasts = {
+            name: float(np.mean([_last(cell) for cell in rows[row].values()]))
+            for name, rows in streams.items()
+            if row in rows
+        }
+        shown = [f"{lasts[name]:.1f}" if name in lasts else "–" for name in streams]
+        mean = np.mean([lasts[name] for name in whole]) if whole else np.nan
+        lines.append(f"| `{row}` | {' | '.join(shown)} | {mean:.1f} |")
+    return lines
 
 
 def _frozen(held: Figures) -> list[str]:
@@ -98,9 +129,10 @@ def _debiased(held: Figures) -> list[str]:
 
 
 def pictures(held: Figures) -> None:
-    """Draw every stream of which more than two rows are there, beside the page."""
+    """Draw the first comparison of every stream of which more than two rows are there."""
     for stream in STREAMS:
-        rows = compared(rows_of(held, stream))
+        found = compared(rows_of(held, stream))
+        rows = {row: found[row] for row in COMPARED if row in found}
         if len(rows) > PAIR:
             drawn = {
                 row: (least_seconds(cells), [c["heads"][compared_head(c)] for c in cells.values()])

@@ -15,7 +15,7 @@ from perdure.methods.iprompt import MOST_TOKENS, IPrompt, TokenKeys
 from perdure.randomness import generator
 from perdure.testing import make_trial
 from perdure.testing.trial import evaluation_pixels
-from perdure.types import BlockView, Features
+from perdure.types import BlockView, Features, Task
 
 
 def method(**options: Any) -> IPrompt:
@@ -247,3 +247,12 @@ def test_tokens_that_are_clustered_do_not_depend_on_batches(size: int) -> None:
     literal = F.normalize(keys[:, 0, 1:].reshape(-1, dim)[::2], dim=-1)
     torch.testing.assert_close(seen.keys(0), literal)
     assert len(literal) <= MOST_TOKENS
+
+
+def test_keys_learn_in_the_first_task_that_trains() -> None:
+    made = method()
+    learn = []
+    for index, classes in enumerate([(0,), (1, 2), (3, 4)]):
+        made.start_task(Task(index, classes, tuple(map(str, classes)), classes[-1] + 1))
+        learn.append(made._learns_keys)
+    assert learn == [True, True, False]

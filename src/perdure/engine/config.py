@@ -239,9 +239,15 @@ class Config:
 
     def hash(self) -> str:
         """Digest of the keys that may change a result."""
-        kept = {key: value for key, value in self.flat().items() if key not in NEUTRAL}
+        # Images that are evaluated together choose their prompts together.
+        neutral = set(NEUTRAL) - ({"eval_batch_size"} if self._votes else set())
+        kept = {key: value for key, value in self.flat().items() if key not in neutral}
         text = json.dumps(kept, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def _votes(self) -> bool:
+        return getattr(self.method, "vote", "image") == "batch"
 
     def replace(self, **changes: Any) -> Config:
         """Return the configuration with some keys changed, checked again."""

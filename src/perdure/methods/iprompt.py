@@ -101,7 +101,7 @@ class IPrompt(Method):
             self.keys[str(block)] = nn.Parameter(F.normalize(keys, dim=-1))
             self.residual[str(block)] = nn.Parameter(torch.zeros(size))
             self.register_buffer(f"merged_{block}", torch.zeros(size))
-        self._learns_keys = True
+        self._learns_keys, self._trained = True, False
         self._entries = range(config.pool)  # that learn; older ones are before them
         if config.protect == "use":
             self.guard = UseGuard(config, self.residual, self._weigh)
@@ -129,11 +129,13 @@ class IPrompt(Method):
         return min(self.blocks)
 
     def start_task(self, task: Task) -> None:
-        """Let keys learn in the first task, and later where they may; let new entries in."""
+        """Let keys learn in the first task that trains, and later where they may; let entries in."""
         trained = self.config.key_pull > 0 or (
             self.config.scale_by_similarity or self.config.selection == "soft"
         )
-        self._learns_keys = trained and (task.index == 0 or self.config.keys == "residual")
+        several = len(task.classes) > 1  # a task of one class takes no step
+        self._learns_keys = trained and (not self._trained or self.config.keys == "residual")
+        self._trained = self._trained or several
         self.keys.requires_grad_(self._learns_keys)
         self._entries = learning_entries(self.config, task.index)
 
