@@ -133,13 +133,6 @@ def test_unknown_preset() -> None:
         load_config("zzz")
 
 
-def test_batches_that_vote_count() -> None:
-    one, other = (
-        make_config({"method": "l2p", "vote": "batch", "eval_batch_size": size}) for size in (8, 16)
-    )
-    assert one.hash() != other.hash()
-
-
 def test_hash_ignores_what_does_not_change_results() -> None:
     base = make_config({"method": "nsp2"})
     assert base.hash() == base.replace(workers=2, eval_batch_size=7, checkpoint_every=1).hash()

@@ -354,7 +354,8 @@ def _photographs(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("method", ["joint", "clip_joint"])
 def test_all_tasks_at_once_have_no_first_one(method: str) -> None:
+    made = trial(method, (), adapt="first")
     with pytest.raises(
         ConfigError, match=r"adapt=first: method '.*joint' trains on all tasks at once"
     ):
-        make_config({**SMALL, "method": method, "adapt": "first"})
+        plan(made.stream, made.config)

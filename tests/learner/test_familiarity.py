@@ -214,3 +214,10 @@ def test_of_an_only_class_there_are_no_odds() -> None:
         "mahalanobis": 24,
         "probability": 24,
     }
+
+
+def test_of_two_classes_the_one_that_is_left_is_no_background() -> None:
+    clf = classifier().learn(lesson("a", "b", count=12))
+    measured = clf.history_.separations["gaussian"]
+    unknown = {score: sum(one.unknown.values()) for score, one in measured.items()}
+    assert unknown == {"mahalanobis": 0, "energy": 24, "probability": 0}

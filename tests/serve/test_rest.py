@@ -16,7 +16,7 @@ from perdure.serve.served import ServedModel
 from perdure.streams.decoding import EncodedImage
 from tests.serve.conftest import Serve, finished, labelled, names, png, zipped
 from tests.serve.test_guard import problem
-from tests.tiny import classifier
+from tests.tiny import classifier, lesson
 
 
 def test_predict_is_as_the_command_says(client: TestClient, pets: Path) -> None:
@@ -247,3 +247,10 @@ def test_a_lesson_that_is_done_leaves_the_way_free(client: TestClient) -> None:
     while client.get(place).json()["state"] == "learning":
         time.sleep(0.005)
     assert client.get("/api/model").json()["busy"] is False
+
+
+def test_a_model_that_was_made_meanwhile_is_learned_on(serve: Serve, tmp_path: Path) -> None:
+    client = serve(tmp_path / "new", fresh=classifier)
+    classifier().learn(lesson("a", "b")).save(tmp_path / "new")
+    finished(client, client.post("/api/lessons", **labelled("z")))
+    assert names(client) == ["a", "b", "z"]

@@ -261,7 +261,7 @@ def test_default_space_is_small_and_allowed(name: str) -> None:
 )
 def test_wrong_spaces_are_refused(space: dict[str, tuple[Any, ...]], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        small_search(space, heads="linear,gaussian")
+        small_search(space, heads="gaussian,linear")
 
 
 def test_wrong_budget_and_head_are_refused(tmp_path: Path) -> None:

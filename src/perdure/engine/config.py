@@ -239,15 +239,9 @@ class Config:
 
     def hash(self) -> str:
         """Digest of the keys that may change a result."""
-        # Images that are evaluated together choose their prompts together.
-        neutral = set(NEUTRAL) - ({"eval_batch_size"} if self._votes else set())
-        kept = {key: value for key, value in self.flat().items() if key not in neutral}
+        kept = {key: value for key, value in self.flat().items() if key not in NEUTRAL}
         text = json.dumps(kept, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def _votes(self) -> bool:
-        return getattr(self.method, "vote", "image") == "batch"
 
     def replace(self, **changes: Any) -> Config:
         """Return the configuration with some keys changed, checked again."""
@@ -303,11 +297,6 @@ def _join(layers: Sequence[Mapping[str, Any]], preset: str | None) -> Config:
         raise ConfigError(
             f"cache_queries=true: transform '{transform}' augments, so an image's query "
             "changes from epoch to epoch. Take transform=plain, or leave cache_queries out."
-        )
-    if config.training.adapt == "first" and config.traits.cumulative:
-        raise ConfigError(
-            f"adapt=first: method '{config.training.method}' trains on all tasks at once, and has no "
-            "first one. Leave adapt out."
         )
     _check_heads(config)
     return config

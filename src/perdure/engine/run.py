@@ -92,9 +92,15 @@ def plan(stream: Stream, config: Config) -> list[Stage]:
     """Return the stages of a run; refuse what cannot work.
 
     Raises:
-        ConfigError: a task of one class with nothing but the trained head to evaluate.
+        ConfigError: a task of one class with nothing but the trained head to evaluate, or a first
+            task where all are trained on at once.
     """
     traits = config.traits
+    if traits.cumulative and config.training.adapt == "first":
+        raise ConfigError(
+            f"adapt=first: method '{config.training.method}' trains on all tasks at once, and has no "
+            "first one. Leave adapt out."
+        )
     if not traits.cumulative:
         stages = [Stage(data, t, t == 0) for t, data in enumerate(stream.tasks)]
     elif config.method_class.retrains(config.method):

@@ -462,6 +462,10 @@ class GaussianHead(Head):
         self.given_back.copy_(self.config.drift_debias * known * later.repeat_interleave(sizes))
         self.bias += self.given_back
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: all but what is worked out anew."""
+        return {**self.__dict__, "_measure": None}
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._measure = None

@@ -15,7 +15,8 @@ class GramMatrix(nn.Module):
     """G = Σ row rowᵀ over all rows so far, in float64.
 
     While rows are fewer than its columns m, it is its eigenvalues and eigenvectors, m + 1 numbers a
-    row; from then on it is the matrix, m² numbers whatever is added. Both are exact.
+    row; from then on, or once it was replaced, it is the matrix, m² numbers whatever is added. Both
+    are exact.
 
     Args:
         width: columns m.
@@ -47,7 +48,7 @@ class GramMatrix(nn.Module):
         return Spectrum(self.values, self.basis) if self.thin else spectrum_of(self.matrix)
 
     def add(self, rows: Float[Tensor, "n m"]) -> None:
-        """Add rows: the only place where shapes change, by how many there are."""
+        """Add rows; shapes change by how many there are."""
         rows = rows.to(self.basis)
         if self.thin and len(self.values) + len(rows) < self.width:
             self._decompose(add_rows(self.spectrum(), rows))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perdure.learner.history import Lesson
 from perdure.learner.saved.contents import Contents, read_contents
-from perdure.learner.saved.versions import undoable
+from perdure.learner.saved.versions import grew_from, undoable
 from perdure.wording import counted, listed
 
 
@@ -51,6 +51,8 @@ def changes(folder: Path) -> list[Change]:
 
 def _change(before: Contents, after: Contents, time: float) -> Change:
     old, new = before.classes, after.classes
+    if not grew_from(before, new, after.description.history):
+        return Change((), (), (), time)
     learned = after.description.history.lessons[len(before.description.history.lessons) :]
     renamed = [pair for pair in zip(old.classes, new.classes, strict=False) if pair[0] != pair[1]]
     gone = [new.classes[label] for label in new.forgotten if label not in old.forgotten]

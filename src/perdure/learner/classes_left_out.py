@@ -96,7 +96,9 @@ def _unknown(state: LearnerState, head: Head, features: Views, labels: Labels) -
         own = columns == column
         left_out = head.evidence_class_left_out(features[own], labels[own])
         parts.append(_without(state.columns.class_evidence(left_out), columns[own]))
-    backgrounds = [part.background for part in parts if part.background is not None]
+    # With one other class alone, that is the background.
+    several = len(state.columns.names) > 2  # noqa: PLR2004  one and two others
+    backgrounds = [part.background for part in parts if several and part.background is not None]
     return Evidence(
         torch.cat([part.scores for part in parts]),
         torch.cat(backgrounds) if backgrounds else None,

@@ -465,7 +465,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Bytes of its tensors.
 
         Raises:
-            OutputError: the folder cannot be written.
+            OutputError: the folder cannot be written, or has files of something else that would be
+                replaced.
         """
         return write_model(
             Path(folder),

@@ -88,7 +88,7 @@ def measured_curve(
     for share in SHARES:
         part = _drawn(labels, names, seed, share)
         judged, scores = judge(part)
-        answers, given = scores.argmax(dim=1).cpu(), labels[part][judged.cpu()]
+        answers, given = scores.argmax(dim=1).cpu(), labels[part].cpu()[judged.cpu()]
         right = answers == given
         found = given.unique().tolist()
         points.append({label: float(right[given == label].float().mean()) for label in found})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,16 +67,21 @@ class LearnerState:
     @property
     def images(self) -> dict[str, int]:
         """Training images of every known class, those of an earlier one of its name left out."""
-        lessons, found = self.history.lessons, dict[str, int]()
-        for name in self.columns.names:
-            own = lessons[self.first_lesson(name) :]
-            found[name] = sum(lesson.images.get(name, 0) for lesson in own)
-        return found
+        columns, found = self.columns, Counter[str]()
+        first = {name: self._first_lesson(columns.labels(name)) for name in columns.names}
+        for place, lesson in enumerate(self.history.lessons):
+            found.update({n: c for n, c in lesson.images.items() if place >= first.get(n, place)})
+        return {name: found[name] for name in first}
 
     def first_lesson(self, name: str) -> int:
         """Place of the lesson that brought a class, not that of one which was forgotten."""
-        taught = [k for k, lesson in enumerate(self.history.lessons) if name in lesson.new]
-        return taught[-len(self.columns.labels(name)) :][0] if taught else 0
+        return self._first_lesson(self.columns.labels(name))
+
+    def _first_lesson(self, labels: Sequence[int]) -> int:
+        brought = [place for place, lesson in enumerate(self.history.lessons) if lesson.new]
+        ends = itertools.accumulate(len(task.classes) for task in self.model.tasks)
+        task = next(task for task, end in enumerate(ends) if labels[0] < end)
+        return brought[task] if task < len(brought) else 0
 
     @property
     def transform(self) -> Callable[[Image.Image], UInt8[Tensor, "3 s s"]]:

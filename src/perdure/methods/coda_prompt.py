@@ -142,6 +142,7 @@ def component_weights(
 
 def _orthonormal(drawn: Float[Tensor, "n d"], old: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
     """Gram-Schmidt of new rows against old and new ones; rows that find no room are only made unit."""
+    old = old[old.any(dim=1)]  # those of a task of one class are zero
     rows = F.normalize(drawn.double(), dim=-1)
     fit = max(0, min(len(rows), rows.shape[1] - len(old)))
     taken = torch.linalg.qr(old.double().T)[0]

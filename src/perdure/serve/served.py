@@ -263,8 +263,8 @@ class ServedModel:
         With ``instead`` it is the model before the last change, and takes the place of that after it.
         """
         with alone(self.folder, "saving a model"):
-            if self.state is not None and self._on_disk() != self._pointer:
-                self._read()  # another process has changed it
+            if is_model(self.folder) and self._on_disk() != self._pointer:
+                self._read()  # another process has changed it, or made it
             state = self._before_last() if instead else self.state
             classifier = (
                 self._fresh()

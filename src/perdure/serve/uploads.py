@@ -25,7 +25,7 @@ from starlette.requests import Request
 
 from perdure.atomic import atomic_write, lives, make_folder
 from perdure.class_names import class_name
-from perdure.errors import PerdureError, UnreadableImageError
+from perdure.errors import PerdureError, StreamError, UnreadableImageError
 from perdure.serve.limits import Limits
 from perdure.serve.problems import Problem
 from perdure.streams.decoding import EncodedImage, image_size
@@ -89,12 +89,9 @@ class Labelled:
             return [(name, one.content, _ending(one.name)) for name, one in pairs]
         if self._place is None:  # a folder of the server is where it is
             return []
-        left_out = LeftOut()
-        root = image_root(self.data)
-        files = class_files(parts(root, left_out).get("train", root), left_out)
         return [
             (name, path.read_bytes(), _ending(path.name))
-            for name, paths in files.items()
+            for name, paths in _in_classes(self.data).items()
             for path in paths
             if isinstance(path, Path)
         ]
@@ -316,15 +313,25 @@ def sweep_unpacked() -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def _in_classes(folder: Path) -> Mapping[str, Sequence[Any]]:
+    """Images that a lesson takes from a folder, by class."""
+    left_out = LeftOut()
+    root = image_root(folder)
+    return class_files(parts(root, left_out).get("train", root), left_out)
+
+
 def _refuse_in(folder: Path, limits: Limits) -> None:
     """Refuse images of an unpacked folder that are too large; broken ones are told when read."""
+    with contextlib.suppress(StreamError):  # no class at all is told when it is read
+        for name, files in _in_classes(folder).items():
+            checked_name(name, f"the folder of {counted(len(files), 'image')}", limits)
     for one in walk(folder):
         path = Path(str(one.path))
         image = EncodedImage(str(path.relative_to(folder)), path.read_bytes())
-        checked_name(path.parent.name, str(image), limits)
         with contextlib.suppress(UnreadableImageError):
             image_size(image)
-            refuse_unreadable([image], limits)
+            if fault := fault_of(image, limits):
+                raise Problem(422, f"{image}: {fault}. Leave it out.")
 
 
 def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:

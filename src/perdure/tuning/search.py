@@ -156,19 +156,19 @@ def make_search(
             "values, as --space lr=0.001,0.01."
         )
     _refuse_other_images(config, space, other or {})
-    settings = [config, *(config.replace(**{k: v}) for k, values in space.items() for v in values)]
-    for setting in settings:
-        heads = (choice.options(setting.heads) for choice in setting.built_heads.values())
-        if any(getattr(options, "shrinkage", None) == "validation" for options in heads):
-            raise ConfigError(
-                "shrinkage=validation chooses by the very images that settings are judged by here. "
-                "Take shrinkage=loo, or a number."
-            )
+    settings = [config.replace(**{key: v}) for key, values in space.items() for v in values]
     head = config.head_names[0] if head is None else head
     if head not in config.head_names:
         raise ConfigError(
             f"head={head}: this configuration evaluates {', '.join(config.head_names)}."
         )
+    for setting in settings:
+        judged = setting.built_heads.get(head)
+        if judged and getattr(judged.options(setting.heads), "shrinkage", None) == "validation":
+            raise ConfigError(
+                "shrinkage=validation chooses by the very images that settings are judged by here. "
+                "Take shrinkage=loo, or a number."
+            )
     seeds = tuple(seeds) or (config.training.seed,)
     return Search(config, space, seeds, head, chosen_on, other or {}, at_once)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ _OF_BACKBONE = (
     "fold",
 )
 """Keys by which backbones of trials may differ."""
+_OF_TEXT = ("backbone", "weights", "heads", "class_embeddings", "templates", "text_features")
+"""Keys by which text features of their streams may differ."""
 KEPT = ("last_accuracy", "average_incremental_accuracy", "forgetting", "plasticity")
 
 
@@ -73,7 +76,8 @@ class TrialRunner:
     ) -> None:
         self._search, self._on_run = search, on_run
         self._streams: dict[Any, Stream] = {}
-        self._backbones: dict[Any, FrozenBackbone] = {}
+        self._kind = ""
+        self._backbones: dict[int, FrozenBackbone] = {}
 
     def start(
         self, number: int, chosen: Mapping[str, Any], seed: int, folder: Path
@@ -88,18 +92,16 @@ class TrialRunner:
             PerdureError: as a run does, but for a loss that diverges.
         """
         config = self._search.trial(chosen, seed)
-        drawn = seed if config.training.weights == "random" else 0
-        of = (
-            drawn,
-            *(getattr(config.training, key, None) for key in _OF_BACKBONE),
-            *(getattr(config.runtime, key, None) for key in _OF_BACKBONE),
-        )
+        flat = config.flat()
+        kind, of = _values(flat, _OF_BACKBONE), seed if flat["weights"] == "random" else 0
+        if kind != self._kind:  # those of one setting at a time: they are large
+            self._kind, self._backbones = kind, {}
         if of not in self._backbones:
-            self._backbones = {of: make_backbone(config)}  # one at a time: they are large
-        images = seed, config.training.backbone, config.training.img_size
-        if images not in self._streams:
-            self._streams[images] = self._search.stream(chosen, seed)
-        stream = self._streams[images]
+            self._backbones[of] = make_backbone(config)
+        told = seed, _values(flat, _OF_TEXT)
+        if told not in self._streams:
+            self._streams[told] = self._search.stream(chosen, seed)
+        stream = self._streams[told]
         try:
             with self._on_run(number, config) as sink:
                 sink(announced(config, stream))
@@ -209,6 +211,10 @@ def _begin(
     folder = _folder(out, number)
     runs = [start(number, chosen, seed, folder / str(seed)) for seed in search.seeds]
     return _UnderWay(number, chosen, runs)
+
+
+def _values(flat: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return json.dumps([flat.get(key) for key in keys], default=str)
 
 
 def _folder(out: Path, number: int) -> Path:

@@ -150,5 +150,9 @@ def test_runs_of_other_settings_are_no_seeds_of_one(perdure: Perdure, tmp_path: 
     for name, more in (("one", ()), ("other", ("seed=1", "epochs=2"))):
         words = ("run", "digits/nsp2", *FEW, *more, "--out", tmp_path / "runs" / name, "-q")
         assert perdure(*words).code == 0
+    words = ("run", "digits/nsp2", *TINY, "tasks=4+6", "seed=2", "--out", tmp_path / "others", "-q")
+    assert perdure(*words).code == 0
+    both = json.loads(perdure("compare", tmp_path / "runs", tmp_path / "others", "--json").out)
+    assert len({row["stream"] for row in both["rows"]}) == 2
     rows = json.loads(perdure("compare", tmp_path / "runs", "--json").out)["rows"]
     assert [row["options"] for row in rows if row["head"] == "linear"] == ["epochs=1", "epochs=2"]

@@ -276,3 +276,15 @@ def test_images_of_no_class_are_told_in_the_changes(tmp_path: Path) -> None:
         "learned 3 images of no class",
         "learned c (2 images and 2 images of no class)",
     ]
+
+
+def test_models_of_one_shape_are_told_apart_by_what_was_measured(tmp_path: Path) -> None:
+    one = classifier(calibration_fraction=0.1).learn(lesson("cat", "dog"))
+    images, labels = lesson("ash", "oak")
+    two = classifier(calibration_fraction=0.1).learn(images, ["oak", *labels[1:]])
+    assert one.last_lesson_.accuracy != two.last_lesson_.accuracy
+    one.save(tmp_path)
+    two.forget_class("ash")
+    two.save(tmp_path)
+    assert [version.contents.classes.classes for version in undoable(tmp_path)] == [("cat", "dog")]
+    assert [str(change) for change in changes(tmp_path)] == ["another model"]

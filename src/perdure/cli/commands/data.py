@@ -149,7 +149,7 @@ def check(args: argparse.Namespace) -> int:
         suspects = None if folder is None else _suspects(args, folder)
     except PerdureError:
         if args.json:  # what was found is told all the same
-            print_json({**asdict(inspection), "ok": False})
+            print_json({**asdict(inspection), "ok": not inspection.faults})
         raise
     if args.json:
         judged = {} if suspects is None else {"suspects": suspects.to_dict()}

@@ -171,20 +171,25 @@ def _write(files: Mapping[Path, bytes]) -> None:
 
     An earlier graph never stands beside new weights, whenever this is killed: it goes first.
     """
-    before = {path: path.with_name(f".{path.name}.before") for path in files if path.exists()}
-    aside = before if len(files) > 1 else {}
+    aside = {path: path.with_name(f".{path.name}.before") for path in files if len(files) > 1}
+    for path, hidden in aside.items():
+        if path.is_dir():
+            raise OutputError(f"'{path}' is a folder. Choose another name.")
+        hidden.unlink(missing_ok=True)  # of an export that was killed
     try:
         for path, hidden in reversed(aside.items()):
-            path.replace(hidden)
+            if path.exists():
+                path.replace(hidden)
         for path, content in files.items():
             atomic_write(path, content)
     except BaseException:
         for path, hidden in aside.items():
+            path.unlink(missing_ok=True)
             if hidden.exists():
                 hidden.replace(path)
         raise
     for hidden in aside.values():
-        hidden.unlink()
+        hidden.unlink(missing_ok=True)
 
 
 def _type(value: Any) -> str:

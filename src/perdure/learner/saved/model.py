@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from perdure.learner.forgetting import forget
 from perdure.learner.renaming import rename
 from perdure.learner.saved import format1, versions
 from perdure.learner.saved.card import Publication, make_card
-from perdure.learner.saved.contents import Contents, Sizes, is_model, read_contents
-from perdure.learner.saved.files import digest_of, is_unfinished
+from perdure.learner.saved.contents import Contents, Sizes, read_contents
+from perdure.learner.saved.files import digest_of
 from perdure.learner.saved.format import (
     CARD,
     CLASSES,
@@ -85,24 +86,19 @@ def write_model(
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if is_model(folder) and not _is_foreign(folder):
-        return
+    """Refuse a folder with files that a model has, but of something else; a damaged one is repaired."""
     names = (CONFIG, CLASSES, WEIGHTS, CARD, format1.CONFIG, versions.FOLDER)
     taken = [name for name in names if (folder / name).exists()]
-    if taken and not is_unfinished(folder):
-        raise OutputError(
-            f"The folder '{folder}' holds no model, and its {taken[0]} would be replaced by one. Name "
-            "the folder of a saved model, or one that does not exist yet."
-        )
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether what describes a model describes something else; a damaged one may be repaired."""
-    if (folder / WEIGHTS).exists():
-        return False
-    names = (CONFIG, format1.CONFIG)
-    pointer = next(path for name in names if (path := folder / name).is_file())
-    return b'"perdure"' not in pointer.read_bytes()
+    if not taken or {CLASSES, WEIGHTS} <= set(taken):
+        return
+    for pointer, word in ((CONFIG, b'"perdure"'), (format1.CONFIG, b'"format"')):
+        with contextlib.suppress(OSError):
+            if word in (folder / pointer).read_bytes():
+                return
+    raise OutputError(
+        f"The folder '{folder}' holds no model, and its {taken[0]} would be replaced by one. Name "
+        "the folder of a saved model, or one that does not exist yet."
+    )
 
 
 def _encode(

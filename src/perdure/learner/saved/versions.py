@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from perdure.atomic import alone, atomic_write, make_folder, sweep
 from perdure.errors import CheckpointError
@@ -100,25 +101,27 @@ def still_held(version: Contents, classes: Classes, history: History) -> dict[st
         classes: of the other model.
         history: of the same.
     """
-    before, lessons = version.classes, version.description.history.lessons
-    grown = classes.tasks[: len(before.tasks)] == before.tasks
-    if (
-        not grown
-        or any(map(_differ, lessons, history.lessons))
-        or len(history.lessons) < len(lessons)
-    ):
+    if not grew_from(version, classes, history):
         return {}
+    before = version.classes
     gone = sorted(set(classes.forgotten) - set(before.forgotten))
     return {before.classes[label]: label for label in gone if label < len(before.classes)}
 
 
-def _differ(one: Lesson, other: Lesson) -> bool:
-    """Whether two lessons cannot be one; their classes may have been renamed or merged since."""
-    of_one, of_other = (
-        (sum(lesson.images.values()), lesson.held_out, lesson.left_out, lesson.negatives)
-        for lesson in (one, other)
-    )
-    return of_one != of_other
+def grew_from(version: Contents, classes: Classes, history: History) -> bool:
+    """Whether a model with these classes and this history may be a later one of a version.
+
+    It has its tasks and lessons first, as far as renaming, merging and forgetting leave them alone.
+    """
+    tasks, lessons = version.classes.tasks, version.description.history.lessons
+    first = history.lessons[: len(lessons)]
+    return classes.tasks[: len(tasks)] == tasks and [*map(_told, first)] == [*map(_told, lessons)]
+
+
+def _told(lesson: Lesson) -> tuple[Any, ...]:
+    """What tells one lesson from another, whatever its classes are called by now."""
+    images = sum(lesson.images.values()), lesson.held_out, lesson.left_out, lesson.negatives
+    return *images, lesson.accuracy, lesson.untempered_error
 
 
 def keep(folder: Path, pointer: bytes, classes: Classes, history: History) -> None:

@@ -182,15 +182,14 @@ def by_stream(runs: Sequence[FinishedRun]) -> list[StreamRuns]:
 
 
 def entries_of(runs: Sequence[FinishedRun]) -> list[Entry]:
-    """Results of runs over any streams, those of one name told apart by where their images lie."""
+    """Results of runs over any streams; those of one name are told apart by their titles."""
     streams = by_stream(runs)
-    places = [(one.runs[0].stream[0], one.runs[0].stream[1]) for one in streams]
-    entries = []
-    for (name, place), one in zip(places, streams, strict=True):
-        several = len({other for other in places if other[0] == name}) > 1
-        told = {"stream": f"{name} {place}"} if several and place else {}
-        entries += [{**entry, **told} for entry in one.results]
-    return entries
+    names = [one.runs[0].stream[0] for one in streams]
+    return [
+        {**entry, "stream": one.title} if names.count(name) > 1 else entry
+        for name, one in zip(names, streams, strict=True)
+        for entry in one.results
+    ]
 
 
 def describe_tasks(tasks: int | tuple[int, ...]) -> str:
