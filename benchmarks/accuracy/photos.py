@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from perdure.atomic import atomic_write
 from perdure.engine.build import make_backbone, make_stream
 from perdure.engine.config import Config
 from perdure.engine.staleness import ageing_heads, all_seen_accuracy
+from perdure.errors import PerdureError
 from perdure.experiment import run
 from perdure.learner import ContinualClassifier
 
@@ -78,17 +80,24 @@ def main() -> None:
     if not args.tables:
         if args.photos is None:
             parser.error("name the folder of photographs, or --tables")
-        for cell in cells(args.photos):
-            asked = str(cell).startswith(tuple(args.only))
-            if asked and (args.orders is None or cell.order in args.orders):
+        asked = [
+            cell
+            for cell in cells(args.photos)
+            if str(cell).startswith(tuple(args.only))
+            and (args.orders is None or cell.order in args.orders)
+        ]
+        try:
+            for cell in asked:
                 _run(cell, args.out)
+        except PerdureError as error:  # no such folder, or another study that runs there
+            sys.exit(f"error: {error}")
     held = figures()
     write_tables(tables(held))
     pictures(held)
-    there, taken = hours(held)
+    there, timed, taken = hours(held)
     print(
-        f"{there} of {len(cells(Path()))} cells; they take {taken:.1f} hours of one core, "
-        "at the least seconds of each row"
+        f"{there} of {len(cells(Path()))} cells; {timed} of them, of rows that were timed, take "
+        f"{taken:.1f} hours of one core"
     )
 
 
