@@ -151,11 +151,10 @@ def _forget_in_versions(folder: Path, saved: LearnerState) -> None:
             state = state_of(version.contents, backbone, "auto")
             for name, label in held.items():
                 now = saved.model.label_names[label]
-                renames = (
-                    now not in state.columns
-                )  # another is called so where two were merged since
-                state = rename(state, name, now) if renames else state
-                state = forget(state, now if renames else name)[0]
+                # Another class of the version is called so where two were merged since.
+                taken = now in state.columns
+                state = state if taken else rename(state, name, now)
+                state = forget(state, name if taken else now)[0]
             encoded = _encode(state, inference_only=False)
             versions.write(path, encoded.pointer, encoded.files)
             os.utime(path, (version.replaced, version.replaced))
