@@ -306,7 +306,7 @@ def test_pictures_are_pasted_dropped_and_photographed(
         page.until("document.querySelectorAll('.tile').length === 3")
         page.script("document.getElementById('camera-close').click()")
         page.until("document.querySelector('#camera:not([open])')")
-        assert not page.script("return document.getElementById('video').srcObject.active")
+        page.until("!document.getElementById('video').srcObject.active")  # told by an event, later
         labels = "return [...document.querySelectorAll('.tile')].map((one) => one.title)"
         titles = page.script(labels)
         assert titles[:2] == ["cat 0.png", "dog 0.png"]
