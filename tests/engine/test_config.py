@@ -32,6 +32,14 @@ def test_neutral_keys_alone_leave_the_hash() -> None:
         assert config.replace(**{key: value}).hash() != config.hash(), key
 
 
+def test_the_batch_decides_where_its_images_vote() -> None:
+    for name in ("l2p", "dualprompt"):
+        alone, voting = (make_config({"method": name, "vote": vote}) for vote in ("image", "batch"))
+        assert alone.replace(eval_batch_size=7).hash() == alone.hash()
+        assert voting.replace(eval_batch_size=7).hash() != voting.hash()
+        assert voting.replace(workers=3).hash() == voting.hash()
+
+
 WITHOUT_TORCH = """
 import sys
 from perdure.engine.config import load_config

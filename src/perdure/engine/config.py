@@ -133,7 +133,8 @@ class RuntimeConfig:
             rounding.
         fold: ``auto``: constant factors of the backbone (quick-GELU's, LayerScale) are multiplied out
             once, within rounding; ``off``: as timm computes, bit for bit.
-        eval_batch_size: images per forward in surveys and evaluation; does not change results.
+        eval_batch_size: images per forward in surveys and evaluation; does not change results, but
+            under ``vote=batch``.
         workers: processes that decode and augment; ``auto`` chooses by the machine; does not change
             results.
         devices: processes per machine that share a run, each on a GPU of its own, or on its part of the
@@ -162,8 +163,18 @@ class RuntimeConfig:
 PARTS = (TrainingConfig, StreamConfig, RuntimeConfig, HeadConfig)
 """What every configuration is made of, the method's own options apart: one flat set of keys."""
 
-NEUTRAL = keys_of(*PARTS, role="neutral")
+NEUTRAL = frozenset(keys_of(*PARTS, role="neutral"))
 """Keys that may differ between a run and its resumption: they do not change results."""
+
+
+def votes(values: Mapping[str, Any]) -> bool:
+    """Whether images of a batch vote on their prompts, so that an answer depends on the batch."""
+    return values.get("vote") == "batch"
+
+
+def neutral_keys(values: Mapping[str, Any]) -> frozenset[str]:
+    """Return the keys that change no result under these: `NEUTRAL`, but the batch where images vote."""
+    return NEUTRAL - {"eval_batch_size"} if votes(values) else NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -239,7 +250,8 @@ class Config:
 
     def hash(self) -> str:
         """Digest of the keys that may change a result."""
-        kept = {key: value for key, value in self.flat().items() if key not in NEUTRAL}
+        flat = self.flat()
+        kept = {key: value for key, value in flat.items() if key not in neutral_keys(flat)}
         text = json.dumps(kept, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -16,7 +16,7 @@ import torch
 
 from perdure.atomic import atomic_write, is_leftover
 from perdure.backbones.attention import KERNELS, Kernel
-from perdure.engine.config import NEUTRAL, Config, parts_of
+from perdure.engine.config import Config, neutral_keys, parts_of
 from perdure.engine.old_keys import current
 from perdure.errors import CheckpointError, OutputError
 from perdure.keys import defaults_of, keys_of
@@ -121,14 +121,15 @@ def _check_same(path: Path, config: Config) -> None:
     now = current(written, keys_of(*parts))
     # A key that came since stands at its default, under which nothing else is computed.
     old = {**_as_toml(defaults_of(*parts)), **now}
-    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in NEUTRAL]
+    neutral = neutral_keys(new)
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in neutral]
     if keys:
         changes = ", ".join(f"{key}: {old.get(key)} there, {new.get(key)} now" for key in keys[:5])
         raise CheckpointError(
             f"The run in '{path.parent}' has another configuration ({changes}). "
             f"Go on with `perdure run {path} --out {path.parent} --resume`, or choose another --out."
         )
-    since = [key for key in old if key not in now and key not in NEUTRAL]
+    since = [key for key in old if key not in now and key not in neutral]
     others = [*(key for key in written if key not in now), *since]
     if others and not (path.parent / "results.json").exists():
         raise CheckpointError(

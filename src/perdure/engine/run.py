@@ -12,7 +12,7 @@ import torch
 
 from perdure.backbones.frozen import FrozenBackbone
 from perdure.engine.checkpoint import Checkpoints, Point
-from perdure.engine.config import Config
+from perdure.engine.config import Config, votes
 from perdure.engine.drift import refuse_test_images, unlabelled
 from perdure.engine.evaluate import Evaluator
 from perdure.engine.events import Event, Sink, ignore
@@ -81,7 +81,7 @@ def _check_shared(config: Config, ranks: Ranks) -> None:
     if ranks.count == 1:
         return
     ranks.check_batch(config.training.batch_size)
-    if config.method_class.votes(config.method):
+    if votes(config.flat()):
         raise ConfigError(
             "vote=batch: the images of a batch choose their prompts together, and none of "
             f"{ranks.count} processes sees all of them. Take vote=image, or one process."

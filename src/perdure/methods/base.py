@@ -74,11 +74,6 @@ class Method(nn.Module, abc.ABC):
         """Whether a cumulative method starts anew after every task; else it trains once, at the end."""
         return False
 
-    @classmethod
-    def votes(cls, config: Any) -> bool:
-        """Whether images of a batch vote on their prompts, so that an answer depends on the batch."""
-        return False
-
     @property
     def first_block(self) -> int:
         """First block that the additions reach; the blocks before it are run once per image."""

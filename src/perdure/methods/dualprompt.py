@@ -47,11 +47,6 @@ class DualPrompt(Method):
         shapes = dict.fromkeys(self.general, (2 * config.general_length, spec.dim))
         self.guard = sensitivity_guard(config, self.general, shapes, generator)
 
-    @classmethod
-    def votes(cls, config: DualPromptConfig) -> bool:
-        """As the options say."""
-        return config.vote == "batch"
-
     @property
     def first_block(self) -> int:
         """The first block that gets a prefix."""

@@ -19,15 +19,16 @@ class Finetune(DeepPromptMethod):
 
     def __init__(self, spec: BackboneSpec, config: FinetuneConfig, generator: Generators) -> None:
         super().__init__(spec, config, generator)
-        self._task = 0
+        self._trained = self._trained_before = False
         shapes = dict.fromkeys(self.prompts.matrices, (config.prompt_length, spec.dim))
         self.guard = sensitivity_guard(config, self.prompts.matrices, shapes, generator)
 
     def start_task(self, task: Task) -> None:
-        """Remember which task it is, for the learning rate."""
-        self._task = task.index
+        """Remember whether a task before trained, for the learning rate."""
+        self._trained_before = self._trained
+        self._trained |= len(task.classes) > 1  # a task of one class takes no step
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The prompts, their learning rate cut from the second task on if so configured."""
-        factor = self.config.lr_after_first if self._task > 0 else 1.0
+        """The prompts, their learning rate cut after the first task that trains, if so configured."""
+        factor = self.config.lr_after_first if self._trained_before else 1.0
         return [{"params": list(self.parameters()), "lr": lr * factor}]

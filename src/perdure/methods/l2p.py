@@ -56,11 +56,6 @@ class L2P(Method):
             return cls.traits.needs
         return cls.traits.needs - {"input_tokens"} | {"key_value_prompts"}
 
-    @classmethod
-    def votes(cls, config: L2POptions) -> bool:
-        """As the options say."""
-        return config.vote == "batch"
-
     @property
     def first_block(self) -> int:
         """The first block that has prompts."""

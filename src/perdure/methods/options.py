@@ -124,8 +124,8 @@ class SequentialOptions(MethodConfig):
     """Options of training task after task, with nothing protected.
 
     Attributes:
-        lr_after_first: factor on the prompts' learning rate from the second task on; 0.05 is the
-            control for the damping that the published projection brings with it.
+        lr_after_first: factor on the prompts' learning rate after the first task that trains; 0.05
+            is the control for the damping that the published projection brings with it.
     """
 
     lr_after_first: Weight = 1.0

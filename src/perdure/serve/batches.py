@@ -13,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from perdure.engine.config import votes
 from perdure.learner.state import LearnerState
 
 Scored = tuple[Tensor, float | None]
@@ -116,8 +117,7 @@ class MicroBatches:
 def _size(state: LearnerState, most: int) -> int:
     """Images of a batch; one where a model's answers depend on the batch on purpose."""
     config = state.model.config
-    alone = state.model.method.votes(config.method)
-    return 1 if alone else min(most, config.runtime.eval_batch_size)
+    return 1 if votes(config.flat()) else min(most, config.runtime.eval_batch_size)
 
 
 def _scored(batch: Sequence[_Waiting]) -> list[Scored]:

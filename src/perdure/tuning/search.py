@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perdure.engine.config import NEUTRAL, ChosenOn, Config
+from perdure.engine.config import ChosenOn, Config, neutral_keys
 from perdure.engine.run import plan
 from perdure.errors import ConfigError
 from perdure.keys import keys_of
@@ -148,7 +148,7 @@ def make_search(
     if not config.stream.validation_fraction:
         config = config.replace(validation_fraction=FRACTION)
     space = default_space(config) if space is None else space
-    if useless := [key for key in space if key in NEUTRAL]:
+    if useless := [key for key in space if key in neutral_keys(config.flat())]:
         raise ConfigError(f"{useless[0]} cannot be searched: it changes no result.")
     if not space or not all(space.values()):
         raise ConfigError(

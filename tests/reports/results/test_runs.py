@@ -64,6 +64,13 @@ def test_keys_that_change_no_result_set_nothing_apart(tmp_path: Path) -> None:
     assert texts(settings_of(stream).differing) == []
 
 
+def test_the_batch_sets_runs_apart_where_its_images_vote(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / f"{n}", "l2p", vote="batch", eval_batch_size=n) for n in (8, 9)]
+    stream = by_stream(runs)[0]
+    assert len(stream.variants) == 2
+    assert texts(settings_of(stream).differing) == [["eval_batch_size", "8", "9"]]
+
+
 def test_settings_are_shared_differ_or_belong_to_a_method(tmp_path: Path) -> None:
     runs = [
         finished_run(tmp_path / "a", eta1=0.5),

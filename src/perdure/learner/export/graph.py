@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions
+from perdure.engine.config import votes
 from perdure.engine.model import Model
 from perdure.errors import ExportError
 from perdure.learner.state import LearnerState
@@ -50,7 +51,7 @@ def check_exportable(model: Model) -> None:
     name = model.config.training.method
     if not model.tasks:
         raise ExportError(f"This model of '{name}' has learned nothing yet: there is no class.")
-    if model.method.votes(model.config.method):
+    if votes(model.config.flat()):
         raise ExportError(
             f"Method '{name}' with vote='batch' cannot be exported: what it answers for an "
             "image depends on the other images of the batch. Train with vote=image."

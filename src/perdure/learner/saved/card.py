@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from perdure.backbones.catalog import describe
 from perdure.backbones.listing import licence_of
-from perdure.engine.config import NEUTRAL, Config, parts_of
+from perdure.engine.config import Config, neutral_keys, parts_of
 from perdure.engine.model import Model
 from perdure.errors import UnknownNameError
 from perdure.keys import defaults_of
@@ -25,7 +25,7 @@ from perdure.wording import listed, per_cent
 
 _HERE = "path/to/this/folder"
 _MOST_NAMES = 20
-_TOLD_ELSEWHERE = {*NEUTRAL, "method", "heads", "backbone"}
+_TOLD_ELSEWHERE = {"method", "heads", "backbone"}
 _MEANING = re.compile(r"([\\`*_\[\]<>|~&@:$!]|(?<=www)\.)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -122,10 +122,11 @@ def _lessons(model: Model, description: Description) -> list[dict[str, Any]]:
 def _options(config: Config, description: Description) -> dict[str, str]:
     """Options that are not perdure's defaults; of files the names alone."""
     defaults = defaults_of(*parts_of(config.training.method))
+    left_out = neutral_keys(description.config) | _TOLD_ELSEWHERE
     return {
         key: str(without_place(value))
         for key, value in description.config.items()
-        if key not in _TOLD_ELSEWHERE and value != defaults.get(key)
+        if key not in left_out and value != defaults.get(key)
     }
 
 

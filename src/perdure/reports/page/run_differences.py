@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perdure.engine.config import NEUTRAL
 from perdure.reports.results.runs import FinishedRun, StreamRuns, show
 from perdure.reports.tables.text_table import MISSING, TextTable
 from perdure.wording import counted
 
-_SKIPPED = {*NEUTRAL, "method", "seed"}
 _RUN_HEADS = ("run", "method", "seed", "time, s", "device", "torch", "perdure")
 
 
@@ -41,7 +39,7 @@ def settings_of(stream: StreamRuns) -> Settings:
         differing.append(["seeds", *seeds])
     else:
         shared.append(["seeds", seeds[0]])
-    for key in dict.fromkeys(key for run in known for key in run.config if key not in _SKIPPED):
+    for key in dict.fromkeys(key for run in known for key in run.setting() if key != "method"):
         holders = [run for run in known if key in run.config]
         values = list(dict.fromkeys(show(run.config[key]) for run in holders))
         if len(values) > 1:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perdure.engine.config import NEUTRAL, PARTS, parts_of
+from perdure.engine.config import PARTS, neutral_keys, parts_of
 from perdure.engine.old_keys import current
 from perdure.errors import OutputError
 from perdure.keys import defaults_of, keys_of
@@ -21,7 +21,7 @@ from perdure.reports.results.groups import Entry, by_benchmark
 from perdure.streams.config import split_data
 from perdure.wording import counted
 
-_TOLD_ELSEWHERE = {*NEUTRAL, *keys_of(*PARTS, role="names_run")}
+_TOLD_ELSEWHERE = keys_of(*PARTS, role="names_run")
 """Keys that never set two runs of one method apart by themselves."""
 
 
@@ -83,7 +83,8 @@ class FinishedRun:
 
     def setting(self) -> dict[str, Any]:
         """Return the configuration without what may differ between seeds or changes no result."""
-        return {k: v for k, v in self.config.items() if k not in (*NEUTRAL, "seed")}
+        left_out = neutral_keys(self.config) | {"seed"}
+        return {key: value for key, value in self.config.items() if key not in left_out}
 
 
 @dataclass(frozen=True)
