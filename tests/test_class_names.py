@@ -80,6 +80,8 @@ def test_texts_and_numbers_are_not_mixed() -> None:
 def test_names_are_in_the_order_of_their_values_where_all_are_whole() -> None:
     assert ordered_names(["10", "9", "10", "-1"]) == ("-1", "9", "10")
     assert ordered_names(["10", "9", "a"]) == ("10", "9", "a")
+    for names in (["1", "01", "001", "2"], ["001", "2", "01", "1"]):  # of one value by the alphabet
+        assert ordered_names(names) == ("001", "01", "1", "2")
 
 
 def test_two_spellings_of_one_name_are_refused_with_both() -> None:

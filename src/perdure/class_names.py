@@ -106,8 +106,7 @@ def ordered_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return each name once, by the alphabet or, where all are whole numbers, by value."""
     distinct = set(names)
     whole = all(re.fullmatch(r"-?\d+", name) for name in distinct)
-    order: Callable[[str], Any] = int if whole else str
-    return tuple(sorted(distinct, key=order))
+    return tuple(sorted(distinct, key=lambda name: (int(name) if whole else 0, name)))
 
 
 def joined_by_name(named: Mapping[str, Sequence[T]], where: str) -> dict[str, list[T]]:

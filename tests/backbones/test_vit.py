@@ -7,7 +7,7 @@ import re
 import pytest
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, TokenResidual
 from perdure.backbones.vit import FrozenViT
@@ -254,7 +254,12 @@ def test_without_a_class_token_the_backbones_own_pooling_is_read(name: str, pool
     assert features.cls is not None
     assert features.tokens is not None
     assert torch.equal(features.cls, theirs)
+    with torch.no_grad():
+        rows = vit.fc_norm(vit.forward_features(images()))  # no norm but where it is after pooling
+    torch.testing.assert_close(features.tokens, rows[:, backbone.spec.prefix_tokens :])
     assert features.tokens.shape == (3, 4, 64)
+    normed: list[Tensor] = []
+    vit.norm.register_forward_hook(lambda *call: normed.append(call[2]))
     more = torch.randn(3, 5, 64, generator=generator(0, "input"))
     joined = backbone(images(), Additions(input=more), read=frozenset({"cls", "input"}))
     assert joined.input is not None
@@ -264,7 +269,20 @@ def test_without_a_class_token_the_backbones_own_pooling_is_read(name: str, pool
     assert attending.tokens is not None
     if backbone.spec.prefix_tokens:  # registers take part in timm's pooling
         return
-    torch.testing.assert_close(joined.cls, vit.forward_head(attending.tokens, True).detach())
+    torch.testing.assert_close(joined.cls, vit.forward_head(normed[-1][:, :4], True).detach())
+
+
+def test_a_class_token_that_the_last_norm_passes_by_is_not_read() -> None:
+    """As in EVA-L: trained on the mean of the image tokens, normalised after it."""
+    options = {"global_pool": "avg", "embed_dim": 64, "num_heads": 2}
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=SIDE, num_classes=0, **options)
+    backbone = FrozenViT(lively(vit), name="pooled")
+    with torch.no_grad():
+        theirs = vit(images())
+    found = backbone(images()).cls
+    assert found is not None
+    assert torch.equal(found, theirs)
+    assert not backbone.spec.has_class_token
 
 
 def test_what_needs_a_class_token_says_so() -> None:

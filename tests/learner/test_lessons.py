@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -14,6 +15,7 @@ from perdure.engine.events import Event
 from perdure.errors import (
     ConfigError,
     DivergenceError,
+    LanguageError,
     UnreadableImageError,
 )
 from perdure.learner import ContinualClassifier
@@ -149,6 +151,25 @@ class TestMoreImagesOfAnOldClass:
         with pytest.raises(ConfigError, match="did not keep how many images"):
             loaded.learn(lesson("b"))
         assert loaded.learn(lesson("c")).classes_.tolist() == ["a", "b", "c"]
+
+
+def test_a_class_whose_text_is_known_already_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = make_trial("clip_finetune").backbone
+    assert backbone.spec.projection is not None
+    monkeypatch.setattr("perdure.learner.classifier.make_backbone", lambda *args: backbone)
+    vectors = dict(zip("abcd", torch.randn(4, len(backbone.spec.projection[0])), strict=True))
+    file = tmp_path / "texts.safetensors"
+    safetensors.torch.save_file({**vectors, "c": 2 * vectors["b"]}, file)
+    options = {"class_embeddings": "text", "text_features": str(file)}
+    learner = classifier("clip_finetune", **options).learn(lesson("a", "b"))
+    before = learner.state_
+    with pytest.raises(LanguageError, match="classes 'b' and 'c' have the same text features"):
+        learner.learn(lesson("c", "d"))
+    assert learner.state_ is before
+    learner.forget_class("b")
+    assert learner.learn(lesson("c", "d")).classes_.tolist() == ["a", "c", "d"]
 
 
 def interrupt(event: Event) -> None:

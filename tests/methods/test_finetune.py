@@ -24,7 +24,11 @@ def test_a_first_task_of_one_class_takes_no_step_and_is_not_the_first() -> None:
     trial = make_trial("finetune", lr_after_first=0.05)
     made = Model(trial.backbone, trial.config)
     rates = []
-    for task in (Task(0, (0,), ("a",), 1), Task(1, (1, 2), ("b", "c"), 3), Task(2, (3,), ("d",), 4)):
+    for task in (
+        Task(0, (0,), ("a",), 1),
+        Task(1, (1, 2), ("b", "c"), 3),
+        Task(2, (3,), ("d",), 4),
+    ):
         made.start_task(task)
         rates += [group["lr"] for group in made.method.param_groups(0.01)]
     assert rates == pytest.approx([0.01, 0.01, 0.0005])

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 from perdure.engine.model import Model
@@ -132,6 +134,23 @@ def test_keys_after_the_first_task(keys: str, moved: bool) -> None:
     assert torch.equal(one.get_parameter("keys.2"), two.get_parameter("keys.2")) is not moved
     assert not torch.equal(one.get_buffer("merged_2"), two.get_buffer("merged_2"))
     assert not two.get_parameter("residual.2").any()
+
+
+def test_one_thread_finds_the_centres(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three threads and more add up in the order they end in, and no run would be like another."""
+    threads: list[int] = []
+
+    class Counted(KMeans):
+        def fit(self, *rows: Any) -> KMeans:
+            threads.extend(
+                pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"
+            )
+            return super().fit(*rows)
+
+    monkeypatch.setattr("perdure.methods.iprompt.KMeans", Counted)
+    make_trial("iprompt", sizes=(2,)).run()
+    assert threads
+    assert set(threads) == {1}
 
 
 def test_random_keys_need_no_survey_and_train_without_pull() -> None:

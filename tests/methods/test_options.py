@@ -98,6 +98,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"method": "coda_prompt", "prompt_blocks": []},
         r"prompt_blocks=\[\]: it must be a list of 1 or",
     ),
+    (
+        {"method": "dualprompt", "general_blocks": [], "protect": "sensitivity"},
+        r"general_blocks=\[\] leaves it out",
+    ),
     ({"method": "coda_prompt", "orthogonality": -1.0}, r"orthogonality=-1\.0: it must be 0 or"),
     ({"method": "ncm", "heads": ["gaussian"]}, r"'ncm' works with heads=\['ncm'\] only"),
     ({"method": "lda", "heads": ["linear"]}, r"'lda' trains nothing, so 'linear' would stay untr"),

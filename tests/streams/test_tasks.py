@@ -97,6 +97,7 @@ def test_sorted_order_is_the_order_of_source_labels() -> None:
         # Folders called 1, 10, 2 sort like that; a file of just these names means the names.
         ("1\n2\n10\n", ["1", "10", "2"], [0, 2, 1]),
         ("2\n0\n1\n", ["1", "10", "2"], [2, 0, 1]),
+        ("cafe\u0301\n1.0\n", ["1", "caf\u00e9"], [1, 0]),
     ],
 )
 def test_order_from_a_file(tmp_path: Path, text: str, names: list[str], order: list[int]) -> None:

@@ -37,13 +37,14 @@ def lacks(vit: Any) -> dict[Capability, str]:
 def reads_class_token(vit: Any) -> bool:
     """Whether the class token stands for the image.
 
-    In rotary models only where the last norm is over all tokens and nothing is pooled by attention:
-    EVA-02 was trained on the mean of the image tokens, normalised after it.
+    Only where the last norm is not behind the pooling: EVA and EVA-02 were trained on the mean of the
+    image tokens, normalised after it. And in rotary models only where nothing is pooled by attention.
     """
     if vit.cls_token is None:
         return False
-    pooled = vit.attn_pool is not None or isinstance(vit.norm, nn.Identity)
-    return not (isinstance(vit, Eva) and pooled)
+    if isinstance(vit, Eva):
+        return vit.attn_pool is None and not isinstance(vit.norm, nn.Identity)
+    return isinstance(vit.fc_norm, nn.Identity)
 
 
 def describe(vit: Any, name: str) -> BackboneSpec:

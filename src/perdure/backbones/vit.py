@@ -279,7 +279,7 @@ class FrozenViT(FrozenBackbone):
         if "cls" in wanted:
             own = self.spec.has_class_token
             cls = x[:, 0] if own else self._model.forward_head(x[:, : first + patches], True)
-        if isinstance(self._model, Eva) and not self.spec.has_class_token:
+        if not self.spec.has_class_token:
             # Where timm normalises after pooling, tokens get that norm as well.
             x = self._model.fc_norm(x)
         x = x.float()

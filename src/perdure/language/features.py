@@ -110,11 +110,26 @@ def _checked(rows: Float[Tensor, "c e"], names: Sequence[str], path: Path) -> Fl
             raise LanguageError(
                 f"'{path}': the vector of the class '{name}' is zero or not finite."
             )
+    refuse_alike(rows, names)
+    return rows
+
+
+def refuse_alike(rows: Float[Tensor, "c e"], names: Sequence[str], known: int = 0) -> None:
+    """Refuse classes of one text.
+
+    Args:
+        rows: their unit vectors.
+        names: in the same order.
+        known: how many of the first have been let in before; they are not compared among themselves.
+
+    Raises:
+        LanguageError: two of them are equal within rounding.
+    """
     alike = (rows @ rows.T).triu(1) > 1 - SAME
+    alike[:, :known] = False
     if bool(alike.any()):
         one, other = (names[int(index)] for index in alike.nonzero()[0])
         raise LanguageError(
             f"The classes '{one}' and '{other}' have the same text features: nothing could tell them "
             "apart. Rename one, or take class_embeddings=mean."
         )
-    return rows

@@ -20,6 +20,8 @@ from perdure.engine.model import Model, check_text
 from perdure.engine.survey import ImageSurvey
 from perdure.engine.training import Training, refuse_single_class, remarking
 from perdure.errors import ConfigError
+from perdure.heads.language import ClassVectorHead
+from perdure.language.features import refuse_alike
 from perdure.learner.calibration import calibrate, calibrate_left_out
 from perdure.learner.classes_left_out import features_of, separate_held_out, separate_left_out
 from perdure.learner.history import Curve, Lesson
@@ -81,7 +83,7 @@ def teach(
         sink(Event("note", fields={"text": text}))
     if new:
         refuse_single_class(task, config)
-        check_text(task, model.backbone, config)
+        _check_text(before, task, config)
         folder = config.training.drift_images
         others = None if folder is None else unlabelled(folder)
         data = split.task_data(task, new)
@@ -199,6 +201,21 @@ def _task(model: Model, names: tuple[str, ...]) -> Task:
     seen = first + len(names)
     text = text_of(names, model.config) if names else None
     return Task(len(model.tasks), tuple(range(first, seen)), names, seen, text)
+
+
+def _check_text(before: LearnerState, task: Task, config: Config) -> None:
+    """Refuse texts that do not fit, and a class whose text is that of one which is known already."""
+    check_text(task, before.model.backbone, config)
+    known = [
+        (name, label) for name in before.columns.names for label in before.columns.labels(name)
+    ]
+    for head in before.model.heads.values():
+        if task.text_features is None or not isinstance(head, ClassVectorHead):
+            continue
+        if head.config.class_embeddings == "text":
+            vectors = head.text[[label for _, label in known]].cpu()
+            rows = torch.cat([vectors, task.text_features])
+            refuse_alike(rows, [*(name for name, _ in known), *task.names], len(known))
 
 
 def _refuse_more(model: Model, old: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from perdure.backbones.additions import Additions, TokenResidual, block_numbers
@@ -170,7 +171,8 @@ class IPrompt(Method):
         """Unit vectors at the centres of tokens, one per entry that learns, as far as they go."""
         seed = int(torch.randint(2**31 - 1, (1,), generator=self.generator(name)))
         groups = min(len(self._entries), len(tokens))
-        centres = KMeans(groups, n_init=1, random_state=seed).fit(tokens.cpu().numpy())
+        with threadpool_limits(1, user_api="openmp"):  # several add up in the order they end in
+            centres = KMeans(groups, n_init=1, random_state=seed).fit(tokens.cpu().numpy())
         return F.normalize(torch.from_numpy(centres.cluster_centers_), dim=-1)
 
     def merge(self, before: Mapping[str, Tensor], task: Task, exponent: float) -> None:

@@ -348,6 +348,15 @@ class DualPromptConfig(ProtectOptions):
     key_pull: Weight = 1.0
     vote: Vote = "image"
 
+    def __post_init__(self) -> None:
+        """Refuse a protection of prompts that are not there."""
+        super().__post_init__()
+        if self.protect != "none" and not self.general_blocks:
+            raise ConfigError(
+                f"protect={self.protect} protects the general prefix, and general_blocks=[] leaves it "
+                "out; experts are frozen anyway. Take protect=none."
+            )
+
 
 @dataclass(frozen=True)
 class CodaPromptConfig(ProtectOptions):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from perdure.cache import expanded, sha256_of
 from perdure.class_names import look_alikes
-from perdure.errors import UnknownNameError, UnreadableImageError, did_you_mean
+from perdure.errors import ConfigError, UnknownNameError, UnreadableImageError, did_you_mean
 from perdure.streams.config import StreamConfig
 from perdure.streams.decoding import EncodedImage, ImageFile, examine
 from perdure.streams.fetch.download import Progress
@@ -96,7 +96,13 @@ class _Item:
     content: ImageFile | NDArray[np.uint8]
 
 
-def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> Inspection:
+def inspect(
+    name: str,
+    least: int = 2,
+    on_progress: Progress | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Inspection:
     """Inspect every image of a published data set, a folder per class, or a table.
 
     One image is in memory at a time.
@@ -105,8 +111,11 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
         name: a published data set, or a folder or table as ``data=`` takes it.
         least: smallest number of readable images per class, training and test together.
         on_progress: receives the number of images done.
+        image_column: column of paths in a table; guessed where None.
+        label_column: column of classes in a table; guessed where None.
 
     Raises:
+        ConfigError: a column is named, and there is no table.
         UnknownNameError: there is no such data set, folder or table.
         StreamError: the data set is not at hand, the folder has another layout, or the table does
             not say what is needed.
@@ -118,7 +127,8 @@ def inspect(name: str, least: int = 2, on_progress: Progress | None = None) -> I
             f"holds {LAYOUT}, and every table ({', '.join(TABLES)}) of path and label."
         )
     result = Inspection(name)
-    classes, items = _published(name, result) if name in PUBLISHED else _own(Path(name), result)
+    columns = StreamConfig(image_column=image_column, label_column=label_column)
+    classes, items = _listed(name, result, columns)
     splits = sorted({item.split for item in items})
     readable: Counter[tuple[str, str]] = Counter()
     seen: dict[str, _Item] = {}
@@ -171,15 +181,22 @@ def _published(name: str, inspection: Inspection) -> tuple[Sequence[str], list[_
     return source.class_names, items
 
 
-def _own(path: Path, inspection: Inspection) -> tuple[Sequence[str], list[_Item]]:
-    table = expanded(path)
-    if table.is_file() and table.suffix.lower() in TABLES:
-        return _table(table)
-    return _folder(path, inspection)
+def _listed(
+    name: str, inspection: Inspection, columns: StreamConfig
+) -> tuple[Sequence[str], list[_Item]]:
+    """All classes and images."""
+    path = expanded(name)
+    if name not in PUBLISHED and path.is_file() and path.suffix.lower() in TABLES:
+        return _table(path, columns)
+    if columns != StreamConfig():
+        raise ConfigError(
+            f"'{name}' is no table, so it has no columns. Leave image_column and label_column out."
+        )
+    return _published(name, inspection) if name in PUBLISHED else _folder(Path(name), inspection)
 
 
-def _table(path: Path) -> tuple[Sequence[str], list[_Item]]:
-    rows = table_rows(path, StreamConfig())
+def _table(path: Path, columns: StreamConfig) -> tuple[Sequence[str], list[_Item]]:
+    rows = table_rows(path, columns)
     # Without a column of splits all are for training: a share is held out later.
     items = [_Item(str(row.path), row.split or "train", row.label, row.path) for row in rows]
     return sorted({row.label for row in rows}), items

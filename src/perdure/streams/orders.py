@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from perdure.cache import expanded
+from perdure.class_names import class_name
 from perdure.errors import ConfigError, StreamError, did_you_mean
 from perdure.wording import listed
 
@@ -67,7 +68,11 @@ def _order_from_file(path: Path, class_count: int, class_names: Sequence[str]) -
             f"Cannot read the class order '{path}': {error}. It must be a UTF-8 text file with one "
             "class name or label per line."
         ) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [
+        class_name(line, f"line {number} of '{path}'", "class")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    ]
     by_name = {name: label for label, name in enumerate(class_names)}
     by_label = {str(label): label for label in range(class_count)}
     # A file of numbers holds labels, unless every one of them is a class name as well.

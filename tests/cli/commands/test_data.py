@@ -122,6 +122,20 @@ def test_long_lists_of_faults_are_cut(
     assert len(json.loads(perdure("data", "check", photos, "--json").out)["faults"]) == 15
 
 
+def test_check_takes_the_columns_of_a_table(perdure: Perdure, photos: Path, tmp_path: Path) -> None:
+    table, files = tmp_path / "photos.csv", sorted(photos.rglob("*.png"))[:3]
+    lines = [f"{path};{path.parent.name}" for path in files]
+    table.write_text("\n".join(["foto;klasse", *lines]))
+    said = perdure("data", "check", table)
+    assert said.code == 1
+    assert "image_column=" in said.err
+    told = ["image_column=foto", "label_column=klasse"]
+    assert json.loads(perdure("data", "check", table, *told, "--json").out)["train"] == len(files)
+    table.write_text("\n".join(lines))
+    places = ["image_column=1", "--json", "label_column=2"]
+    assert json.loads(perdure("data", "check", table, *places).out)["train"] == len(files)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -129,6 +143,8 @@ def test_long_lists_of_faults_are_cut(
         (["fetch"], "The following arguments are required: NAME. Try `perdure data fetch --help`."),
         (["check", "nowhere"], "'nowhere' is neither a published data set nor a folder or table."),
         (["check", "digits", "--min-images", "0"], "'0' is not a whole number of 1 or more"),
+        (["check", "digits", "label_column=klasse"], "'digits' is no table, so it has no columns."),
+        (["check", "digits", "label_colum=1"], "Did you mean 'label_column'?"),
         (["fetsch", "cub200"], "Unknown verb 'fetsch'. Did you mean 'fetch'?"),
         (["ls", "cifar100"], "Unknown argument 'cifar100'."),
     ],

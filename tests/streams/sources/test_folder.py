@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from perdure.errors import ConfigError, StreamError, UnreadableImageError
 from perdure.streams import FileImages, ImageSet, Source
 from perdure.streams.images import file_sets as files
+from perdure.streams.sources.folder import hold_out
 from tests.streams import made
 from tests.streams.conftest import WriteFolder
 
@@ -58,6 +60,29 @@ def test_the_held_out_share_does_not_depend_on_where_the_folder_is(
     first = load(write_folder(tmp_path / "a", {"cat": 10, "dog": 10}))
     second = load(write_folder(tmp_path / "b", {"cat": 10, "dog": 10}))
     assert file_names(first, "test") == file_names(second, "test")
+
+
+def test_both_folders_number_a_class_alike_however_it_is_spelled(
+    tmp_path: Path, write_folder: WriteFolder
+) -> None:
+    decomposed, composed = (unicodedata.normalize(form, "éclair") for form in ("NFD", "NFC"))
+    write_folder(
+        tmp_path / "train", {decomposed: 3, "zebra": 2}
+    )  # e comes before z, and é after it
+    write_folder(tmp_path / "test", {composed: 1, "zebra": 2})
+    source = load(tmp_path)
+    assert source.class_names == ("zebra", composed)
+    assert source.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert source.test.labels.tolist() == [0, 0, 1]
+    assert [name.partition("/")[0] for name in file_names(source, "test")] == [
+        "zebra", "zebra", composed,
+    ]  # fmt: skip
+
+
+def test_files_of_one_name_are_held_out_whatever_their_order(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "001.jpg" for folder in "abcde"]
+    sides = [hold_out({"cat": given}, 0.2) for given in (files, files[::-1])]
+    assert sides[0][1] == sides[1][1]
 
 
 def test_caps_choose_before_anything_is_read(tmp_path: Path, write_folder: WriteFolder) -> None:

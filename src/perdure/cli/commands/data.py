@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.atomic import atomic_write, check_place
-from perdure.cli.arguments import add_head, model_folder
+from perdure.cli.arguments import add_head, add_overrides, model_folder
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError, add_command, add_group, positive
 from perdure.errors import PerdureError, unknown_name
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SHEET = 300
 """Suspects on a contact sheet at most."""
+COLUMNS = ("image_column", "label_column")
+"""Keys that say where a table has what."""
 FAULTS_SHOWN = 100
 """Faults that are printed one by one; ``--json`` has them all."""
 
@@ -38,8 +41,9 @@ def add(verbs: Any) -> None:
     add_command(group, "ls", ls)
     command = add_command(group, "fetch", fetch, again="")
     command.argument("name", "NAME", "see `perdure data ls`")
-    command = add_command(group, "check", check)
+    command = add_command(group, "check", check, rest="overrides")
     command.argument("name", "NAME|PATH", "a published data set, or a folder or table of yours")
+    add_overrides(command, f"of a table: {' and '.join(COLUMNS)}")
     command.option(
         "--min-images", "K", "readable images that a class must have", type=positive, default=2
     )
@@ -125,6 +129,7 @@ def check(args: argparse.Namespace) -> int:
     Examples:
         perdure data check photos                    a folder per class
         perdure data check photos.csv                a table of path and label
+        perdure data check photos.csv image_column=foto label_column=klasse
         perdure data check cub200 --min-images 20
         perdure data check photos --json
         perdure data check photos --model pets --csv suspects.csv --sheet suspects.png
@@ -135,6 +140,7 @@ def check(args: argparse.Namespace) -> int:
     from perdure.cli.progress import ProgressBar
     from perdure.streams.inspection import inspect
 
+    columns = _columns(args.overrides)
     given = [f"--{name}" for name in ("head", "csv", "sheet") if getattr(args, name)]
     if given and not args.model:
         raise UsageError(f"{given[0]} has no use without a model. Add: --model MODEL")
@@ -142,11 +148,11 @@ def check(args: argparse.Namespace) -> int:
     for file in filter(None, (args.csv, args.sheet)):
         check_place(Path(file).absolute().parent)
     with ProgressBar() as bar:
-        inspection = inspect(args.name, args.min_images, bar)
+        inspection = inspect(args.name, args.min_images, bar, **columns)
     if not args.json:
         _print_inspection(inspection)
     try:
-        suspects = None if folder is None else _suspects(args, folder)
+        suspects = None if folder is None else _suspects(args, folder, columns)
     except PerdureError:
         if args.json:  # what was found is told all the same
             print_json({**asdict(inspection), "ok": not inspection.faults})
@@ -159,7 +165,19 @@ def check(args: argparse.Namespace) -> int:
     return int(bool(inspection.faults))
 
 
-def _suspects(args: argparse.Namespace, folder: Path) -> Suspects:
+def _columns(overrides: Sequence[str]) -> dict[str, str]:
+    """The columns of a table that are named."""
+    from perdure.engine.config import read_overrides
+    from perdure.keys import as_text
+
+    values = read_overrides(overrides)
+    for key in values:
+        if key not in COLUMNS:
+            raise unknown_name("key", key, COLUMNS, " of a table")
+    return {key: str(as_text(value)) for key, value in values.items()}
+
+
+def _suspects(args: argparse.Namespace, folder: Path, columns: Mapping[str, str]) -> Suspects:
     """Judge labels; write the table and the sheet that are asked for."""
     from perdure.cli.progress import ProgressBar
     from perdure.learner.labelled import gather
@@ -170,7 +188,7 @@ def _suspects(args: argparse.Namespace, folder: Path) -> Suspects:
 
     state = read_model(folder)
     config = state.model.config
-    readable = replace(config.stream, skip_unreadable=True)
+    readable = replace(config.stream, skip_unreadable=True, **columns)
     images = gather(args.name, None, "train", readable, config.training.seed)
     with ProgressBar() as bar:
         suspects = find_suspects(

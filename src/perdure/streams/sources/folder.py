@@ -224,7 +224,8 @@ def found_files(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
     if not names:
         raise StreamError(f"'{folder}' holds no class folder. Expected: {LAYOUT}.")
     files = {name: _image_files(folder, name, left_out) for name in sorted(names)}
-    return joined_by_name(files, f"'{folder}'")
+    # By the one spelling: two folders of the same classes may spell them in two ways.
+    return dict(sorted(joined_by_name(files, f"'{folder}'").items()))
 
 
 def _loose(path: Path) -> str:
@@ -256,7 +257,8 @@ def _held_out(
 ) -> list[ImageFile]:
     """Return the test files of a class: those with the smallest hashes of their names."""
     count = held_out_count(len(paths), fraction, f"'{name}'{where}", paths[0])
-    by_hash = sorted(paths, key=lambda path: derived_seed(0, "held out", name, path.name))
+    in_order = sorted(paths, key=by_kind)  # files of one name in several folders have one hash
+    by_hash = sorted(in_order, key=lambda path: derived_seed(0, "held out", name, path.name))
     return sorted(by_hash[:count], key=by_kind)
 
 
