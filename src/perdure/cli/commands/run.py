@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         perdure run my.toml --dry-run             check everything, compute nothing
         perdure run digits/nsp2 data=photos tasks=B0-Inc5   your own images
         perdure run my.toml --import my_methods   a method of your own, in my_methods.py
-        perdure run cifar100/nsp2 devices=4       four GPUs of one machine
+        perdure run cifar100-10s/nsp2 devices=4   four GPUs of one machine
         perdure run digits/nsp2 digits/l2p --seeds 0,1,2 --ray   six runs at once, by Ray
 
         `perdure ls presets` lists the presets, `perdure show run` the keys of a run,
