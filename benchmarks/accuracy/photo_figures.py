@@ -24,8 +24,8 @@ from perdure.reports.figures.axes import (
 )
 from perdure.reports.figures.render import write_png
 
-Rows = Mapping[str, tuple[float | None, list[Mapping[str, Any]]]]
-"""Of every row: seconds of a run, None for not timed; per order the figures of the head compared."""
+Rows = Mapping[str, tuple[float, list[Mapping[str, Any]]]]
+"""Of every row: seconds of a run; per order the figures of the head compared."""
 
 
 def draw(rows: Rows, title: str, path: Path) -> None:
@@ -61,11 +61,10 @@ def draw(rows: Rows, title: str, path: Path) -> None:
     write_png(figure, path)
 
 
-def _draw_points(ax: Axes, values: Sequence[float | None], lasts: list[float]) -> None:
+def _draw_points(ax: Axes, values: Sequence[float], lasts: list[float]) -> None:
     dress(ax)
     ax.grid(color=FAINT, linewidth=0.6)
     for place, (value, last) in enumerate(zip(values, lasts, strict=True)):
         colour, marker = look(place)
-        if value is not None:
-            ax.plot(value, last, color=colour, marker=marker, markersize=7)
-    scale_by_decades(ax, [value for value in values if value is not None])
+        ax.plot(value, last, color=colour, marker=marker, markersize=7)
+    scale_by_decades(ax, values)

@@ -180,28 +180,25 @@ def _main(rows: Mapping[str, Mapping[int, Any]]) -> list[str]:
         seen = f"{100 * np.mean(bound):.1f}" if all(bound) else "–"
         head = compared_head(next(iter(cells.values())))
         size = np.mean([c["heads"][head]["state_bytes"] for c in cells.values()]) / 1e6
-        seconds = least_seconds(cells)
-        shown = "–" if seconds is None else f"{seconds:.0f}"
-        rest = [f"{len(cells)}", *scores, seen, shown, f"{size:.1f}"]
+        rest = [f"{len(cells)}", *scores, seen, f"{least_seconds(cells):.0f}", f"{size:.1f}"]
         lines.append(f"| `{row}` | {' | '.join(rest)} |")
     return lines
 
 
-def hours(held: Figures) -> tuple[int, int, float]:
-    """Number of cells, how many belong to rows that were timed, and hours of one core for these."""
-    all_rows = [cells for stream in STREAMS for cells in rows_of(held, stream).values()]
-    timed = [(len(cells), seconds) for cells in all_rows if (seconds := least_seconds(cells))]
-    taken = sum(count * seconds for count, seconds in timed) / 3600
-    return sum(map(len, all_rows)), sum(count for count, _ in timed), taken
+def hours(held: Figures) -> tuple[int, float]:
+    """Number of cells, and hours of one core that their runs took."""
+    taken = [
+        cell["seconds"]
+        for stream in STREAMS
+        for cells in rows_of(held, stream).values()
+        for cell in cells.values()
+    ]
+    return len(taken), sum(taken) / 3600
 
 
-def least_seconds(cells: Mapping[int, Any]) -> float | None:
-    """Seconds of a run: the least over class orders; None where all were run beside other work.
-
-    Of such cells ``timed`` is false in the figures.
-    """
-    timed = [float(cell["seconds"]) for cell in cells.values() if cell.get("timed", True)]
-    return min(timed, default=None)
+def least_seconds(cells: Mapping[int, Any]) -> float:
+    """Seconds of a run: the least over class orders."""
+    return min(float(cell["seconds"]) for cell in cells.values())
 
 
 def _score(cells: Mapping[int, Any], names: Sequence[str], average: bool = False) -> str:

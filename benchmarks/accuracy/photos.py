@@ -94,11 +94,8 @@ def main() -> None:
     held = figures()
     write_tables(tables(held))
     pictures(held)
-    there, timed, taken = hours(held)
-    print(
-        f"{there} of {len(cells(Path()))} cells; {timed} of them, of rows that were timed, take "
-        f"{taken:.1f} hours of one core"
-    )
+    there, taken = hours(held)
+    print(f"{there} of {len(cells(Path()))} cells; their runs took {taken:.1f} hours of one core")
 
 
 def _run(cell: Cell, root: Path) -> None:

@@ -140,6 +140,20 @@ def check_place(path: Path) -> Path:
     return nearest
 
 
+def check_file(path: Path) -> None:
+    """Check that a file can be written where it is to lie; nothing is created.
+
+    Raises:
+        OutputError: its folder is not there or cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"There is no folder '{path.parent}' to write '{path.name}' to. Create it with: "
+            f"mkdir -p '{path.parent}'"
+        )
+    check_place(path.parent)
+
+
 def make_folder(folder: Path) -> Path:
     """Create a folder for results, with its parents.
 

@@ -18,7 +18,7 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.engine.diagnose import diagnose as diagnosis_of
 from perdure.engine.events import Event, EventLog, Sink, ignore
-from perdure.engine.folder import claim_folder, kernel_of, write_environment
+from perdure.engine.folder import begun_as, claim_folder, kernel_of, write_environment
 from perdure.engine.launch import joined, versions
 from perdure.engine.model import Model
 from perdure.engine.ranks import refuse_differences
@@ -85,6 +85,7 @@ def run(
     config = load_config(what) if isinstance(what, str) else what
     config = config.replace(**overrides) if overrides else config
     path = Path(out) if out is not None else default_folder(config)
+    config = begun_as(path, config) if resume else config
     ranks = joined(config.runtime)
     on_event = on_event if ranks.first else ignore
     refuse_differences(ranks, {**versions(), **_shared_keys(config)}, "versions and keys")
@@ -121,7 +122,7 @@ def run(
         sink = EventLog(path / "events.jsonl", on_logged)
         going = Run(config, stream, backbone, path / "checkpoints", sink, ranks)
         claim_folder(path, config, resume)
-        write_environment(path, backbone.device, backbone.kernel, ranks.count)
+        write_environment(path, backbone.device, backbone.kernel, ranks.count, config.preset)
         sink(announced(config, stream))
         for note in stream.notes:
             sink(Event("note", fields={"text": note}))

@@ -198,7 +198,11 @@ def test_shards_and_images_in_one_folder_are_refused(tmp_path: Path) -> None:
     tar(tmp_path / "x.tar", samples())
     assert shards.containers(str(tmp_path)) == [f"{tmp_path}/x.tar"]
     (tmp_path / "0.png").touch()
-    with pytest.raises(StreamError, match="holds shards"):
+    with pytest.raises(StreamError, match=r"holds shards .* and images"):
+        shards.containers(str(tmp_path))
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "tuesday").mkdir()
+    with pytest.raises(StreamError, match=r"holds shards .* and folders \('tuesday'\)"):
         shards.containers(str(tmp_path))
 
 

@@ -46,6 +46,14 @@ class Pairs(torch.utils.data.Dataset[Any]):
         return self.items[index]
 
 
+def test_a_model_of_domains_takes_tables_without_any(tmp_path: Path) -> None:
+    files = write(tmp_path, "owl", "cat")
+    table = tmp_path / "photos.csv"
+    table.write_text("\n".join(["path,label", *(f"{one},{one.parent.name}" for one in files)]))
+    over = {"increment": "domains", "domain_column": "site", "domains": ("north", "south")}
+    assert made_out(str(table), **over).counts() == {"cat": 2, "owl": 2}
+
+
 def test_folder_of_class_folders(tmp_path: Path) -> None:
     write(tmp_path, "owl", "cat")
     found = made_out(tmp_path)

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from perdure.atomic import LOCK
 from perdure.serve.limits import Limits
+from perdure.serve.uploads import as_folder
 from tests.serve.conftest import Serve, finished, labelled, names, png, zipped
 from tests.serve.test_guard import problem
 
@@ -93,6 +94,8 @@ def test_images_that_are_none(serve: Serve, pets: Path, content: bytes, told: st
         ({"files": upload(zipped({"z/1.png": b"0" * 900_000}), "a.zip")}, 422, "may be a bomb"),
         ({"files": upload(zipped({"z/1.png": b"0" * 2_000_000}), "a.zip")}, 413, "Allowed are"),
         ({"files": upload(zipped({"z/1.png": png("z")})[:-30], "a.zip")}, 422, "1 image comes with 0"),
+        ({"files": upload(zipped({"x.tar.gz": b"?"}), "a.zip")}, 422, "Shards and saved data sets"),
+        ({"files": upload(zipped({"state.json": b"{}"}), "a.zip")}, 422, "Shards and saved data"),
         ({"json": {"images": [{"label": "z"}]}}, 422, "is no base64"),
         ({"json": {"images": "z"}}, 422, "no list images"),
         ({"json": []}, 400, "no JSON object"),
@@ -120,6 +123,13 @@ def test_ten_thousand_files(client: TestClient, pets: Path) -> None:
     form = {"files": upload(b"") * 10_000, "data": {"labels": "z"}}
     assert "may have 5,000 images" in problem(client.post("/api/lessons", **form), 413)
     assert "may have 256 images" in problem(client.post("/api/predict", **form), 413)
+
+
+def test_classes_that_would_share_a_folder_are_kept_apart() -> None:
+    kept = [as_folder(name) for name in ("a/b", "a_b", "a\\b", ".x", "_x", "z" * 300, "z" * 301)]
+    assert len(set(kept)) == len(kept)
+    assert kept[1] == "a_b"
+    assert all(len(name.encode()) <= 255 for name in kept)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "<script>alert(1)</script>", "=1+1", "a/b"])

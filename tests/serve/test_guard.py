@@ -45,7 +45,7 @@ def test_foreign_names(client: TestClient, host: str) -> None:
 def test_foreign_pages(client: TestClient) -> None:
     own = {"origin": "http://127.0.0.1:8000"}
     assert client.get("/api/model", headers=own).status_code == 200
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:9000"):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:9000", "http://["):
         answer = client.post("/api/lessons", **labelled("z"), headers={"origin": origin})
         assert "may not use" in problem(answer, 403)
     assert client.get("/api/model", headers={"sec-fetch-site": "cross-site"}).status_code == 403

@@ -257,6 +257,10 @@ def test_default_space_is_small_and_allowed(name: str) -> None:
             "images_per_class cannot be searched: scores on other images",
         ),
         ({"shrinkage": ("validation", 0.1)}, "chooses by the very images"),
+        (
+            {"heads": ("gaussian,linear", "linear")},
+            "heads=linear: trials are judged by head=gaussian, which this one would not evaluate",
+        ),
     ],
 )
 def test_wrong_spaces_are_refused(space: dict[str, tuple[Any, ...]], text: str) -> None:

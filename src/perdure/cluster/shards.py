@@ -62,7 +62,7 @@ def containers(place: str) -> list[str]:
 
     Raises:
         ConfigError: a URL that needs another package.
-        StreamError: it cannot be read, or a folder holds images beside them.
+        StreamError: it cannot be read, or a folder holds images or folders beside them.
     """
     if is_container(place):
         return [place]
@@ -70,17 +70,21 @@ def containers(place: str) -> list[str]:
         if not Path(place).is_dir():
             return []
         names = sorted(entry.name for entry in Path(place).iterdir())
+        folders = {name for name in names if (Path(place) / name).is_dir()}
     else:
         system, path = file_system(place)
         with reaching(place):
             entries = system.ls(path, detail=True)
-        names = sorted(one["name"].rstrip("/").rpartition("/")[2] for one in entries)
+        named = {one["name"].rstrip("/").rpartition("/")[2]: one["type"] for one in entries}
+        names = sorted(named)
+        folders = {name for name, kind in named.items() if kind == "directory"}
     names = [name for name in names if not is_hidden(name)]
     found = [name for name in names if is_container(name)]
-    loose = [name for name in names if is_image_name(name)]
+    loose = [name for name in names if is_image_name(name) or name in folders]
     if found and loose:
+        kind = "folders" if loose[0] in folders else "images"
         raise StreamError(
-            f"'{place}' holds shards ('{found[0]}') and images ('{loose[0]}'). Keep them in folders "
+            f"'{place}' holds shards ('{found[0]}') and {kind} ('{loose[0]}'). Keep them in folders "
             "of their own, and name one."
         )
     return [f"{place.rstrip('/')}/{name}" for name in found]

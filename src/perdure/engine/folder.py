@@ -7,6 +7,7 @@ import os
 import platform
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,28 @@ def kernel_of(folder: Path) -> Kernel | None:
     )
 
 
+def begun_as(folder: Path, config: Config) -> Config:
+    """The configuration under the preset by which the run in a folder was begun.
+
+    A run that goes on with its own ``config.toml`` must leave the results of one that was not
+    interrupted.
+    """
+    try:
+        noted = json.loads((folder / ENVIRONMENT).read_text("utf-8")).get("preset", config.preset)
+    except (OSError, ValueError, AttributeError):
+        return config
+    return replace(config, preset=noted) if noted is None or isinstance(noted, str) else config
+
+
 def write_environment(
-    folder: Path, device: torch.device, kernel: Kernel, processes: int = 1
+    folder: Path,
+    device: torch.device,
+    kernel: Kernel,
+    processes: int = 1,
+    preset: str | None = None,
 ) -> None:
-    """Write versions, machine, its attention kernel and the number of processes into a run's folder."""
-    chosen = {"attention": kernel, "processes": processes}
+    """Write versions, machine, kernel, number of processes and the preset into a run's folder."""
+    chosen = {"attention": kernel, "processes": processes, "preset": preset}
     text = json.dumps({**environment(device), **chosen}, indent=1)
     atomic_write(folder / ENVIRONMENT, text.encode())
 

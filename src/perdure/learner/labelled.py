@@ -24,6 +24,7 @@ from perdure.streams.images.left_out import LeftOut
 from perdure.streams.images.sets import unreadable_images
 from perdure.streams.sources.folder import class_files, image_root, labelled, parts
 from perdure.streams.sources.huggingface import chosen_split, dataset_images, split_of
+from perdure.streams.sources.shards import labelled_shards
 from perdure.streams.sources.table import IMAGES, LABELS, find_column, table_files
 from perdure.streams.sources.table_file import image_of_cell
 
@@ -96,6 +97,8 @@ def gather(data: Any, labels: Any, side: Side, config: StreamConfig, seed: int) 
     """
     if labels is None and isinstance(data, tuple) and len(data) == _PAIR:
         data, labels = data
+    # A lesson brings classes, whatever the stream brought that the model was trained on.
+    config = replace(config, increment="classes", domain_column=None, domains=())
     if labels is not None:
         return _pairs(as_pictures(data), _values(labels), config)
     if isinstance(data, str | Path):
@@ -127,6 +130,10 @@ def is_hugging_face(data: Any) -> bool:
 def _named(data: str, side: Side, config: StreamConfig, seed: int) -> LabelledImages:
     """A folder, a table, a data set by name, or a known stream."""
     config = replace(config, data=resolve(data))
+    if config.source == "shards":
+        found = labelled_shards(config, side)
+        present = _present(found.images, found.class_names, found.skipped)
+        return _part(present, side, found.parted)
     if config.source == "folder":
         root, left_out = image_root(config.place), LeftOut()
         sides = parts(root, left_out)

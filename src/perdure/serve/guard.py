@@ -29,6 +29,14 @@ _HEADERS = {
 }
 
 
+def _place_of(origin: str) -> str | None:
+    """Host and port of an origin; None where it is malformed."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether an address is reached from this machine alone."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
@@ -97,7 +105,7 @@ class Guard:
                 "--allow-host NAME.",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place_of(origin) != host:
             raise Problem(403, f"A page of '{origin}' may not use this server.")
         if headers.get("sec-fetch-site", "same-origin") == "cross-site" and path != "/":
             raise Problem(403, "A page of another site may not use this server.")

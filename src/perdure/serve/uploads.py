@@ -33,6 +33,7 @@ from perdure.streams.fetch.unpacking import unpack
 from perdure.streams.images.find_images import walk
 from perdure.streams.images.left_out import LeftOut
 from perdure.streams.sources.folder import class_files, image_root, parts
+from perdure.streams.sources.resolve import holds_shards, is_saved
 from perdure.wording import counted, listed, printable
 
 _UNPACKED = "perdure-lesson-"
@@ -107,11 +108,13 @@ def as_folder(name: str) -> str:
 
     Examples:
         >>> as_folder("../etc"), as_folder("cat")
-        ('_._etc', 'cat')
+        ('_._etc-f7f9121f', 'cat')
     """
     one = "".join("_" if unicodedata.category(c) == "Cc" or c in "/\\" else c for c in name)
     one = f"_{one[1:]}" if one.startswith(".") else one
-    return one.encode()[:200].decode(errors="ignore")
+    one = one.encode()[:200].decode(errors="ignore")
+    # What was changed is told apart: two classes must not fall into one folder.
+    return one if one == name else f"{one}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _ending(name: str) -> str:
@@ -302,6 +305,7 @@ def _allowed(given: Any, photos: Path | None) -> Path:
     folder = (photos / str(given)).resolve()
     if not folder.is_relative_to(photos.resolve()) or not folder.is_dir():
         raise Problem(422, f"There is no folder '{printable(str(given))}' in '{photos.name}'.")
+    _refuse_other_kinds(folder)
     return folder
 
 
@@ -322,6 +326,7 @@ def _in_classes(folder: Path) -> Mapping[str, Sequence[Any]]:
 
 def _refuse_in(folder: Path, limits: Limits) -> None:
     """Refuse images of an unpacked folder that are too large; broken ones are told when read."""
+    _refuse_other_kinds(folder)
     with contextlib.suppress(StreamError):  # no class at all is told when it is read
         for name, files in _in_classes(folder).items():
             checked_name(name, f"the folder of {counted(len(files), 'image')}", limits)
@@ -332,6 +337,12 @@ def _refuse_in(folder: Path, limits: Limits) -> None:
             image_size(image)
             if fault := fault_of(image, limits):
                 raise Problem(422, f"{image}: {fault}. Leave it out.")
+
+
+def _refuse_other_kinds(folder: Path) -> None:
+    """Refuse shards and saved data sets, whose images are no files that could be looked at."""
+    if holds_shards(folder) or is_saved(folder):
+        raise Problem(422, "Shards and saved data sets are not taken. Give a folder per class.")
 
 
 def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:

@@ -163,6 +163,11 @@ def make_search(
             f"head={head}: this configuration evaluates {', '.join(config.head_names)}."
         )
     for setting in settings:
+        if head not in setting.head_names:
+            raise ConfigError(
+                f"heads={','.join(setting.head_names)}: trials are judged by head={head}, which this "
+                "one would not evaluate. Name it in every value of heads, or another --head."
+            )
         judged = setting.built_heads.get(head)
         if judged and getattr(judged.options(setting.heads), "shrinkage", None) == "validation":
             raise ConfigError(

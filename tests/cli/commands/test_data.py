@@ -122,6 +122,17 @@ def test_long_lists_of_faults_are_cut(
     assert len(json.loads(perdure("data", "check", photos, "--json").out)["faults"]) == 15
 
 
+def test_a_place_that_is_not_there_is_told_before_anything_is_judged(
+    perdure: Perdure, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    file = tmp_path / "reports" / "suspects.csv"
+    said = perdure("data", "check", photos, "--model", tmp_path / "model", "--csv", file)
+    assert (said.code, said.out) == (1, "")
+    assert f"There is no folder '{file.parent}' to write 'suspects.csv' to." in said.err
+
+
 def test_check_takes_the_columns_of_a_table(perdure: Perdure, photos: Path, tmp_path: Path) -> None:
     table, files = tmp_path / "photos.csv", sorted(photos.rglob("*.png"))[:3]
     lines = [f"{path};{path.parent.name}" for path in files]

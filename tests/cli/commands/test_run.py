@@ -136,6 +136,26 @@ def test_an_interrupted_run_goes_on(
 
 
 @pytest.mark.long
+def test_a_run_that_goes_on_by_its_own_file_is_of_its_preset(
+    perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in ("stopped", "straight"):
+        with monkeypatch.context() as patched:
+            interrupt_after(patched, 7 if folder == "stopped" else 1000)
+            perdure(*WORDS, tmp_path / folder)
+    stopped = tmp_path / "stopped"
+    assert perdure("run", stopped / "config.toml", "--out", stopped, "--resume").code == 0
+    kept, straight = (
+        [{**entry, "seconds": 0} for entry in json.loads((folder / "results.json").read_text())]
+        for folder in (stopped, tmp_path / "straight")
+    )
+    assert kept == straight
+    assert kept[0]["preset"] == "digits/nsp2"
+    one, other = (tmp_path / name / "model" / "config.json" for name in ("stopped", "straight"))
+    assert one.read_text() == other.read_text()
+
+
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_refused(
     perdure: Perdure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from perdure.errors import ChecksumError, OutputError, PerdureError, StreamError
 from perdure.streams.fetch import download, fetching, unpacking
 from perdure.streams.fetch.fetching import MANIFEST, fetch
 from perdure.streams.fetch.published import PUBLISHED
+from perdure.streams.shards.tars import members
+from perdure.streams.sources.resolve import is_webdataset
 from tests.streams.published import (
     NOWHERE,
     Server,
@@ -290,6 +292,22 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> No
             patched.setattr(unpacking, limit, 0)
             with pytest.raises(StreamError, match="may be a bomb"):
                 unpack()
+
+
+def test_a_bomb_is_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.tgz"
+    write_tar(path, {"zeros.jpg": bytes(4_000_000), "zeros.cls": b"a"}, "w:gz")
+    read: list[int] = []
+    inside = tarfile.TarFile.extractfile
+    monkeypatch.setattr(
+        tarfile.TarFile,
+        "extractfile",
+        lambda tar, member: read.append(member.size) or inside(tar, member),
+    )
+    assert not is_webdataset(path)
+    with pytest.raises(StreamError, match="unpacks to more than 50 times the archive"):
+        list(members(str(path)))
+    assert read == []
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tgz", "a.zip"])

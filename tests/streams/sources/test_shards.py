@@ -13,6 +13,7 @@ from PIL import Image
 from perdure.engine.config import make_config
 from perdure.engine.run import Run
 from perdure.errors import ConfigError, PerdureError, StreamError, UnreadableImageError
+from perdure.learner.labelled import Side, gather
 from perdure.streams import build_stream, load_source
 from perdure.streams.config import StreamConfig
 from perdure.streams.shards import index as indices
@@ -20,6 +21,9 @@ from perdure.streams.sources.base import Source
 from perdure.streams.sources.resolve import resolve
 from tests.cluster.shard_files import CLASSES, parquet, png, samples, tar
 from tests.tiny import SMALL
+
+SIDES: tuple[Side, ...] = ("train", "test")
+ALL = "all images: nothing says which are for testing"
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +107,19 @@ def test_a_share_is_held_out_by_names_alone(tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     other = load(tar(tmp_path / "moved" / "x.tar", samples()))
     assert content(one) == content(other)
+
+
+def test_a_lesson_takes_all_images_where_nothing_says_which_are_for_testing(tmp_path: Path) -> None:
+    unsaid, shards = tar(tmp_path / "x.tar", samples(("a",), count=1)), tmp_path / "shards"
+    shards.mkdir()
+    for side in SIDES:
+        found = gather(f"shards:{unsaid}", None, side, StreamConfig(), 0)
+        assert (found.counts(), found.part) == ({"a": 1}, ALL)
+    tar(shards / "train-0.tar", samples(count=2))
+    tar(shards / "test-0.tar", samples(count=1, first=2))
+    counts = {side: gather(shards, None, side, StreamConfig(), 0).counts() for side in SIDES}
+    assert counts == {"train": dict.fromkeys(CLASSES, 2), "test": dict.fromkeys(CLASSES, 1)}
+    assert gather(shards, None, "test", StreamConfig(), 0).part == "the test images"
 
 
 def test_an_index_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

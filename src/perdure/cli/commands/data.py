@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.atomic import atomic_write, check_place
+from perdure.atomic import atomic_write, check_file
 from perdure.cli.arguments import add_head, add_overrides, model_folder
 from perdure.cli.output import print_columns, print_fields, print_json
 from perdure.cli.parsing import UsageError, add_command, add_group, positive
@@ -146,7 +146,7 @@ def check(args: argparse.Namespace) -> int:
         raise UsageError(f"{given[0]} has no use without a model. Add: --model MODEL")
     folder = model_folder(args.model) if args.model else None
     for file in filter(None, (args.csv, args.sheet)):
-        check_place(Path(file).absolute().parent)
+        check_file(Path(file))
     with ProgressBar() as bar:
         inspection = inspect(args.name, args.min_images, bar, **columns)
     if not args.json:

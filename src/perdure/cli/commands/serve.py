@@ -77,7 +77,7 @@ def serve(args: argparse.Namespace) -> int:
     from perdure.serve.limits import Limits
     from perdure.serve.served import ServedModel
 
-    token = os.environ.get(_TOKEN) or None
+    token = os.environ.get(_TOKEN, "").strip() or None  # a mounted secret ends in a new line
     if token is None and not all(map(is_loopback, (args.host, *args.allow_host))):
         token = secrets.token_urlsafe(24)
     with _listen(args.host, args.port) as listener:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from perdure.atomic import atomic_write, check_place
+from perdure.atomic import atomic_write, check_file
 from perdure.cli.arguments import add_head, add_model, check_images, find_images, model_folder
 from perdure.cli.output import messages, print_columns, print_json
 from perdure.cli.parsing import add_command, positive
@@ -42,7 +42,7 @@ def suggest(args: argparse.Namespace) -> int:
     check_images(args.pool)
     folder = model_folder(args.model)
     for file in filter(None, (args.csv, args.sheet)):
-        check_place(Path(file).absolute().parent)
+        check_file(Path(file))
     import numpy as np
 
     from perdure.cli.progress import ProgressBar

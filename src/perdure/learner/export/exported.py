@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from perdure.atomic import atomic_write, check_place
+from perdure.atomic import atomic_write, check_file
 from perdure.errors import ConfigError, ExportError, OutputError
 from perdure.learner.classifier import ContinualClassifier
 from perdure.learner.export import graph
@@ -145,13 +145,8 @@ def check_target(path: Path) -> None:
         OutputError: its folder is not there or cannot be written.
     """
     target = format_of(path)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"There is no folder '{path.parent}' to write '{path.name}' to. Create it with: "
-            f"mkdir -p '{path.parent}'"
-        )
+    check_file(path)
     target.check_packages()
-    check_place(path.parent)
 
 
 def check_precision(precision: Any, pictures: int) -> None:

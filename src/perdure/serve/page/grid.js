@@ -86,7 +86,7 @@ export class Grid {
     const tile = event.target.closest(".tile");
     if (!tile) return;
     const tiles = [...this.#list.children];
-    if (event.shiftKey && this.#last) {
+    if (event.shiftKey && this.#last?.isConnected) {
       const [from, to] = [tiles.indexOf(this.#last), tiles.indexOf(tile)].sort((a, b) => a - b);
       this.select(tiles.slice(from, to + 1).map((one) => one.picture), true);
     } else {

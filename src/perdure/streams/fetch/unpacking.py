@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import IO
 
 from perdure.errors import StreamError
-from perdure.streams.shards.tars import TARS, check_end, is_packed, tar_mode
+from perdure.streams.shards.tars import MOST_RATIO, TARS, check_end, is_packed, tar_mode
 from perdure.wording import printable
 
 MOST_ENTRIES = 2_000_000
 """Files and folders that an archive may hold; DomainNet's largest zip has about 180,000."""
 MOST_BYTES = 64 * 2**30
 """Bytes that an archive may unpack to."""
-MOST_RATIO = 50
-"""Bytes that a byte of an archive may unpack to; photographs hardly shrink at all."""
 
 _SAYS_UTF8 = 0x800
 _ENDINGS = (".zip", *TARS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,8 @@ from perdure.streams.shards.opening import open_place
 
 TARS = (".tar", ".tar.gz", ".tgz")
 """What the names of tar shards end in."""
+MOST_RATIO = 50
+"""Bytes that a byte of an archive may unpack to; photographs hardly shrink at all."""
 
 
 class Member(NamedTuple):
@@ -76,6 +79,8 @@ def members(place: str) -> Iterator[Member]:
 
     packed = is_packed(place)
     with open_place(place) as file:
+        most = MOST_RATIO * file.seek(0, os.SEEK_END) if packed else None
+        file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode=tar_mode(place)) as tar:
                 for member in tar:
@@ -85,6 +90,10 @@ def members(place: str) -> Iterator[Member]:
                         raise tarfile.ReadError(
                             f"'{member.name}' is a link or sparse: pack with --dereference and "
                             "--hard-dereference, without --sparse"
+                        )
+                    if most is not None and member.size > most:
+                        raise tarfile.ReadError(
+                            f"'{member.name}' unpacks to more than {MOST_RATIO} times the archive"
                         )
                     if member.isfile():
                         inside = tar.extractfile(member)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,27 +45,82 @@ def load_shards(config: StreamConfig, seed: int) -> Source:
         UnreadableImageError: images that cannot be read, all of them listed.
     """
     refuse_options(config, "place", "test_fraction", "image_column", "label_column")
-    shards = find_shards(config.place)
-    index = indexed(shards, config)
+    found = _read(config)
+    test, remark = _test(found, config)
+    sets = []
+    for split, mask in (("train", found.for_training(test)), ("test", test)):
+        positions = np.flatnonzero(mask & found.sound)
+        sets.append(found.images(positions[capped(found.labels[positions], config, split, seed)]))
+    remarks = (remark,) if remark else ()
+    return Source("shards", found.names, sets[0], sets[1], found.skipped, remarks=remarks)
+
+
+@dataclass(frozen=True)
+class LabelledShards:
+    """Labelled images of shards, without a share held out.
+
+    Attributes:
+        parted: whether the shards say which images are for testing; else these are all.
+    """
+
+    images: ShardImages
+    class_names: tuple[str, ...]
+    skipped: tuple[str, ...]
+    parted: bool
+
+
+def labelled_shards(config: StreamConfig, side: Literal["train", "test"]) -> LabelledShards:
+    """Return the images of a side, or all where nothing says which are for testing.
+
+    Raises:
+        PerdureError: as `load_shards`.
+    """
+    found = _read(config)
+    mask, parted = np.ones(len(found.index), dtype=bool), not found.index.of_split("").all()
+    if parted:
+        test, _ = _test(found, replace(config, test_fraction=StreamConfig.test_fraction))
+        mask = test if side == "test" else found.for_training(test)
+    images = found.images(np.flatnonzero(mask & found.sound))
+    return LabelledShards(images, found.names, found.skipped, parted)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What shards hold.
+
+    Attributes:
+        labels: of every image, the place of its class among the names.
+        sound: which can be read.
+        skipped: the others, each with the reason.
+    """
+
+    index: ShardIndex
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    sound: NDArray[np.bool_]
+    skipped: tuple[str, ...]
+
+    def images(self, positions: NDArray[np.int64]) -> ShardImages:
+        """The images at these places."""
+        return ShardImages(self.index, positions, self.labels[positions])
+
+    def for_training(self, test: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Mask of what is neither for testing nor, beside it, for validation."""
+        return ~test & ~self.index.of_split("validation")
+
+
+def _read(config: StreamConfig) -> _Found:
+    index = indexed(find_shards(config.place), config)
     if not len(index):
         raise StreamError(f"'{config.place}' holds no image. Name shards that hold some.")
     names = ordered_names(index.classes)
     order = {name: label for label, name in enumerate(names)}
-    label_of = np.array([order[name] for name in index.classes], np.int64)
-    labels = label_of[index.label]
-    test, remark = _test(index, labels, names, config)
-    skipped = _unreadable(index, config)
+    labels = np.array([order[name] for name in index.classes], np.int64)[index.label]
+    unreadable = _unreadable(index, config)
     sound = np.ones(len(index), dtype=bool)
-    sound[list(skipped)] = False
-    train = ~test & ~(index.of_split("validation") if remark else np.zeros_like(test))
-    sets = []
-    for split, mask in (("train", train), ("test", test)):
-        positions = np.flatnonzero(mask & sound)
-        positions = positions[capped(labels[positions], config, split, seed)]
-        sets.append(ShardImages(index, positions, labels[positions]))
-    told = tuple(f"{index.name(at)}: {why}" for at, why in skipped.items())
-    remarks = (remark,) if remark else ()
-    return Source("shards", names, sets[0], sets[1], told, remarks=remarks)
+    sound[list(unreadable)] = False
+    told = tuple(f"{index.name(at)}: {why}" for at, why in unreadable.items())
+    return _Found(index, names, labels, sound, told)
 
 
 def find_shards(place: str | None) -> list[Path]:
@@ -111,10 +168,9 @@ def _is_wild(path: Path) -> bool:
     return any(character in path.name for character in _WILD) and path.parent.is_dir()
 
 
-def _test(
-    index: ShardIndex, labels: NDArray[np.int64], names: tuple[str, ...], config: StreamConfig
-) -> tuple[NDArray[np.bool_], str]:
+def _test(found: _Found, config: StreamConfig) -> tuple[NDArray[np.bool_], str]:
     """Mask of the test images, and a remark on images that are for neither."""
+    index = found.index
     train, test, validation, unsaid = (
         index.of_split(split) for split in ("train", "test", "validation", "")
     )
@@ -132,8 +188,8 @@ def _test(
         remark = f"{counted(beside, 'image')} of validation shards left out." if beside else ""
         return told, remark
     held_out = np.zeros(len(index), dtype=bool)
-    for label, name in enumerate(names):
-        ours = np.flatnonzero(labels == label)
+    for label, name in enumerate(found.names):
+        ours = np.flatnonzero(found.labels == label)
         first = index.name(int(ours[0]))
         count = held_out_count(len(ours), config.test_fraction, f"'{name}'", first)
         held_out[ours[np.argsort(index.draw[ours], kind="stable")[:count]]] = True
