@@ -42,9 +42,9 @@ def reads_class_token(vit: Any) -> bool:
     """
     if vit.cls_token is None:
         return False
-    if isinstance(vit, Eva):
-        return vit.attn_pool is None and not isinstance(vit.norm, nn.Identity)
-    return isinstance(vit.fc_norm, nn.Identity)
+    pooled = vit.attn_pool is not None or isinstance(vit.norm, nn.Identity)
+    behind = not isinstance(vit.fc_norm, nn.Identity)
+    return not (pooled if isinstance(vit, Eva) else behind)
 
 
 def describe(vit: Any, name: str) -> BackboneSpec:

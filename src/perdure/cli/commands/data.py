@@ -177,7 +177,7 @@ def _columns(overrides: Sequence[str]) -> dict[str, str]:
     return {key: str(as_text(value)) for key, value in values.items()}
 
 
-def _suspects(args: argparse.Namespace, folder: Path, columns: Mapping[str, str]) -> Suspects:
+def _suspects(args: argparse.Namespace, folder: Path, columns: Mapping[str, Any]) -> Suspects:
     """Judge labels; write the table and the sheet that are asked for."""
     from perdure.cli.progress import ProgressBar
     from perdure.learner.labelled import gather
