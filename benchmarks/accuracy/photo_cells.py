@@ -76,7 +76,7 @@ DEBIASING = (
     "gaussian(drift=linear,drift_debias=1,shrinkage=loo),"
     "gaussian(drift=mixed,drift_debias=1,shrinkage=loo)"
 )
-"""Heads of the two rows on which debiasing is compared."""
+"""Heads of the rows on which debiasing is compared."""
 FIXED = (
     "ncm,gaussian,gaussian(shrinkage=loo),gaussian(mean_shrinkage=3,shrinkage=loo),"
     "ridge,ridge(lift=relu,lift_width=5000),gaussian(lift=cosine,lift_width=2000)"
@@ -94,7 +94,7 @@ ROSTER: dict[str, dict[str, Any]] = {
     "dualprompt": {"method": "dualprompt", **POOL},
     "nsp2": {"method": "nsp2", **DEEP},
     "nsp2, orthogonal": {"method": "nsp2", "projector": "orthogonal", "eta1": 1.0, **DEEP},
-    "iprompt": {"method": "iprompt", **POOL},
+    "iprompt": {"method": "iprompt", **DEBIASED_POOL},
     "finetune, first task only": {
         "method": "finetune",
         "adapt": "first",
@@ -143,6 +143,8 @@ ROWS = {
     "clothing-dinov2": TWO,
 }
 """Streams on which part of the roster is run."""
+DEBIASED = ("grocery-41+8x5",)
+"""Streams on which every row that moves its features has the heads of debiasing."""
 FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")
 """Head by which rows are compared: where features move, and where they do not."""
 
@@ -164,6 +166,8 @@ class Cell:
         """The checked configuration."""
         data = str(self.photos / self.stream.partition("-")[0])
         keys = {**RECIPE, **STREAMS[self.stream], **ROSTER[self.row]}
+        if self.stream in DEBIASED and keys["heads"] != FIXED and DEBIASING not in keys["heads"]:
+            keys["heads"] += f",{DEBIASING}"
         return make_config({**keys, "data": data, "seed": self.order})
 
     @property

@@ -40,7 +40,7 @@ def draw(rows: Rows, title: str, path: Path) -> None:
     draw_curves(over, curves)
     name_axes(over, "tasks learned", "accuracy over classes seen, %")
     sizes = [np.mean([head["state_bytes"] for head in heads]) / 1e6 for _, heads in rows.values()]
-    lasts = [float(curve.curve[-1]) for curve in curves]
+    lasts = [float(np.mean([100 * head["last"] for head in heads])) for _, heads in rows.values()]
     _draw_points(against, [seconds for seconds, _ in rows.values()], lasts)
     name_axes(against, "seconds of the whole run", "last accuracy, %")
     _draw_points(stored, [float(size) for size in sizes], lasts)
@@ -51,7 +51,7 @@ def draw(rows: Rows, title: str, path: Path) -> None:
         over.plot([], [], color=colour, marker=marker, markersize=5.5)[0]
         for colour, marker in looks
     ]
-    labels = [f"{curve.label}   {curve.curve[-1]:.1f}" for curve in curves]
+    labels = [f"{row}   {last:.1f}" for row, last in zip(rows, lasts, strict=True)]
     columns = 4
     lines = -(-len(labels) // columns)
     figure.legend(

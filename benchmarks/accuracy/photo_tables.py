@@ -207,8 +207,8 @@ def _score(cells: Mapping[int, Any], names: Sequence[str], average: bool = False
     if name is None:
         return "–"
     shown = ("last", "average", "forgetting") if average else ("last", "forgetting")
-    values = [[c["heads"][name][key] or 0.0 for key in shown] for c in cells.values()]
-    return " / ".join(f"{100 * value:.1f}" for value in np.mean(values, axis=0))
+    values = [[100 * (c["heads"][name][key] or 0.0) for key in shown] for c in cells.values()]
+    return " / ".join(f"{value:.1f}" for value in np.mean(values, axis=0))
 
 
 def compared_head(figures_of: Mapping[str, Any]) -> str:
