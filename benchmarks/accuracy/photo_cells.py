@@ -143,7 +143,7 @@ ROWS = {
     "clothing-dinov2": TWO,
 }
 """Streams on which part of the roster is run."""
-DEBIASED = ("grocery-41+8x5",)
+DEBIASED_STREAMS = ("grocery-41+8x5",)
 """Streams on which every row that moves its features has the heads of debiasing."""
 FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")
 """Head by which rows are compared: where features move, and where they do not."""
@@ -166,7 +166,8 @@ class Cell:
         """The checked configuration."""
         data = str(self.photos / self.stream.partition("-")[0])
         keys = {**RECIPE, **STREAMS[self.stream], **ROSTER[self.row]}
-        if self.stream in DEBIASED and keys["heads"] != FIXED and DEBIASING not in keys["heads"]:
+        moves, debiased = CLOSED in keys["heads"], DEBIASING in keys["heads"]
+        if self.stream in DEBIASED_STREAMS and moves and not debiased:
             keys["heads"] += f",{DEBIASING}"
         return make_config({**keys, "data": data, "seed": self.order})
 

@@ -18,7 +18,7 @@ from perdure.engine.config import Config, load_config
 from perdure.engine.diagnose import check_diagnosable
 from perdure.engine.diagnose import diagnose as diagnosis_of
 from perdure.engine.events import Event, EventLog, Sink, ignore
-from perdure.engine.folder import begun_as, claim_folder, kernel_of, write_environment
+from perdure.engine.folder import claim_folder, kernel_of, preset_of, write_environment
 from perdure.engine.launch import joined, versions
 from perdure.engine.model import Model
 from perdure.engine.ranks import refuse_differences
@@ -85,8 +85,9 @@ def run(
     config = load_config(what) if isinstance(what, str) else what
     config = config.replace(**overrides) if overrides else config
     path = Path(out) if out is not None else default_folder(config)
-    config = begun_as(path, config) if resume else config
     ranks = joined(config.runtime)
+    begun = ranks.from_first(lambda: preset_of(path, config)) if resume else config.preset
+    config = dataclasses.replace(config, preset=begun)
     on_event = on_event if ranks.first else ignore
     refuse_differences(ranks, {**versions(), **_shared_keys(config)}, "versions and keys")
 

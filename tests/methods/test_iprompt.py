@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from perdure.engine.model import Model
@@ -148,7 +148,8 @@ def test_one_thread_finds_the_centres(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().fit(*rows)
 
     monkeypatch.setattr("perdure.methods.iprompt.KMeans", Counted)
-    make_trial("iprompt", sizes=(2,)).run()
+    with threadpool_limits(3, user_api="openmp"):
+        make_trial("iprompt", sizes=(2,)).run()
     assert threads
     assert set(threads) == {1}
 

@@ -7,7 +7,6 @@ import os
 import platform
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,8 @@ def kernel_of(folder: Path) -> Kernel | None:
     )
 
 
-def begun_as(folder: Path, config: Config) -> Config:
-    """The configuration under the preset by which the run in a folder was begun.
+def preset_of(folder: Path, config: Config) -> str | None:
+    """The preset by which the run in a folder was begun; the configuration's where nothing tells.
 
     A run that goes on with its own ``config.toml`` must leave the results of one that was not
     interrupted.
@@ -74,8 +73,8 @@ def begun_as(folder: Path, config: Config) -> Config:
     try:
         noted = json.loads((folder / ENVIRONMENT).read_text("utf-8")).get("preset", config.preset)
     except (OSError, ValueError, AttributeError):
-        return config
-    return replace(config, preset=noted) if noted is None or isinstance(noted, str) else config
+        return config.preset
+    return noted if noted is None or isinstance(noted, str) else config.preset
 
 
 def write_environment(

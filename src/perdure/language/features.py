@@ -128,7 +128,14 @@ def refuse_alike(rows: Float[Tensor, "c e"], names: Sequence[str], known: int = 
     alike = (rows @ rows.T).triu(1) > 1 - SAME
     alike[:, :known] = False
     if bool(alike.any()):
-        one, other = (names[int(index)] for index in alike.nonzero()[0])
+        place = alike.nonzero()[0].tolist()
+        one, other = (names[index] for index in place)
+        if place[0] < known:
+            raise LanguageError(
+                f"The class '{other}' has the text features of '{one}', which is known already: "
+                f"nothing could tell them apart. Teach its images as '{one}', or under a name that "
+                "says more."
+            )
         raise LanguageError(
             f"The classes '{one}' and '{other}' have the same text features: nothing could tell them "
             "apart. Rename one, or take class_embeddings=mean."

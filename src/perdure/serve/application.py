@@ -40,6 +40,7 @@ from perdure.serve.uploads import (
     fault_of,
     read_labelled,
     read_pictures,
+    refuse_other_kinds,
     refuse_unreadable,
     sweep_unpacked,
 )
@@ -271,6 +272,7 @@ async def evaluate(
 
 def _files(state: LearnerState, folder: Path) -> tuple[list[str], list[Path], int]:
     """Class and file of every image in a folder, and how many cannot be read."""
+    refuse_other_kinds(folder)
     config = state.model.config
     stream = dataclasses.replace(config.stream, skip_unreadable=True)
     found = gather(folder, None, "test", stream, config.training.seed)

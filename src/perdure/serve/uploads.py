@@ -305,7 +305,6 @@ def _allowed(given: Any, photos: Path | None) -> Path:
     folder = (photos / str(given)).resolve()
     if not folder.is_relative_to(photos.resolve()) or not folder.is_dir():
         raise Problem(422, f"There is no folder '{printable(str(given))}' in '{photos.name}'.")
-    _refuse_other_kinds(folder)
     return folder
 
 
@@ -326,7 +325,7 @@ def _in_classes(folder: Path) -> Mapping[str, Sequence[Any]]:
 
 def _refuse_in(folder: Path, limits: Limits) -> None:
     """Refuse images of an unpacked folder that are too large; broken ones are told when read."""
-    _refuse_other_kinds(folder)
+    refuse_other_kinds(folder)
     with contextlib.suppress(StreamError):  # no class at all is told when it is read
         for name, files in _in_classes(folder).items():
             checked_name(name, f"the folder of {counted(len(files), 'image')}", limits)
@@ -339,10 +338,11 @@ def _refuse_in(folder: Path, limits: Limits) -> None:
                 raise Problem(422, f"{image}: {fault}. Leave it out.")
 
 
-def _refuse_other_kinds(folder: Path) -> None:
+def refuse_other_kinds(folder: Path) -> None:
     """Refuse shards and saved data sets, whose images are no files that could be looked at."""
-    if holds_shards(folder) or is_saved(folder):
-        raise Problem(422, "Shards and saved data sets are not taken. Give a folder per class.")
+    with contextlib.suppress(OSError):  # a folder that may not be read is told by who reads it
+        if holds_shards(folder) or is_saved(folder):
+            raise Problem(422, "Shards and saved data sets are not taken. Give a folder per class.")
 
 
 def _unpacked(image: EncodedImage, limits: Limits, most: int) -> Labelled:

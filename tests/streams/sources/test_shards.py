@@ -116,6 +116,8 @@ def test_a_lesson_takes_all_images_where_nothing_says_which_are_for_testing(tmp_
         found = gather(f"shards:{unsaid}", None, side, StreamConfig(), 0)
         assert (found.counts(), found.part) == ({"a": 1}, ALL)
     tar(shards / "train-0.tar", samples(count=2))
+    alone = gather(shards, None, "train", StreamConfig(), 0)
+    assert (alone.counts(), alone.part) == (dict.fromkeys(CLASSES, 2), ALL)
     tar(shards / "test-0.tar", samples(count=1, first=2))
     counts = {side: gather(shards, None, side, StreamConfig(), 0).counts() for side in SIDES}
     assert counts == {"train": dict.fromkeys(CLASSES, 2), "test": dict.fromkeys(CLASSES, 1)}

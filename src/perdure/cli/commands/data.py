@@ -174,7 +174,7 @@ def _columns(overrides: Sequence[str]) -> dict[str, str]:
     for key in values:
         if key not in COLUMNS:
             raise unknown_name("key", key, COLUMNS, " of a table")
-    return {key: str(as_text(value)) for key, value in values.items()}
+    return {key: str(as_text(value)) for key, value in values.items() if value is not None}
 
 
 def _suspects(args: argparse.Namespace, folder: Path, columns: Mapping[str, Any]) -> Suspects:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tarfile
 from collections.abc import Iterator
@@ -65,6 +66,16 @@ def check_end(file: Any, end: int) -> None:
         raise tarfile.ReadError("its end is missing")
 
 
+def _size(file: Any) -> float:
+    """Bytes of an open file; infinite where a server does not let its end be looked for."""
+    try:
+        size = float(file.seek(0, os.SEEK_END))
+    except (OSError, ValueError):
+        return math.inf
+    file.seek(0)
+    return size
+
+
 def members(place: str) -> Iterator[Member]:
     """Read the files of a tar one after another; one is in memory at a time.
 
@@ -79,9 +90,8 @@ def members(place: str) -> Iterator[Member]:
 
     packed = is_packed(place)
     with open_place(place) as file:
-        most = MOST_RATIO * file.seek(0, os.SEEK_END) if packed else None
-        file.seek(0)
         try:
+            left = MOST_RATIO * _size(file) if packed else math.inf
             with tarfile.open(fileobj=file, mode=tar_mode(place)) as tar:
                 for member in tar:
                     # A link has no content of its own, and a sparse file not in one piece.
@@ -91,9 +101,10 @@ def members(place: str) -> Iterator[Member]:
                             f"'{member.name}' is a link or sparse: pack with --dereference and "
                             "--hard-dereference, without --sparse"
                         )
-                    if most is not None and member.size > most:
+                    left -= member.size
+                    if left < 0:
                         raise tarfile.ReadError(
-                            f"'{member.name}' unpacks to more than {MOST_RATIO} times the archive"
+                            f"it unpacks to more than {MOST_RATIO} times its size"
                         )
                     if member.isfile():
                         inside = tar.extractfile(member)

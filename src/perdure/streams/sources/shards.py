@@ -45,14 +45,14 @@ def load_shards(config: StreamConfig, seed: int) -> Source:
         UnreadableImageError: images that cannot be read, all of them listed.
     """
     refuse_options(config, "place", "test_fraction", "image_column", "label_column")
-    found = _read(config)
-    test, remark = _test(found, config)
+    shards = _read(config)
+    test, remark = _test(shards, config)
     sets = []
-    for split, mask in (("train", found.for_training(test)), ("test", test)):
-        positions = np.flatnonzero(mask & found.sound)
-        sets.append(found.images(positions[capped(found.labels[positions], config, split, seed)]))
+    for split, mask in (("train", shards.for_training(test)), ("test", test)):
+        positions = np.flatnonzero(mask & shards.sound)
+        sets.append(shards.images(positions[capped(shards.labels[positions], config, split, seed)]))
     remarks = (remark,) if remark else ()
-    return Source("shards", found.names, sets[0], sets[1], found.skipped, remarks=remarks)
+    return Source("shards", shards.names, sets[0], sets[1], shards.skipped, remarks=remarks)
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,20 @@ def labelled_shards(config: StreamConfig, side: Literal["train", "test"]) -> Lab
     Raises:
         PerdureError: as `load_shards`.
     """
-    found = _read(config)
-    mask, parted = np.ones(len(found.index), dtype=bool), not found.index.of_split("").all()
+    shards = _read(config)
+    splits = ("train", "test", "validation", "")
+    said = {split for split in splits if shards.index.of_split(split).any()}
+    parted = bool(said & {"test", "validation"}) and bool(said & {"train", ""})
+    mask = np.ones(len(shards.index), dtype=bool)
     if parted:
-        test, _ = _test(found, replace(config, test_fraction=StreamConfig.test_fraction))
-        mask = test if side == "test" else found.for_training(test)
-    images = found.images(np.flatnonzero(mask & found.sound))
-    return LabelledShards(images, found.names, found.skipped, parted)
+        test, _ = _test(shards, replace(config, test_fraction=StreamConfig.test_fraction))
+        mask = test if side == "test" else shards.for_training(test)
+    images = shards.images(np.flatnonzero(mask & shards.sound))
+    return LabelledShards(images, shards.names, shards.skipped, parted)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Shards:
     """What shards hold.
 
     Attributes:
@@ -109,7 +112,7 @@ class _Found:
         return ~test & ~self.index.of_split("validation")
 
 
-def _read(config: StreamConfig) -> _Found:
+def _read(config: StreamConfig) -> _Shards:
     index = indexed(find_shards(config.place), config)
     if not len(index):
         raise StreamError(f"'{config.place}' holds no image. Name shards that hold some.")
@@ -120,7 +123,7 @@ def _read(config: StreamConfig) -> _Found:
     sound = np.ones(len(index), dtype=bool)
     sound[list(unreadable)] = False
     told = tuple(f"{index.name(at)}: {why}" for at, why in unreadable.items())
-    return _Found(index, names, labels, sound, told)
+    return _Shards(index, names, labels, sound, told)
 
 
 def find_shards(place: str | None) -> list[Path]:
@@ -168,9 +171,9 @@ def _is_wild(path: Path) -> bool:
     return any(character in path.name for character in _WILD) and path.parent.is_dir()
 
 
-def _test(found: _Found, config: StreamConfig) -> tuple[NDArray[np.bool_], str]:
+def _test(shards: _Shards, config: StreamConfig) -> tuple[NDArray[np.bool_], str]:
     """Mask of the test images, and a remark on images that are for neither."""
-    index = found.index
+    index = shards.index
     train, test, validation, unsaid = (
         index.of_split(split) for split in ("train", "test", "validation", "")
     )
@@ -188,8 +191,8 @@ def _test(found: _Found, config: StreamConfig) -> tuple[NDArray[np.bool_], str]:
         remark = f"{counted(beside, 'image')} of validation shards left out." if beside else ""
         return told, remark
     held_out = np.zeros(len(index), dtype=bool)
-    for label, name in enumerate(found.names):
-        ours = np.flatnonzero(found.labels == label)
+    for label, name in enumerate(shards.names):
+        ours = np.flatnonzero(shards.labels == label)
         first = index.name(int(ours[0]))
         count = held_out_count(len(ours), config.test_fraction, f"'{name}'", first)
         held_out[ours[np.argsort(index.draw[ours], kind="stable")[:count]]] = True
