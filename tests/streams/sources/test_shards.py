@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from perdure.learner.labelled import Side, gather
 from perdure.streams import build_stream, load_source
 from perdure.streams.config import StreamConfig
 from perdure.streams.shards import index as indices
+from perdure.streams.shards.tars import members
 from perdure.streams.sources.base import Source
-from perdure.streams.sources.resolve import resolve
+from perdure.streams.sources.resolve import is_webdataset, resolve
 from tests.cluster.shard_files import CLASSES, parquet, png, samples, tar
 from tests.tiny import SMALL
 
@@ -122,6 +124,25 @@ def test_a_lesson_takes_all_images_where_nothing_says_which_are_for_testing(tmp_
     counts = {side: gather(shards, None, side, StreamConfig(), 0).counts() for side in SIDES}
     assert counts == {"train": dict.fromkeys(CLASSES, 2), "test": dict.fromkeys(CLASSES, 1)}
     assert gather(shards, None, "test", StreamConfig(), 0).part == "the test images"
+
+
+@pytest.mark.parametrize("files", [1, 40])
+def test_a_bomb_is_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int) -> None:
+    path = tmp_path / "bomb.tgz"
+    zeros = {f"{k}.jpg": bytes(4_000_000 // files) for k in range(files)}
+    tar(path, {**zeros, "0.cls": b"a"}.items(), "w:gz")
+    read: list[int] = []
+    inside = tarfile.TarFile.extractfile
+    monkeypatch.setattr(
+        tarfile.TarFile,
+        "extractfile",
+        lambda tar, member: read.append(member.size) or inside(tar, member),
+    )
+    assert not is_webdataset(path)
+    read.clear()
+    with pytest.raises(StreamError, match="unpacks to more than 50 times its size"):
+        list(members(str(path)))
+    assert sum(read) <= 50 * path.stat().st_size
 
 
 def test_an_index_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
