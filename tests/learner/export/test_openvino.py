@@ -13,7 +13,7 @@ from perdure.atomic import atomic_write
 from perdure.errors import OutputError
 from perdure.learner.export.exported import export_model
 from perdure.testing.trial import make_trial
-from tests.learner.export.test_exported import Case, exported, small
+from tests.learner.export.test_exported import Case, assert_same_logits, exported, small
 
 pytestmark = pytest.mark.long
 
@@ -34,8 +34,7 @@ def test_answers_are_those_of_the_classifier(case: Case) -> None:
     pixels = np.stack([transform(picture).numpy() for picture in case.pictures])
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
     outputs = core.compile_model(model, "CPU", precise)({"images": pixels})
-    wanted = case.classifier.logits(case.pictures)
-    np.testing.assert_allclose(outputs["logits"], wanted, rtol=1e-4, atol=1e-4)
+    assert_same_logits(outputs["logits"], case.classifier.logits(case.pictures))
     assert json.loads(model.get_rt_info(["perdure", "classes"]).astype(str)) == list(
         case.classifier.classes_
     )
