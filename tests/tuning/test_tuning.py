@@ -126,6 +126,21 @@ def test_search_on_the_first_task_reads_no_image_of_another(tmp_path: Path) -> N
     assert config.stream.tasks == search.config.stream.tasks
 
 
+def test_no_seed_of_a_search_on_the_first_task_sees_classes_to_come() -> None:
+    seeds = (3, 4, 5)
+    search = make_search(
+        small_search(seed=3, images_per_class=6).config, SPACE, seeds, chosen_on="first_task"
+    )
+    first = make_stream(search.config).tasks[0]
+    held = {*first.train.indices.tolist(), *first.val.indices.tolist()}
+    for seed in seeds:
+        stream = search.stream({}, seed)
+        assert stream.class_names == first.task.names
+        for data in stream.tasks:
+            assert {*data.train.indices.tolist(), *data.test.indices.tolist()} <= held
+    assert len({make_stream(search.trial({}, seed)).class_order for seed in seeds}) > 1
+
+
 def test_search_on_another_stream_leaves_the_stream_of_the_winner(tmp_path: Path) -> None:
     own = small_search(images_per_class=5)
     other = {"data": "digits", "tasks": "B0-Inc5", "images_per_class": 6}

@@ -105,9 +105,12 @@ class Search:
             ConfigError: what a run would refuse.
         """
         config = self.trial(values, seed)
-        stream = validation_stream(config)
         if self.chosen_on == "first_task":
-            stream = first_task_stream(stream)
+            # The configuration's own: other seeds draw classes that are still to come in its stream.
+            own = config.replace(seed=self.config.training.seed)
+            stream = first_task_stream(validation_stream(own))
+        else:
+            stream = validation_stream(config)
         plan(stream, config)
         return stream
 
