@@ -28,9 +28,9 @@ def affinity_gram(
         key_weight: W_k as a linear layer stores it, heads one after another.
     """
     heads, width = head_grams.shape[:2]
-    weight = key_weight.double().view(heads, width, -1)
-    total: Tensor = (weight.transpose(1, 2) @ head_grams.double() @ weight).sum(dim=0)
-    return total
+    weight = key_weight.double()
+    weighed = (head_grams.double() @ weight.view(heads, width, -1)).flatten(0, 1)
+    return weight.T @ weighed  # one product, which sums over heads
 
 
 def image_weights(total: int, batch: int) -> Float[Tensor, "n"]:
