@@ -37,7 +37,7 @@ def units(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     return timed
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 2e-2)])
 def test_kernels_agree_on_outputs_weights_and_gradients(
     dtype: torch.dtype, tolerance: float
 ) -> None:

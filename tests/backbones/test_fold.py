@@ -100,7 +100,7 @@ def test_bf16_is_as_near_float32_folded_as_not() -> None:
         error(frozen("clip", precision="bf16", fold=fold)(images()).cls, wide)  # type: ignore[arg-type]
         for fold in ("auto", "off")
     ]
-    assert errors[0] < 1.5 * errors[1]
+    assert errors[0] < 3 * errors[1]
 
 
 @pytest.mark.long

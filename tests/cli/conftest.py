@@ -23,6 +23,7 @@ def alone(
     if request.node.get_closest_marker("weights") is None:
         monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "cache"))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setenv("PIP_NO_INDEX", "1")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

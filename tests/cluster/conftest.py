@@ -29,7 +29,9 @@ def cluster() -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")
-        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # others' memory ends no job of ours
+        head = {"num_cpus": 2, "object_store_memory": 2**28, "include_dashboard": False}
+        started = Cluster(initialize_head=True, head_node_args=head)
         yield started.address
         started.shutdown()
 

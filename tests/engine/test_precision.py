@@ -34,7 +34,9 @@ class Dtypes:
 def test_surveys_in_bf16_give_float32_within_its_rounding() -> None:
     features = {}
     for kind in ("fp32", "bf16", "auto"):
-        config = small_config("finetune", precision="bf16", survey_precision=kind, tasks="5+5")
+        config = small_config(
+            "finetune", precision="bf16", survey_precision=kind, tasks="5+5", attention="fused"
+        )
         model, data = Model(make_backbone(config), config), make_stream(config).tasks[0]
         model.start_task(data.task)
         survey, observer = ImageSurvey(model, data), Dtypes()

@@ -263,9 +263,12 @@ def test_summed_gradients_are_those_of_one_process(tmp_path: Path) -> None:
                 assert len(steps[name]) == STEPS
                 for (ours, terms), (theirs, expected) in zip(steps[name], alone[name], strict=True):
                     assert terms == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+                    largest = max(float(one.norm()) for one in theirs if one is not None)
                     for one, other in zip(ours, theirs, strict=True):
                         assert (one is None) == (other is None), name
-                        assert one is None or float((one - other).norm()) <= 1e-5 * other.norm()
+                        if one is not None:
+                            apart = float((one - other).norm())
+                            assert apart <= 1e-5 * float(other.norm()) + 1e-7 * largest, name
 
 
 def one_step(ranks: Ranks) -> dict[str, Any]:

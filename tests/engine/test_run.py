@@ -84,7 +84,7 @@ def test_predictions_do_not_depend_on_company(tmp_path: Path) -> None:
     images = [make_stream(config).tasks[0].test.images.image(i) for i in range(6)]
     together = classifier.logits(images)
     alone = torch.cat([classifier.logits([image]) for image in images])
-    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.long

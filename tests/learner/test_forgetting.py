@@ -75,8 +75,9 @@ def test_gaussian_of_one_image_is_as_if_it_had_never_been() -> None:
     told = learner.forget_class("b")
     assert not any(trace.tensors for trace in told.remains)
     never = classifier("lda", **options).learn(images, names)
-    scores = learner.logits(images)
-    torch.testing.assert_close(scores, never.logits(images), rtol=1e-5, atol=1e-5)
+    scores, wanted = learner.logits(images), never.logits(images)
+    # Features are those of another batch, so the last bits of what cancels in a score may differ.
+    torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_of_one_image_and_its_mirror_image_the_spread_stays() -> None:

@@ -48,7 +48,7 @@ def test_add_rows(seed: int, parts: list[int], width: int) -> None:
 
 
 def test_add_rows_over_lessons_of_wide_features() -> None:
-    """Eight lessons of 30 images, 500 columns: 2e-13 in float64, 3e-7 were it kept in float32."""
+    """Eight lessons of 30 images, 500 columns: 2e-13 here in float64, 3e-7 were it kept in float32."""
     rows = rows_of(1, 240, 500)
     found = single = empty_spectrum(500)
     for part in rows.split(30):
@@ -57,6 +57,6 @@ def test_add_rows_over_lessons_of_wide_features() -> None:
         single = Spectrum(single.values.float().double(), single.basis.float().double())
     gram = rows.T @ rows
     exact, rounded = (float((one.gram() - gram).norm() / gram.norm()) for one in (found, single))
-    assert exact < 2e-13
+    assert exact < 2e-12
     assert rounded < 1e-6
     assert found.basis.shape == (500, 240)

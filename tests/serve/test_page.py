@@ -251,7 +251,12 @@ def test_suspects_are_kept_relabelled_or_dropped(
         page.until(
             "document.querySelector('.alert:last-child p')?.textContent.includes('11 pictures')"
         )
-        page.settled()
+        # Marks and counts are those of the next reading of the model, after it is told.
+        page.until("document.querySelector('.class-images').textContent === '5 images'")
+        page.until(
+            "[...document.querySelectorAll('.tile')]"
+            ".find((one) => one.title === 'cat 1.png').picture.taught === undefined"
+        )
         assert page.text("#model-about") == version, "one lesson stands in the other's place"
         marks = page.script(
             "return Object.fromEntries([...document.querySelectorAll('.tile')]"

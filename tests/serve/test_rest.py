@@ -208,7 +208,7 @@ def test_answers_are_those_of_one_alone(client: TestClient, pets: Path) -> None:
     alone = [client.post("/api/predict", files=[("files", one)]).json()[0] for one in given]
     for one, other in zip(together, alone, strict=True):
         assert one["class"] == other["class"]
-        assert np.isclose(one["probability"], other["probability"], rtol=1e-5, atol=1e-6)
+        assert np.isclose(one["probability"], other["probability"], rtol=1e-4, atol=1e-5)
     assert ServedModel(pets).version == 0
     assert Limits().predicted >= len(given)
 

@@ -145,10 +145,10 @@ def test_smoothing_leaves_products_as_they_are(case: Case, traced: Traced) -> No
     assert sum(node.op_type == "Mul" for node in made.graph.node) == len(nodes) + sum(
         node.op_type == "Mul" for node in traced.proto.graph.node
     )
-    answers = [
+    plain, smooth = (
         onnxruntime.InferenceSession(proto.SerializeToString()).run(
             None, {"images": np.stack([one.numpy() for one in pixels])}
         )[0]
         for proto in (traced.proto, made)
-    ]
-    np.testing.assert_allclose(*answers, rtol=1e-3, atol=1e-2)
+    )
+    np.testing.assert_allclose(smooth, plain, rtol=1e-3, atol=1e-2 + 1e-5 * np.abs(plain).max())
