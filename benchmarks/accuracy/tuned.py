@@ -4,21 +4,24 @@ CIFAR-100 of the study (`photos.py`), its recipe, one class order and one head f
 eight settings: two learning rates times four values of options of its own, the study's among them. They
 are judged after one epoch, as by `perdure tune`: on the first task alone, cut into pseudo-tasks, with
 three seeds, or on grocery at the same pixels. The best then learns the whole stream as in the study.
+Beside that, on nothing: the study's settings at the higher rate, which shows what that rate alone does.
 Finished trials and runs are kept.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/accuracy/tuned.py PHOTOS [--out FOLDER] [--only nsp2]
-       python benchmarks/accuracy/tuned.py PHOTOS --on grocery
+       python benchmarks/accuracy/tuned.py PHOTOS --on grocery        (or nothing)
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from photo_cells import STREAMS
 from time_to_accuracy import IPROMPT, config_of
 
-from perdure.engine.config import Config
+from perdure.engine.config import ChosenOn, Config
 from perdure.experiment import run
 from perdure.tuning import Search, Space, best, make_search, tune
 
@@ -34,7 +37,7 @@ SPACES: dict[str, Space] = {
 """Rows of the study, and the options searched beside the learning rate."""
 EPOCHS = 3
 """Of the study."""
-PLACES = ("first_task", "grocery")
+PLACES = ("first_task", "grocery", "nothing")
 """Where settings are judged."""
 
 
@@ -48,13 +51,17 @@ def main() -> None:
     args = parser.parse_args()
     for row in args.only:
         folder = args.out / args.on / row.replace(" ", "_").replace("/", "_")
-        search = _search(config_of(row, 1, args.photos), SPACES[row], args.on, args.photos)
-        chosen = best(tune(search, search.size, folder / "search"))
-        assert chosen is not None, "one of them learned"
-        score = 100 * (chosen.score or 0)
-        print(f"{row}, {args.on}: {dict(chosen.values)}, {score:.1f} % there", flush=True)
+        values: Mapping[str, Any] = {"lr": RATES[-1]}
+        chosen_on: ChosenOn = "nothing"
+        if args.on != "nothing":
+            search = _search(config_of(row, 1, args.photos), SPACES[row], args.on, args.photos)
+            chosen = best(tune(search, search.size, folder / "search"))
+            assert chosen is not None, "one of them learned"
+            score = 100 * (chosen.score or 0)
+            print(f"{row}, {args.on}: {dict(chosen.values)}, {score:.1f} % there", flush=True)
+            values, chosen_on = chosen.values, search.chosen_on
         config = config_of(row, EPOCHS, args.photos).replace(
-            **chosen.values, evaluate_every=1, chosen_on=search.chosen_on
+            **values, evaluate_every=1, chosen_on=chosen_on
         )
         [entry] = run(config, folder / "chosen", resume=True).entries
         print(
