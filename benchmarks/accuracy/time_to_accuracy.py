@@ -10,12 +10,15 @@ Usage: OMP_NUM_THREADS=1 python benchmarks/accuracy/time_to_accuracy.py PHOTOS [
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from photo_cells import FOLLOWING, RECIPE, ROSTER, STREAMS
 
 from perdure.engine.config import make_config
+from perdure.errors import PerdureError
 from perdure.experiment import run
 
 STREAM = "cifar100"
@@ -48,18 +51,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-accuracy"))
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of rows' names")
     args = parser.parse_args()
-    for row, epochs, changes in BUDGETS:
-        if not row.startswith(tuple(args.only)):
-            continue
-        name = f"{row}-{epochs}" + "".join(f"-{key}" for key in changes)
-        folder = args.out / name.replace(" ", "_").replace("/", "_")
-        config = config_of(row, epochs, args.photos).replace(**changes)
-        [entry] = run(config, folder, resume=True).entries
-        print(
-            f"{row}, {epochs} epochs, {changes or 'as in the study'}: "
-            f"last {100 * entry['last_accuracy']:.1f} %, {entry['seconds']:.0f} s",
-            flush=True,
-        )
+    try:
+        for row, epochs, changes in BUDGETS:
+            if row.startswith(tuple(args.only)):
+                _time(row, epochs, changes, args.photos, args.out)
+    except PerdureError as error:  # no such folder, or another run in it
+        sys.exit(f"error: {error}")
+
+
+def _time(row: str, epochs: int, changes: Mapping[str, Any], photos: Path, out: Path) -> None:
+    name = f"{row}-{epochs}" + "".join(f"-{key}" for key in changes)
+    config = config_of(row, epochs, photos).replace(**changes)
+    folder = out / name.replace(" ", "_").replace("/", "_")
+    [entry] = run(config, folder, resume=True).entries
+    print(
+        f"{row}, {epochs} epochs, {changes or 'as in the study'}: "
+        f"last {100 * entry['last_accuracy']:.1f} %, {entry['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def config_of(row: str, epochs: int, photos: Path) -> Any:

@@ -14,6 +14,7 @@ Usage: OMP_NUM_THREADS=1 python benchmarks/accuracy/tuned.py PHOTOS [--out FOLDE
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from photo_cells import STREAMS
 from time_to_accuracy import IPROMPT, config_of
 
 from perdure.engine.config import ChosenOn, Config
+from perdure.errors import PerdureError
 from perdure.experiment import run
 from perdure.tuning import Search, Space, best, make_search, tune
 
@@ -47,28 +49,33 @@ def main() -> None:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of the sets")
     parser.add_argument("--out", type=Path, default=Path("runs/tuned"))
     parser.add_argument("--on", choices=PLACES, default=PLACES[0], help="where to judge settings")
-    parser.add_argument("--only", nargs="*", default=list(SPACES), help="rows", metavar="ROW")
+    parser.add_argument("--only", nargs="*", default=list(SPACES), choices=SPACES)
     args = parser.parse_args()
-    for row in args.only:
-        folder = args.out / args.on / row.replace(" ", "_").replace("/", "_")
-        values: Mapping[str, Any] = {"lr": RATES[-1]}
-        chosen_on: ChosenOn = "nothing"
-        if args.on != "nothing":
-            search = _search(config_of(row, 1, args.photos), SPACES[row], args.on, args.photos)
-            chosen = best(tune(search, search.size, folder / "search"))
-            assert chosen is not None, "one of them learned"
-            score = 100 * (chosen.score or 0)
-            print(f"{row}, {args.on}: {dict(chosen.values)}, {score:.1f} % there", flush=True)
-            values, chosen_on = chosen.values, search.chosen_on
-        config = config_of(row, EPOCHS, args.photos).replace(
-            **values, evaluate_every=1, chosen_on=chosen_on
-        )
-        [entry] = run(config, folder / "chosen", resume=True).entries
-        print(
-            f"{row}, {EPOCHS} epochs: last {100 * entry['last_accuracy']:.1f} %, "
-            f"forgetting {100 * entry['forgetting']:.1f}, {entry['seconds']:.0f} s",
-            flush=True,
-        )
+    try:
+        for row in args.only:
+            _learn(row, args.on, args.photos, args.out)
+    except PerdureError as error:  # no such folder, or another study that runs there
+        sys.exit(f"error: {error}")
+
+
+def _learn(row: str, place: str, photos: Path, out: Path) -> None:
+    folder = out / place / row.replace(" ", "_").replace("/", "_")
+    values: Mapping[str, Any] = {"lr": RATES[-1]}
+    chosen_on: ChosenOn = "nothing"
+    if place != "nothing":
+        search = _search(config_of(row, 1, photos), SPACES[row], place, photos)
+        chosen = best(tune(search, search.size, folder / "search"))
+        assert chosen is not None, "one of them learned"
+        score = 100 * (chosen.score or 0)
+        print(f"{row}, {place}: {dict(chosen.values)}, {score:.1f} % there", flush=True)
+        values, chosen_on = chosen.values, search.chosen_on
+    config = config_of(row, EPOCHS, photos).replace(**values, evaluate_every=1, chosen_on=chosen_on)
+    [entry] = run(config, folder / "chosen", resume=True).entries
+    print(
+        f"{row}, {EPOCHS} epochs: last {100 * entry['last_accuracy']:.1f} %, "
+        f"forgetting {100 * entry['forgetting']:.1f}, {entry['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def _search(config: Config, options: Space, place: str, photos: Path) -> Search:
