@@ -149,6 +149,11 @@ FOLLOWING = ("gaussian(drift=linear,shrinkage=loo)", "gaussian(shrinkage=loo)")
 """Head by which rows are compared: where features move, and where they do not."""
 
 
+def folder_name(name: str) -> str:
+    """Name of a folder for a row or a cell."""
+    return name.replace(" ", "_").replace("/", "_")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run: a row of the roster on one stream in one class order."""
@@ -179,7 +184,7 @@ class Cell:
 
     def folder(self, root: Path) -> Path:
         """Where it runs."""
-        return root / str(self).replace(" ", "_").replace("/", "_")
+        return root / folder_name(str(self))
 
 
 def cells(photos: Path) -> list[Cell]:

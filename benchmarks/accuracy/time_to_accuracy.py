@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from photo_cells import FOLLOWING, RECIPE, ROSTER, STREAMS
+from photo_cells import FOLLOWING, RECIPE, ROSTER, STREAMS, folder_name
 
 from perdure.engine.config import make_config
 from perdure.errors import PerdureError
@@ -62,8 +62,7 @@ def main() -> None:
 def _time(row: str, epochs: int, changes: Mapping[str, Any], photos: Path, out: Path) -> None:
     name = f"{row}-{epochs}" + "".join(f"-{key}" for key in changes)
     config = config_of(row, epochs, photos).replace(**changes)
-    folder = out / name.replace(" ", "_").replace("/", "_")
-    [entry] = run(config, folder, resume=True).entries
+    [entry] = run(config, out / folder_name(name), resume=True).entries
     print(
         f"{row}, {epochs} epochs, {changes or 'as in the study'}: "
         f"last {100 * entry['last_accuracy']:.1f} %, {entry['seconds']:.0f} s",

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from photo_cells import STREAMS
+from photo_cells import STREAMS, folder_name
 from time_to_accuracy import IPROMPT, config_of
 
 from perdure.engine.config import ChosenOn, Config
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _learn(row: str, place: str, photos: Path, out: Path) -> None:
-    folder = out / place / row.replace(" ", "_").replace("/", "_")
+    folder = out / place / folder_name(row)
     values: Mapping[str, Any] = {"lr": RATES[-1]}
     chosen_on: ChosenOn = "nothing"
     if place != "nothing":

@@ -91,8 +91,6 @@ def test_command(perdure: Perdure) -> None:
         assert one["times_needed"] == reading.later / needed
         assert one["waiting"] == reading.waiting(needed)
         assert one["waiting_first"] == reading.waiting(needed, first=True)
-        assert reading.first > 0
-        assert reading.later > 0
         readings.append(reading)
     assert [reading.workers for reading in readings] == [0, 1]
     judged = verdict(needed, readings, found["cores"])
